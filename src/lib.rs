@@ -1,1 +1,8 @@
-//! Placeholder while the workspace is laid out.
+//! clickline: short-link clicks into CRM action.
+//!
+//! The README is the way in; `dataflow` is the heart.
+
+#![forbid(unsafe_code)]
+
+pub mod kafka;
+pub mod model;

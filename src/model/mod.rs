@@ -1,0 +1,11 @@
+//! The records that cross the job's borders: what it reads and what it writes.
+//!
+//! `inputs` are read tolerantly (unknown fields are ignored, every reason for refusal has a code),
+//! `outputs` are written exactly. Both are the JSON of `docs/topics.md`.
+
+pub mod inputs;
+pub mod outputs;
+pub mod time;
+
+pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm};
+pub use time::Ms;
