@@ -4,5 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod dataflow;
 pub mod kafka;
 pub mod model;

@@ -1,0 +1,308 @@
+//! Finds the form behind a click that carries a click id but no contact.
+//!
+//! # Meaning
+//! A form matches a click when it carries the same value in the same field (`gclid`, `fbclid`) in the same workspace.
+//! A click takes, of the forms seen so far with `click − 14 d ≤ form ≤ click`, the one with the largest (time, id). Else
+//! it is held until a matching form with `click − 14 d ≤ form ≤ click + 72 h` is seen; of several that are seen in one
+//! tick, one before the click goes first (the largest), else the smallest. Else, once the clock passes `click + 72 h`,
+//! it expires. Decided once, never taken back.
+//!
+//! # Ties and edges
+//! All bounds are inclusive. Within a tick forms come before clicks and expiry comes last: a form seen in the very tick
+//! in which a hold ends still counts, if its own time is in range. A click that arrives after a form it lies before
+//! (a late click) takes that form at once: it has been seen. A click that arrives later than 72 h after it happened,
+//! with no form to take, expires in the tick of its arrival.
+//!
+//! A click with both click ids is looked up under each; each half answers once and [`super::settle`] decides.
+//!
+//! # Cost and limits
+//! State: forms from the last 14 days and `max_lateness`, clicks of the last 72 hours that still wait. A click that
+//! arrives more than `max_lateness` after it happened may find its form forgotten; that is the one limit on lateness.
+
+use super::rows::mix;
+use super::step::Machine;
+use crate::model::time::{FORM_BEFORE, HOLD, Ms, tick_end};
+use crate::model::{Click, Form};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use ustr::Ustr;
+
+/// Which of the two click ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Field {
+    /// Google's.
+    Gclid,
+    /// Facebook's.
+    Fbclid,
+}
+
+/// What forms and clicks meet on. The value is a digest: click ids are long, and there is one per click.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Meeting {
+    /// Both must belong to it.
+    pub workspace: Ustr,
+    /// The field.
+    pub field: Field,
+    /// SHA-1 of the value, 122 bits of it; case matters.
+    pub value: u128,
+}
+
+impl Meeting {
+    /// Where `value` in `field` meets.
+    pub fn on(workspace: Ustr, field: Field, value: &str) -> Self {
+        let value = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, value.as_bytes()).as_u128();
+        Meeting { workspace, field, value }
+    }
+
+    /// The worker's number, before the division.
+    pub fn route(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, reason = "half of a digest is a digest")]
+        let half = self.value as u64;
+        mix(half ^ self.workspace.precomputed_hash())
+    }
+}
+
+/// A form or a click at its meeting place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Met {
+    /// A form that carries the value.
+    Form(Arc<Form>),
+    /// A click that carries it; `halves` says under how many fields it is looked up.
+    Click {
+        /// The click.
+        click: Arc<Click>,
+        /// 1 or 2.
+        halves: u8,
+    },
+}
+
+/// One half's answer about a click.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// The click.
+    pub click: Arc<Click>,
+    /// How many halves answer.
+    pub halves: u8,
+    /// The form; `None`: the hold expired.
+    pub form: Option<Arc<Form>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// By (time, id): the order in which forms are preferred.
+    forms: BTreeMap<(Ms, String), Arc<Form>>,
+    held: Vec<(Arc<Click>, u8)>,
+}
+
+/// The machine; see the module.
+pub struct FirstMatch {
+    tick: Ms,
+    max_lateness: Ms,
+    slots: HashMap<Meeting, Slot>,
+    /// Holds that end, by the tick in which they do.
+    expiry: BTreeMap<Ms, BTreeSet<Meeting>>,
+    /// Forms that no click can need any more, by the tick in which they go.
+    forget: BTreeMap<Ms, Vec<(Meeting, (Ms, String))>>,
+}
+
+/// Whether a form's time is one a click may take.
+pub fn in_range(click: Ms, form: Ms) -> bool {
+    form.saturating_add(FORM_BEFORE) >= click && form <= click.saturating_add(HOLD)
+}
+
+/// The better of two forms for a click: one at or before it before one after it; before it the later, after it the earlier.
+pub fn better<'f>(click: Ms, a: &'f Arc<Form>, b: &'f Arc<Form>) -> &'f Arc<Form> {
+    let (first, second) = if (a.ts, &a.id) <= (b.ts, &b.id) { (a, b) } else { (b, a) };
+    if second.ts <= click { second } else { first }
+}
+
+impl FirstMatch {
+    /// With the clock's tick and the lateness that forms are kept for, ms.
+    pub fn new(tick: Ms, max_lateness: Ms) -> Self {
+        FirstMatch { tick, max_lateness, slots: HashMap::new(), expiry: BTreeMap::new(), forget: BTreeMap::new() }
+    }
+
+    /// Clicks that wait for a form.
+    pub fn held(&self) -> usize {
+        self.slots.values().map(|slot| slot.held.len()).sum()
+    }
+
+    fn take_form(&mut self, meeting: Meeting, form: Arc<Form>) {
+        let gone = tick_end(form.ts.saturating_add(FORM_BEFORE).saturating_add(self.max_lateness).saturating_add(1), self.tick);
+        let key = (form.ts, form.id.clone());
+        self.forget.entry(gone).or_default().push((meeting, key.clone()));
+        self.slots.entry(meeting).or_default().forms.insert(key, form);
+    }
+
+    /// The first tick's end that is past the click's hold.
+    fn expires(&self, click: &Click) -> Ms {
+        tick_end(click.ts.saturating_add(HOLD).saturating_add(1), self.tick)
+    }
+}
+
+/// Of all forms seen, the one that a click arriving now takes.
+fn choose(slot: &Slot, click: Ms) -> Option<Arc<Form>> {
+    let before = slot.forms.range(..(click.saturating_add(1), String::new())).next_back().map(|(_, form)| form);
+    if let Some(form) = before.filter(|form| in_range(click, form.ts)) {
+        return Some(Arc::clone(form));
+    }
+    let after = slot.forms.range((click.saturating_add(1), String::new())..).next().map(|(_, form)| form);
+    after.filter(|form| in_range(click, form.ts)).map(Arc::clone)
+}
+
+impl Machine for FirstMatch {
+    type In = (Meeting, Met);
+    type Out = Answer;
+
+    fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Answer)) {
+        let mut fresh: BTreeMap<Meeting, Vec<Arc<Form>>> = BTreeMap::new();
+        let mut clicks = Vec::new();
+        for (meeting, met) in rows.drain(..) {
+            match met {
+                Met::Form(form) => fresh.entry(meeting).or_default().push(form),
+                Met::Click { click, halves } => clicks.push((meeting, click, halves)),
+            }
+        }
+        // Forms first: those that wait choose among this tick's forms only, older ones they have refused already.
+        for (meeting, forms) in fresh {
+            let slot = self.slots.entry(meeting).or_default();
+            slot.held.retain(|(click, halves)| {
+                let fit = forms.iter().filter(|form| in_range(click.ts, form.ts));
+                match fit.reduce(|a, b| better(click.ts, a, b)) {
+                    Some(form) => {
+                        out(Answer { click: Arc::clone(click), halves: *halves, form: Some(Arc::clone(form)) });
+                        false
+                    }
+                    None => true,
+                }
+            });
+            for form in forms {
+                self.take_form(meeting, form);
+            }
+        }
+        for (meeting, click, halves) in clicks {
+            let expires = self.expires(&click).max(at);
+            let slot = self.slots.entry(meeting).or_default();
+            match choose(slot, click.ts) {
+                Some(form) => out(Answer { click, halves, form: Some(form) }),
+                None => {
+                    slot.held.push((click, halves));
+                    self.expiry.entry(expires).or_default().insert(meeting);
+                }
+            }
+        }
+        // Expiry last. A late click's hold may have ended before it arrived: `max(at)` above brings it here now.
+        while let Some(entry) = self.expiry.first_entry()
+            && *entry.key() <= at
+        {
+            for meeting in entry.remove() {
+                let Some(slot) = self.slots.get_mut(&meeting) else { continue };
+                slot.held.retain(|(click, halves)| {
+                    let over = click.ts.saturating_add(HOLD) < at;
+                    if over {
+                        out(Answer { click: Arc::clone(click), halves: *halves, form: None });
+                    }
+                    !over
+                });
+                if slot.held.is_empty() && slot.forms.is_empty() {
+                    self.slots.remove(&meeting);
+                }
+            }
+        }
+        while let Some(entry) = self.forget.first_entry()
+            && *entry.key() <= at
+        {
+            for (meeting, key) in entry.remove() {
+                let Some(slot) = self.slots.get_mut(&meeting) else { continue };
+                slot.forms.remove(&key);
+                if slot.held.is_empty() && slot.forms.is_empty() {
+                    self.slots.remove(&meeting);
+                }
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Ms> {
+        // Forgetting changes no answer, but a log without traffic must free memory too.
+        [self.expiry.keys().next(), self.forget.keys().next()].into_iter().flatten().min().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::step::testing::run;
+    use super::*;
+    use crate::model::time::{DAY, HOUR};
+    use ustr::ustr;
+
+    const T: Ms = 100 * DAY;
+
+    fn meeting() -> Meeting {
+        Meeting::on(ustr("w"), Field::Gclid, "g")
+    }
+
+    fn form(id: &str, ts: Ms, seen: Ms) -> ((Meeting, Met), Ms) {
+        let form = Form { id: id.into(), ts, workspace: "w".into(), email: format!("{id}@x"), ..Form::default() };
+        ((meeting(), Met::Form(Arc::new(form))), tick_end(seen, 100))
+    }
+
+    fn click(ts: Ms, seen: Ms) -> ((Meeting, Met), Ms) {
+        let click = Click { id: "c".into(), ts, workspace: "w".into(), ..Click::default() };
+        ((meeting(), Met::Click { click: Arc::new(click), halves: 1 }), tick_end(seen, 100))
+    }
+
+    /// The form's id, or `-` for expiry, with the tick.
+    fn said(rows: Vec<((Meeting, Met), Ms)>) -> Vec<(String, Ms)> {
+        let mut machine = FirstMatch::new(100, DAY);
+        let said = run(&mut machine, rows, T + 1_000 * DAY);
+        assert!(machine.slots.is_empty() && machine.expiry.is_empty() && machine.forget.is_empty(), "everything is forgotten in the end");
+        said.into_iter().map(|(answer, at)| (answer.form.map_or("-".to_owned(), |form| form.id.clone()), at)).collect()
+    }
+
+    #[test]
+    fn a_form_exactly_14_days_before_still_matches() {
+        assert_eq!(said(vec![form("f", T - FORM_BEFORE, T - DAY), click(T, T)]), [("f".into(), T)]);
+        let late = said(vec![form("f", T - FORM_BEFORE - 1, T - DAY), click(T, T)]);
+        assert_eq!(late, [("-".into(), tick_end(T + HOLD + 1, 100))]);
+    }
+
+    #[test]
+    fn a_form_at_72_hours_matches_one_a_millisecond_later_does_not() {
+        assert_eq!(said(vec![click(T, T), form("f", T + HOLD, T + HOLD)]), [("f".into(), T + HOLD)]);
+        // Seen in the tick in which the hold ends, its own time still in range: forms come before expiry.
+        assert_eq!(said(vec![click(T, T), form("f", T + HOLD, T + HOLD + 1)]), [("f".into(), T + HOLD + 100)]);
+        assert_eq!(said(vec![click(T, T), form("f", T + HOLD + 1, T + HOLD + 1)]), [("-".into(), T + HOLD + 100)]);
+        // In range by its own time, but seen a tick too late.
+        assert_eq!(said(vec![click(T, T), form("f", T + HOLD, T + HOLD + 101)]), [("-".into(), T + HOLD + 100)]);
+    }
+
+    #[test]
+    fn the_latest_form_before_wins_and_ids_break_ties() {
+        assert_eq!(said(vec![form("a", T - 5, T - 5), form("b", T - 3, T - 3), form("z", T - 4, T - 3), click(T, T)]), [("b".into(), T)]);
+        assert_eq!(said(vec![form("b", T, T), form("a", T, T), click(T, T)]), [("b".into(), T)]);
+    }
+
+    #[test]
+    fn of_several_in_one_tick_one_before_the_click_goes_first() {
+        let rows = |forms: &[(&str, Ms)]| {
+            let mut rows = vec![click(T, T)];
+            rows.extend(forms.iter().map(|(id, ts)| form(id, *ts, T + HOUR)));
+            rows
+        };
+        assert_eq!(said(rows(&[("a", T + 10), ("b", T + 5), ("c", T + 20)])), [("b".into(), T + HOUR)]);
+        assert_eq!(said(rows(&[("a", T + 10), ("b", T - 5), ("c", T - 20)])), [("b".into(), T + HOUR)]);
+        assert_eq!(said(rows(&[("d", T + 10), ("a", T + 10)])), [("a".into(), T + HOUR)]);
+    }
+
+    #[test]
+    fn a_late_click_takes_a_form_it_lies_before() {
+        assert_eq!(said(vec![form("f", T + HOUR, T + HOUR), click(T, T + 2 * HOUR)]), [("f".into(), T + 2 * HOUR)]);
+        assert_eq!(said(vec![click(T, T + HOLD + DAY)]), [("-".into(), T + HOLD + DAY)]);
+    }
+
+    #[test]
+    fn forms_and_clicks_of_one_tick_meet() {
+        assert_eq!(said(vec![click(T, T), form("f", T, T)]), [("f".into(), T)]);
+    }
+}

@@ -1,0 +1,254 @@
+//! What the dataflow is asked to compute: connections, rules, windows, lengths of time.
+//!
+//! A plan is fixed for a run. Every worker holds the same one.
+
+use crate::config::rules::{Counted, Mode, Rule};
+use crate::model::time::{DAY, HOUR, Ms};
+use std::collections::HashMap;
+use std::sync::Arc;
+use ustr::{Ustr, ustr};
+
+/// A workspace connected to a portal; every output is made once per connection of the click's workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    /// Where clicks and forms belong.
+    pub workspace: Ustr,
+    /// Where contacts and deals belong.
+    pub portal: Ustr,
+}
+
+/// Which counts are kept and published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Counts {
+    /// Those that a rule names.
+    #[default]
+    Ruled,
+    /// Every tag and link, in a window of 30 days.
+    All,
+}
+
+/// A rule's place in the plan.
+pub type RuleIx = u32;
+
+/// A rule as the dataflow sees it.
+#[derive(Clone, Debug)]
+pub struct PlannedRule {
+    /// The rule.
+    pub rule: Rule,
+    /// Hot periods that began at or before this tick's end do not count for it, unless it backfills: when it was
+    /// added, 0 for a rule that was always there.
+    pub added_at: Ms,
+}
+
+/// What is counted on one tag or link.
+#[derive(Clone, Debug, Default)]
+pub struct Counter {
+    /// Window lengths, distinct; each with the rules that look at it.
+    pub windows: Vec<(Ms, Vec<RuleIx>)>,
+}
+
+/// One workspace's part of the plan.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace {
+    /// Its connections.
+    pub connections: Vec<Connection>,
+    /// What is counted, by `t:tag` or `l:link`, for persons.
+    pub by_person: HashMap<Ustr, Arc<Counter>>,
+    /// The same for deals that links name.
+    pub by_deal: HashMap<Ustr, Arc<Counter>>,
+    /// What else is kept.
+    pub counts: Counts,
+}
+
+/// Names of the three last-UTM properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UtmProperties {
+    /// For source, campaign and medium, in this order.
+    pub names: [String; 3],
+}
+
+impl Default for UtmProperties {
+    fn default() -> Self {
+        UtmProperties { names: ["elido_last_utm_source", "elido_last_utm_campaign", "elido_last_utm_medium"].map(str::to_owned) }
+    }
+}
+
+/// Lengths of time that the contract names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// The clock's step, ms.
+    pub tick: Ms,
+    /// An id seen again within this has no effect.
+    pub dedupe_horizon: Ms,
+    /// How far ahead of its log time a record's own time may lie.
+    pub max_future: Ms,
+    /// A click that arrives later than this after it happened finds no earlier form: forms are not kept for ever.
+    pub max_lateness: Ms,
+}
+
+impl Times {
+    /// The defaults with a tick of the caller's.
+    pub fn with_tick(tick: Ms) -> Self {
+        Times { tick, dedupe_horizon: 72 * HOUR, max_future: 5 * 60_000, max_lateness: 33 * DAY }
+    }
+}
+
+/// The whole plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Lengths of time.
+    pub times: Times,
+    /// All rules that are not off.
+    pub rules: Vec<PlannedRule>,
+    /// Connections by workspace.
+    pub workspaces: HashMap<Ustr, Arc<Workspace>>,
+    /// Property names by connection; the default where absent.
+    pub utm_properties: HashMap<Connection, UtmProperties>,
+}
+
+/// The window of counts that no rule asked for.
+pub const DEFAULT_WINDOW: Ms = 30 * DAY;
+
+/// The key of a tag.
+pub fn tag_key(tag: &str) -> Ustr {
+    ustr(&format!("t:{tag}"))
+}
+
+/// The key of a link.
+pub fn link_key(link: &str) -> Ustr {
+    ustr(&format!("l:{link}"))
+}
+
+/// A workspace as the configuration describes it.
+#[derive(Clone, Debug, Default)]
+pub struct WorkspaceSpec {
+    /// The workspace.
+    pub name: String,
+    /// Portals it is connected to.
+    pub portals: Vec<String>,
+    /// Which counts are kept.
+    pub counts: Counts,
+}
+
+/// A mistake that only shows when rules and times meet.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PlanError(String);
+
+impl Plan {
+    /// Brings workspaces and rules together.
+    ///
+    /// `added_at` says since when a rule has been known, by workspace and [`Rule::meaning`]; rules it does not name
+    /// have always been there.
+    ///
+    /// # Errors
+    /// A tick that does not divide a window, or a rule for a workspace that does not exist.
+    pub fn new(times: Times, specs: &[WorkspaceSpec], rules: &[Rule], added_at: impl Fn(&str, &Rule) -> Ms) -> Result<Self, PlanError> {
+        if times.tick == 0 || 1_000 % times.tick != 0 && times.tick % 1_000 != 0 || 60_000 % times.tick != 0 {
+            return Err(PlanError(format!("a tick of {} ms; it must divide a minute, and a second or be whole seconds", times.tick)));
+        }
+        let mut planned = Vec::new();
+        let mut workspaces = HashMap::new();
+        for spec in specs {
+            let name = ustr(&spec.name);
+            let mut portals: Vec<&String> = spec.portals.iter().collect();
+            portals.sort();
+            portals.dedup();
+            let mut workspace = Workspace {
+                connections: portals.into_iter().map(|portal| Connection { workspace: name, portal: ustr(portal) }).collect(),
+                counts: spec.counts,
+                ..Workspace::default()
+            };
+            let mut counters: [HashMap<Ustr, Counter>; 2] = Default::default();
+            for rule in rules {
+                if rule.mode == Mode::Off || rule.workspace.as_ref().is_some_and(|of| *of != spec.name) {
+                    continue;
+                }
+                let ix = RuleIx::try_from(planned.len()).map_err(|_| PlanError("too many rules".to_owned()))?;
+                let key = match &rule.counted {
+                    Counted::Tag(tag) => tag_key(tag),
+                    Counted::Link(link) => link_key(link),
+                };
+                let of = &mut counters[usize::from(!rule.guard.require_associated_contact)];
+                let windows = &mut of.entry(key).or_default().windows;
+                match windows.iter_mut().find(|(length, _)| *length == rule.window) {
+                    Some((_, rules)) => rules.push(ix),
+                    None => windows.push((rule.window, vec![ix])),
+                }
+                planned.push(PlannedRule {
+                    added_at: added_at(&spec.name, rule),
+                    rule: Rule { workspace: Some(spec.name.clone()), ..rule.clone() },
+                });
+            }
+            let shared = |counters: HashMap<Ustr, Counter>| counters.into_iter().map(|(key, counter)| (key, Arc::new(counter))).collect();
+            let [by_person, by_deal] = counters;
+            workspace.by_person = shared(by_person);
+            workspace.by_deal = shared(by_deal);
+            workspaces.insert(name, Arc::new(workspace));
+        }
+        for rule in rules {
+            if let Some(of) = &rule.workspace
+                && !specs.iter().any(|spec| spec.name == *of)
+            {
+                return Err(PlanError(format!("rule {} names the workspace `{of}`, which does not exist", rule.name)));
+            }
+        }
+        Ok(Plan { times, rules: planned, workspaces, utm_properties: HashMap::new() })
+    }
+
+    /// The connections of a workspace; none for one that is not connected.
+    pub fn connections(&self, workspace: Ustr) -> &[Connection] {
+        self.workspaces.get(&workspace).map_or(&[], |workspace| &workspace.connections)
+    }
+
+    /// All connections to a portal.
+    pub fn connected_to(&self, portal: Ustr) -> impl Iterator<Item = Connection> {
+        self.workspaces.values().flat_map(|workspace| workspace.connections.iter().copied()).filter(move |c| c.portal == portal)
+    }
+
+    /// What is counted on `key` for a person, or for a deal.
+    pub fn counter(&self, workspace: Ustr, key: Ustr, for_deal: bool) -> Option<Arc<Counter>> {
+        let workspace = self.workspaces.get(&workspace)?;
+        let ruled = if for_deal { &workspace.by_deal } else { &workspace.by_person };
+        match (ruled.get(&key), workspace.counts) {
+            (Some(counter), _) => Some(Arc::clone(counter)),
+            (None, Counts::All) if !for_deal => Some(Arc::new(Counter { windows: vec![(DEFAULT_WINDOW, Vec::new())] })),
+            (None, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::rules;
+
+    fn rule(tag: &str, window: &str) -> String {
+        format!(
+            "- trigger: {{link_tag: {tag}, contact_window: {window}, click_threshold: 2}}\n  action: {{type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}}\n"
+        )
+    }
+
+    #[test]
+    fn rules_on_one_tag_share_a_counter() {
+        let rules = rules::read(&(rule("x", "30d") + &rule("x", "7d") + &rule("y", "30d"))).expect("rules");
+        let spec = WorkspaceSpec { name: "w".into(), portals: vec!["1".into(), "2".into(), "1".into()], counts: Counts::Ruled };
+        let plan = Plan::new(Times::with_tick(100), &[spec], &rules, |_, _| 0).expect("a plan");
+        assert_eq!(plan.connections(ustr("w")).len(), 2);
+        assert_eq!(plan.counter(ustr("w"), tag_key("x"), false).expect("counted").windows.len(), 2);
+        assert!(plan.counter(ustr("w"), tag_key("x"), true).is_none());
+        assert!(plan.counter(ustr("w"), tag_key("z"), false).is_none());
+        assert!(plan.connections(ustr("other")).is_empty());
+    }
+
+    #[test]
+    fn a_tick_must_divide_a_minute() {
+        for tick in [0, 7, 1_500, 7_000, 70_000] {
+            assert!(Plan::new(Times::with_tick(tick), &[], &[], |_, _| 0).is_err(), "{tick}");
+        }
+        for tick in [1, 100, 250, 1_000, 5_000, 60_000] {
+            assert!(Plan::new(Times::with_tick(tick), &[], &[], |_, _| 0).is_ok(), "{tick}");
+        }
+    }
+}

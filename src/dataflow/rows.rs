@@ -1,0 +1,240 @@
+//! What flows between the operators: small rows, names interned once.
+//!
+//! A [`Ustr`] is one pointer to a string that the process holds once; it compares by pointer, hashes by a stored
+//! hash, and is written as its string when a row crosses to another process. Clicks and forms travel as `Arc`s: a
+//! row is moved between workers, never copied.
+
+use super::plan::Connection;
+use crate::model::outputs::Person;
+use crate::model::time::Ms;
+use crate::model::{Click, Contact, Deal, Form};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::sync::Arc;
+use ustr::{Ustr, ustr};
+
+/// A place in the log; of two records of one key the one further on is the newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+}
+
+/// What a source read, decoded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Arrival {
+    /// A redirect served.
+    Click(Place, Arc<Click>),
+    /// A form submitted.
+    Form(Place, Arc<Form>),
+    /// A contact's new state, or its end.
+    Contact(Place, Ustr, Ustr, Option<Arc<Contact>>),
+    /// A deal's new state, or its end.
+    Deal(Place, Ustr, Ustr, Option<Arc<Deal>>),
+    /// What could not be read.
+    Dead(Arc<crate::model::outputs::DeadLetter>),
+}
+
+/// Who or what is counted: `c:` a contact id, `e:` an e-mail, `d:` a deal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Who(pub Ustr);
+
+impl Who {
+    /// A contact id.
+    pub fn contact(id: &str) -> Self {
+        Who(ustr(&format!("c:{id}")))
+    }
+
+    /// An e-mail, already in its normal form.
+    pub fn email(email: &str) -> Self {
+        Who(ustr(&format!("e:{email}")))
+    }
+
+    /// A deal that a link names.
+    pub fn deal(id: &str) -> Self {
+        Who(ustr(&format!("d:{id}")))
+    }
+
+    /// The id or e-mail without its mark.
+    pub fn text(self) -> &'static str {
+        &self.0.as_str()[2..]
+    }
+
+    /// Whether it is a contact id.
+    pub fn is_contact(self) -> bool {
+        self.0.as_str().starts_with("c:")
+    }
+
+    /// Whether it is a deal.
+    pub fn is_deal(self) -> bool {
+        self.0.as_str().starts_with("d:")
+    }
+
+    /// As an output names it; `None` for a deal.
+    pub fn person(self) -> Option<Person> {
+        match self.0.as_str().as_bytes().first() {
+            Some(b'c') => Some(Person::ContactId(self.text().to_owned())),
+            Some(b'e') => Some(Person::Email(self.text().to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// A person, an identity of a person, or a deal, in one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Subject {
+    /// Whose clicks.
+    pub workspace: Ustr,
+    /// Where the contact or deal lives.
+    pub portal: Ustr,
+    /// Who.
+    pub who: Who,
+}
+
+impl Subject {
+    /// `who` in `connection`.
+    pub fn new(connection: Connection, who: Who) -> Self {
+        Subject { workspace: connection.workspace, portal: connection.portal, who }
+    }
+
+    /// Where it is kept: all connections of a portal keep one person at one worker, so that one change of the
+    /// contact mirror reaches them all.
+    pub fn route(&self) -> u64 {
+        route_of(self.portal, self.who)
+    }
+}
+
+/// The worker's number for a portal's person, before the division by the number of workers.
+pub fn route_of(portal: Ustr, who: Who) -> u64 {
+    mix(portal.precomputed_hash() ^ who.0.precomputed_hash().rotate_left(32))
+}
+
+/// Spreads a hash over all bits: workers are chosen by the low ones.
+pub fn mix(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    hash ^ (hash >> 29)
+}
+
+/// A click's id, small: the redirect server's ids are UUIDs and take 16 bytes; any other text is kept as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ClickId {
+    /// A UUID in its canonical spelling.
+    Uuid(u128),
+    /// Anything else.
+    Text(Arc<str>),
+}
+
+impl ClickId {
+    /// From the record's id.
+    pub fn of(id: &str) -> Self {
+        match uuid::Uuid::try_parse(id) {
+            // Only the canonical spelling may be shortened: `ABC…` and `abc…` are two ids.
+            Ok(uuid) if id.len() == 36 && !id.bytes().any(|b| b.is_ascii_uppercase()) => ClickId::Uuid(uuid.as_u128()),
+            _ => ClickId::Text(id.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for ClickId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClickId::Uuid(value) => uuid::Uuid::from_u128(*value).hyphenated().fmt(f),
+            ClickId::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Ord for ClickId {
+    /// As the ids' texts compare.
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (ClickId::Uuid(a), ClickId::Uuid(b)) => a.cmp(b),
+            (ClickId::Text(a), ClickId::Text(b)) => a.cmp(b),
+            (a, b) => a.to_string().cmp(&b.to_string()),
+        }
+    }
+}
+
+impl PartialOrd for ClickId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// When and which: clicks are ordered by their own time, then by id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClickRef {
+    /// The click's own time.
+    pub ts: Ms,
+    /// The click.
+    pub id: ClickId,
+}
+
+impl ClickRef {
+    /// Of a record.
+    pub fn of(click: &Click) -> Self {
+        ClickRef { ts: click.ts, id: ClickId::of(&click.id) }
+    }
+}
+
+/// How a click's identity became known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Via {
+    /// The link named the contact.
+    Eid,
+    /// A form carried the same click id.
+    Form(Arc<Form>),
+}
+
+/// A click and whom it belongs to, in one connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hit {
+    /// The identity it was resolved to, or the deal that its link names.
+    pub subject: Subject,
+    /// The click.
+    pub click: Arc<Click>,
+    /// How; `None` when the subject is a deal.
+    pub via: Option<Via>,
+}
+
+/// The contact mirror's word on one identity of a portal: the contact it stands for, or itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Standing {
+    /// HubSpot account.
+    pub portal: Ustr,
+    /// The identity.
+    pub who: Who,
+    /// Whom it stood for before this tick; itself where `None`.
+    pub was: Option<Who>,
+    /// Whom it stands for from this tick's end on; itself where `None`.
+    pub is: Option<Who>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn click_ids_keep_their_spelling_and_order() {
+        for id in
+            ["0199f3c2-7c1e-7d2a-b0a1-2f6f3c9d1e10", "0199F3C2-7C1E-7D2A-B0A1-2F6F3C9D1E10", "c-1", "0199f3c27c1e7d2ab0a12f6f3c9d1e10", ""]
+        {
+            assert_eq!(ClickId::of(id).to_string(), id);
+        }
+        let mut ids = ["z", "0199f3c2-7c1e-7d2a-b0a1-2f6f3c9d1e10", "0", "ffffffff-7c1e-7d2a-b0a1-2f6f3c9d1e10", "1"];
+        let mut packed: Vec<ClickId> = ids.iter().map(|id| ClickId::of(id)).collect();
+        ids.sort_unstable();
+        packed.sort();
+        assert_eq!(packed.iter().map(ToString::to_string).collect::<Vec<_>>(), ids);
+    }
+
+    #[test]
+    fn marks_tell_ids_apart() {
+        assert_ne!(Who::contact("1"), Who::deal("1"));
+        assert_eq!(Who::email("a@b").person(), Some(Person::Email("a@b".into())));
+        assert_eq!(Who::contact("7").text(), "7");
+        assert_eq!(Who::deal("7").person(), None);
+    }
+}

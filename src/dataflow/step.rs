@@ -1,0 +1,226 @@
+//! The frame of every stateful operator: a state machine that is run once for each closed tick.
+//!
+//! # Meaning
+//! Rows arrive in any order, each with the tick it belongs to. When the frontier passes a tick, the machine gets all
+//! rows of that tick at once, in no particular order, and says what follows. Ticks are run in order. A machine may
+//! also ask to be run at a later time without any row ([`Machine::due`]): that is how holds expire and windows slide.
+//! What it emits at a tick belongs to that tick. So a machine's output is a function of its rows and their ticks
+//! alone: not of batching, of the number of workers, or of how far the frontier moved at once.
+//!
+//! # Ties and edges
+//! Rows of one tick are simultaneous; a machine that cares for an order sorts them by something the log says. When the
+//! input ends (the frontier is empty), rows that still wait are run, times that are merely due are not: the log has
+//! ended and no clock runs on.
+//!
+//! # Cost
+//! One map look-up for each run of rows of one tick, nothing for a tick without rows. The operator holds one
+//! capability, at the input frontier, however many rows or timers wait.
+
+use crate::model::time::Ms;
+use std::collections::BTreeMap;
+use timely::ExchangeData;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Operator;
+
+/// A stateful operator's state and decisions; no clock, no network, no other input than its rows.
+pub trait Machine: 'static {
+    /// What it is told.
+    type In: ExchangeData;
+    /// What it says.
+    type Out: ExchangeData;
+
+    /// Runs the tick that ends at `at`. `rows` may be empty when the tick was due; whatever is left in it is dropped.
+    fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out));
+
+    /// The next tick's end at which the machine has something to do by itself. After a `step` at `t` it is beyond `t`.
+    fn due(&self) -> Option<Ms> {
+        None
+    }
+}
+
+/// Rows that wait for their tick to close.
+struct Stash<R> {
+    /// The tick of `open`.
+    now: Ms,
+    /// Rows of the tick that was pushed to last: rows come in runs.
+    open: Vec<R>,
+    rest: BTreeMap<Ms, Vec<R>>,
+}
+
+impl<R> Stash<R> {
+    fn new() -> Self {
+        Stash { now: 0, open: Vec::new(), rest: BTreeMap::new() }
+    }
+
+    fn push(&mut self, at: Ms, row: R) {
+        if at != self.now {
+            self.settle();
+            self.now = at;
+        }
+        self.open.push(row);
+    }
+
+    fn settle(&mut self) {
+        if !self.open.is_empty() {
+            self.rest.entry(self.now).or_default().append(&mut self.open);
+        }
+    }
+
+    fn next(&mut self) -> Option<Ms> {
+        self.settle();
+        self.rest.keys().next().copied()
+    }
+}
+
+/// Runs `machine` over `rows`, each worker with the rows that `route` sends it.
+pub fn by_tick<'scope, M, F>(
+    rows: StreamVec<'scope, Ms, (M::In, Ms)>,
+    name: &str,
+    route: F,
+    machine: M,
+) -> StreamVec<'scope, Ms, (M::Out, Ms)>
+where
+    M: Machine,
+    F: Fn(&M::In) -> u64 + 'static,
+{
+    let mut machine = machine;
+    let pact = Exchange::new(move |(row, _): &(M::In, Ms)| route(row));
+    rows.unary_frontier::<CapacityContainerBuilder<Vec<(M::Out, Ms)>>, _, _, _>(pact, name, move |cap, _info| {
+        let mut held = Some(cap);
+        let mut stash = Stash::new();
+        move |(input, frontier), output| {
+            input.for_each(|_, rows| {
+                for (row, at) in rows.drain(..) {
+                    stash.push(at, row);
+                }
+            });
+            let Some(cap) = held.as_mut() else { return };
+            let upper = frontier.frontier().iter().next().copied();
+            if upper == Some(*cap.time()) {
+                return; // nothing has closed since
+            }
+            {
+                // One session for all ticks: the stamp is a lower bound, each row carries its own tick.
+                let mut session = output.session(&*cap);
+                loop {
+                    let timer = if upper.is_some() { machine.due() } else { None };
+                    let Some(at) = stash.next().into_iter().chain(timer).min() else { break };
+                    if upper.is_some_and(|upper| at >= upper) {
+                        break;
+                    }
+                    let mut rows = stash.rest.remove(&at).unwrap_or_default();
+                    machine.step(at, &mut rows, &mut |row| session.give((row, at)));
+                    debug_assert!(machine.due().is_none_or(|due| due > at), "a machine must not ask for the tick that it has run");
+                }
+            }
+            match upper {
+                Some(upper) => cap.downgrade(&upper),
+                None => held = None,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Runs a machine without a dataflow: at once, or a tick at a time, or with ticks merged at random.
+
+    use super::{Machine, Ms};
+    use std::collections::BTreeMap;
+
+    /// All outputs of `machine` over `rows` up to `end`, with their ticks.
+    pub fn run<M: Machine>(machine: &mut M, rows: Vec<(M::In, Ms)>, end: Ms) -> Vec<(M::Out, Ms)> {
+        let mut by_tick: BTreeMap<Ms, Vec<M::In>> = BTreeMap::new();
+        for (row, at) in rows {
+            by_tick.entry(at).or_default().push(row);
+        }
+        let mut said = Vec::new();
+        while let Some(at) = by_tick.keys().next().copied().into_iter().chain(machine.due()).min().filter(|at| *at <= end) {
+            let mut rows = by_tick.remove(&at).unwrap_or_default();
+            machine.step(at, &mut rows, &mut |row| said.push((row, at)));
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+    use timely::dataflow::InputHandle;
+    use timely::dataflow::operators::{Input, Inspect, Probe};
+
+    /// Says each tick's rows sorted, and a zero ten ms after the last tick with rows.
+    struct Echo {
+        timer: Option<Ms>,
+    }
+
+    impl Machine for Echo {
+        type In = u64;
+        type Out = Vec<u64>;
+        fn step(&mut self, at: Ms, rows: &mut Vec<u64>, out: &mut dyn FnMut(Vec<u64>)) {
+            rows.sort_unstable();
+            self.timer = if rows.is_empty() { None } else { Some(at + 10) };
+            out(std::mem::take(rows));
+        }
+        fn due(&self) -> Option<Ms> {
+            self.timer
+        }
+    }
+
+    fn outputs(workers: usize, flush_each: bool) -> Vec<(Vec<u64>, Ms)> {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&said);
+        timely::execute(timely::Config::process(workers), move |worker| {
+            let sink = Arc::clone(&sink);
+            let mut input = InputHandle::new();
+            let probe = worker.dataflow(|scope| {
+                let rows = scope.input_from(&mut input);
+                let (probe, _said) = by_tick(rows, "Echo", |_| 0, Echo { timer: None })
+                    .inspect(move |row| sink.lock().expect("not poisoned").push(row.clone()))
+                    .probe();
+                probe
+            });
+            for at in [0u64, 5, 7, 40, 100] {
+                if worker.index() == 0 {
+                    input.send((at + 1, at));
+                }
+                input.send((at, at));
+                if flush_each {
+                    input.advance_to(at + 1);
+                    while probe.less_than(input.time()) {
+                        worker.step();
+                    }
+                }
+            }
+            input.advance_to(105);
+            input.flush();
+            while probe.less_than(&105) {
+                worker.step();
+            }
+        })
+        .expect("starts")
+        .join()
+        .into_iter()
+        .for_each(|worker| worker.expect("runs"));
+        let mut said = Arc::try_unwrap(said).expect("workers are gone").into_inner().expect("not poisoned");
+        said.sort_by_key(|(_, at)| *at);
+        said
+    }
+
+    #[test]
+    fn at_once_equals_time_by_time_on_any_number_of_workers() {
+        let expected = outputs(1, true);
+        // 7 + 10 and 40 + 10 are due; 100 + 10 is beyond the end of the log.
+        assert_eq!(expected.iter().map(|(_, at)| *at).collect::<Vec<_>>(), [0, 5, 7, 17, 40, 50, 100]);
+        assert_eq!(outputs(1, false), expected);
+        let doubled = outputs(2, true);
+        assert_eq!(
+            doubled.iter().map(|(rows, at)| (rows.len(), *at)).collect::<Vec<_>>(),
+            [(3, 0), (3, 5), (3, 7), (0, 17), (3, 40), (0, 50), (3, 100)]
+        );
+        assert_eq!(outputs(2, false), doubled);
+    }
+}
