@@ -266,8 +266,8 @@ fn check(raw: RawRule, place: usize) -> Result<Rule, RuleError> {
 /// A window's length as a rule would write it.
 pub fn window_text(length: Ms) -> String {
     match length {
-        _ if length % DAY == 0 => format!("{}d", length / DAY),
-        _ if length % HOUR == 0 => format!("{}h", length / HOUR),
+        _ if length.is_multiple_of(DAY) => format!("{}d", length / DAY),
+        _ if length.is_multiple_of(HOUR) => format!("{}h", length / HOUR),
         _ => format!("{}m", length / 60_000),
     }
 }

@@ -88,10 +88,13 @@ pub struct Answer {
     pub form: Option<Arc<Form>>,
 }
 
+/// A form's place among those of its meeting: (time, id).
+type FormKey = (Ms, String);
+
 #[derive(Default)]
 struct Slot {
     /// By (time, id): the order in which forms are preferred.
-    forms: BTreeMap<(Ms, String), Arc<Form>>,
+    forms: BTreeMap<FormKey, Arc<Form>>,
     held: Vec<(Arc<Click>, u8)>,
 }
 
@@ -103,7 +106,7 @@ pub struct FirstMatch {
     /// Holds that end, by the tick in which they do.
     expiry: BTreeMap<Ms, BTreeSet<Meeting>>,
     /// Forms that no click can need any more, by the tick in which they go.
-    forget: BTreeMap<Ms, Vec<(Meeting, (Ms, String))>>,
+    forget: BTreeMap<Ms, Vec<(Meeting, FormKey)>>,
 }
 
 /// Whether a form's time is one a click may take.

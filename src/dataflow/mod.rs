@@ -1,8 +1,188 @@
 //! The dataflow: from what was clicked to what HubSpot should hear.
+//!
+//! ```text
+//! arrivals ─┬─ clicks, forms ─ intake ─ route ─┬──────────────────────── hits ─┐
+//!           │                                  └─ first_match ─ settle ─ hits ─┤
+//!           │                                            └─ unresolved         │
+//!           ├─ contacts ─ persons ─ standings ───────────────────────────┬─────┤
+//!           │                                                            │  windows ─┬─ timeline
+//!           └─ deals ─ eligible ◄────────────────────────────────────────┘           ├─ last_utm
+//!                         └─────────► hot ∧ eligible ─ advance ◄─ heat ── counts ────┘
+//!                                                                           └─ publish
+//! ```
+//!
+//! Every row carries the end of the tick it belongs to; timely's stamps are lower bounds of it. Each operator's module
+//! says what it means; [`step`] says why their order of arrival does not matter.
 
+pub mod advance;
+pub mod counts;
+pub mod eligible;
 pub mod first_match;
 pub mod intake;
+pub mod last_utm;
+pub mod outputs;
+pub mod persons;
 pub mod plan;
+pub mod publish;
+pub mod route;
 pub mod rows;
 pub mod settle;
 pub mod step;
+pub mod window_log;
+pub mod windows;
+
+use crate::model::outputs::Output;
+use crate::model::time::Ms;
+use advance::{Advances, Turn};
+use counts::{Counted, Sums};
+use differential_dataflow::AsCollection;
+use eligible::{DealState, eligible};
+use first_match::{Answer, FirstMatch, Meeting};
+use intake::{Intake, Record};
+use last_utm::LastUtms;
+use persons::{ContactState, Persons};
+use plan::Plan;
+use publish::Publish;
+use route::Routed;
+use rows::{Arrival, Candidate, Tally};
+use settle::Settle;
+use std::sync::Arc;
+use step::by_tick;
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::vec::{Map, Partition};
+use timely::dataflow::operators::{Concat, Concatenate};
+use windows::{Seen, Told, Windows};
+
+/// Builds the dataflow on a worker's scope.
+///
+/// `arrivals` carries each record with its tick's end, as do the outputs; outputs of a tick are complete when the
+/// frontier has passed it, and a function of the arrivals alone.
+pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> StreamVec<'scope, Ms, (Output, Ms)> {
+    let scope = arrivals.scope();
+    let times = plan.times;
+    let [records, contacts, deals, dead] = split(arrivals, |(arrival, at)| match arrival {
+        Arrival::Click(..) | Arrival::Form(..) => (0, (arrival, at)),
+        Arrival::Contact(..) => (1, (arrival, at)),
+        Arrival::Deal(..) => (2, (arrival, at)),
+        Arrival::Dead(..) => (3, (arrival, at)),
+    });
+    let dead_letters = dead.flat_map(|(arrival, at)| match arrival {
+        Arrival::Dead(letter) => Some((outputs::dead_letter(&letter, at), at)),
+        _ => None,
+    });
+
+    // Whose click is it?
+    let records = records.flat_map(|(arrival, at)| match arrival {
+        Arrival::Click(place, click) => Some(((place, Record::Click(click)), at)),
+        Arrival::Form(place, form) => Some(((place, Record::Form(form)), at)),
+        _ => None,
+    });
+    let records = by_tick(records, "Intake", |(_, record)| Intake::route(record), Intake::new(times.dedupe_horizon));
+    let of_plan = Arc::clone(plan);
+    let routed = records.flat_map(move |(record, at)| {
+        let mut places = Vec::new();
+        route::route(&of_plan, &record, |place| places.push((place, at)));
+        places
+    });
+    let [named, met] = split(routed, |(routed, at)| (u64::from(matches!(routed, Routed::Met(..))), (routed, at)));
+    let met = met.flat_map(|(routed, at)| match routed {
+        Routed::Met(meeting, met) => Some(((meeting, met), at)),
+        Routed::Hit(_) => None,
+    });
+    let answers =
+        by_tick(met, "FirstMatch", |(meeting, _): &(Meeting, _)| meeting.route(), FirstMatch::new(times.tick, times.max_lateness));
+    let [single, double] = split(answers, |(answer, at): (Answer, Ms)| (u64::from(answer.halves > 1), (answer, at)));
+    let double = by_tick(double, "Settle", |answer| Intake::route(&Record::Click(Arc::clone(&answer.click))), Settle::default());
+    let of_plan = Arc::clone(plan);
+    let [found, lost] = split(single.concat(double), |(answer, at): (Answer, Ms)| (u64::from(answer.form.is_none()), (answer, at)));
+    let unresolved = lost.map(|(answer, at)| (outputs::unresolved(&answer.click, at), at));
+    let found = found.flat_map(move |(answer, at)| {
+        let mut hits = Vec::new();
+        if let Some(form) = &answer.form {
+            route::hits_by_form(&of_plan, &answer.click, form, |hit| hits.push((Seen::Hit(hit), at)));
+        }
+        hits
+    });
+    let named = named.flat_map(|(routed, at)| match routed {
+        Routed::Hit(hit) => Some((Seen::Hit(hit), at)),
+        Routed::Met(..) => None,
+    });
+
+    // Whose contact is that, and what do they add up to?
+    let contacts = contacts.flat_map(|(arrival, at)| match arrival {
+        Arrival::Contact(place, portal, id, contact) => Some((ContactState { portal, id, place, contact }, at)),
+        _ => None,
+    });
+    let standings = by_tick(contacts, "Persons", ContactState::route, Persons::default());
+    let seen = scope.concatenate([named, found, standings.clone().map(|(standing, at)| (Seen::Standing(standing), at))]);
+    let told = by_tick(seen, "Windows", Seen::route, Windows::new(Arc::clone(plan)));
+    let [resolved, tallies, utms] = split(told, |(told, at)| {
+        let place = match &told {
+            Told::Resolved(_) => 0,
+            Told::Tally(_) => 1,
+            Told::Utm(_) => 2,
+        };
+        (place, (told, at))
+    });
+    let timeline = resolved.flat_map(|(told, at)| match told {
+        Told::Resolved(resolved) => Some((outputs::timeline(&resolved, at), at)),
+        _ => None,
+    });
+    let utms = utms.flat_map(|(told, at)| match told {
+        Told::Utm(utm) => Some((utm, at)),
+        _ => None,
+    });
+    let properties = by_tick(utms, "LastUtm", LastUtms::route, LastUtms::new(Arc::clone(plan)))
+        .map(|(change, at)| (outputs::contact_properties(&change, at), at));
+    let tallies = tallies.flat_map(|(told, at)| match told {
+        Told::Tally(tally) => Some((tally, at)),
+        _ => None,
+    });
+    let counted = by_tick(tallies, "Counts", |tally: &Tally| tally.subject.route(), Sums::new(Arc::clone(plan)));
+    let [changes, heats] = split(counted, |(counted, at)| (u64::from(matches!(counted, Counted::Heat(_))), (counted, at)));
+    let changes = changes.flat_map(|(counted, at)| match counted {
+        Counted::Change(change) => Some((change, at)),
+        Counted::Heat(_) => None,
+    });
+    let of_plan = Arc::clone(plan);
+    let published = by_tick(changes, "Publish", |change| change.subject.route(), Publish::default())
+        .map(move |(change, at)| (outputs::count(&change, &of_plan, at), at));
+
+    // Which deals have earned their next stage?
+    let deals = deals.flat_map(|(arrival, at)| match arrival {
+        Arrival::Deal(place, portal, id, deal) => Some((DealState { portal, id, place, deal }, at)),
+        _ => None,
+    });
+    let heats = heats.flat_map(|(counted, at)| match counted {
+        Counted::Heat(heat) => Some((heat, at)),
+        Counted::Change(_) => None,
+    });
+    let hot = heats.clone().flat_map(|(heat, at)| {
+        let candidate = Candidate { rule: heat.rule, subject: heat.subject };
+        let diff = match heat.period {
+            Some(_) if heat.begins => 1,
+            Some(_) => 0,
+            None => -1,
+        };
+        (diff != 0).then_some(((candidate, ()), at, diff))
+    });
+    let hot = hot.as_collection().arrange_by_key_named("Hot");
+    let eligible = eligible(deals, standings, plan).arrange_by_key_named("Eligible");
+    let ready = hot.join_core(eligible, |candidate, (), deal| Some((*candidate, *deal)));
+    let turns = ready.inner.map(|((candidate, deal), at, diff)| (Turn::Ready(candidate, deal, diff), at));
+    let turns = turns.concat(heats.map(|(heat, at)| (Turn::Heat(heat), at)));
+    let of_plan = Arc::clone(plan);
+    let stages = by_tick(turns, "Advance", Turn::route, Advances::default())
+        .flat_map(move |(advance, at)| outputs::deal_stage(&advance, &of_plan, at).map(|output| (output, at)));
+
+    scope.concatenate([timeline, properties, stages, unresolved, published, dead_letters])
+}
+
+/// Splits a stream into `N`.
+fn split<'scope, A: Clone + 'static, B: Clone + 'static, const N: usize>(
+    rows: StreamVec<'scope, Ms, A>,
+    part: impl Fn(A) -> (u64, B) + 'static,
+) -> [StreamVec<'scope, Ms, B>; N] {
+    let parts: Vec<_> = rows.partition(N as u64, part);
+    parts.try_into().unwrap_or_else(|_| unreachable!("as many parts as were asked for"))
+}

@@ -145,7 +145,10 @@ impl Plan {
     /// # Errors
     /// A tick that does not divide a window, or a rule for a workspace that does not exist.
     pub fn new(times: Times, specs: &[WorkspaceSpec], rules: &[Rule], added_at: impl Fn(&str, &Rule) -> Ms) -> Result<Self, PlanError> {
-        if times.tick == 0 || 1_000 % times.tick != 0 && times.tick % 1_000 != 0 || 60_000 % times.tick != 0 {
+        if times.tick == 0
+            || !1_000u64.is_multiple_of(times.tick) && !times.tick.is_multiple_of(1_000)
+            || !60_000u64.is_multiple_of(times.tick)
+        {
             return Err(PlanError(format!("a tick of {} ms; it must divide a minute, and a second or be whole seconds", times.tick)));
         }
         let mut planned = Vec::new();

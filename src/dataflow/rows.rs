@@ -212,6 +212,134 @@ pub struct Standing {
     pub is: Option<Who>,
 }
 
+/// A resolved click and whose it is at the tick's end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The click and its identity.
+    pub hit: Hit,
+    /// Whom the identity stands for.
+    pub person: Who,
+}
+
+/// What of a click is counted: a tag (`t:`) or link (`l:`) in a window of a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Measure {
+    /// `t:tag` or `l:link`.
+    pub key: Ustr,
+    /// The window's length, ms.
+    pub window: Ms,
+}
+
+/// One identity's part of a person's count, as it stands at the tick's end; replaces what was said before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Whose count it is part of.
+    pub subject: Subject,
+    /// What is counted.
+    pub measure: Measure,
+    /// The identity whose clicks these are.
+    pub identity: Who,
+    /// Clicks in the window; 0 when it is no part any more.
+    pub n: u64,
+    /// The newest of them.
+    pub last: Option<ClickRef>,
+}
+
+/// The three campaign values that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum UtmField {
+    /// `utm_source`
+    Source,
+    /// `utm_campaign`
+    Campaign,
+    /// `utm_medium`
+    Medium,
+}
+
+impl UtmField {
+    /// All three; the order is that of [`super::plan::UtmProperties`].
+    pub const ALL: [UtmField; 3] = [UtmField::Source, UtmField::Campaign, UtmField::Medium];
+
+    /// The click's value.
+    pub fn of(self, click: &Click) -> Option<&str> {
+        match self {
+            UtmField::Source => click.utm.source.as_deref(),
+            UtmField::Campaign => click.utm.campaign.as_deref(),
+            UtmField::Medium => click.utm.medium.as_deref(),
+        }
+    }
+}
+
+/// One identity's last value of a field; replaces what was said before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastUtm {
+    /// Whose value it may be.
+    pub subject: Subject,
+    /// The identity whose click brought it.
+    pub identity: Who,
+    /// The field.
+    pub field: UtmField,
+    /// The newest click with a value, and the value; `None` when the identity belongs to somebody else now.
+    pub value: Option<(ClickRef, Arc<str>)>,
+}
+
+/// A person's count after a tick in which it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CountChange {
+    /// Whose.
+    pub subject: Subject,
+    /// Of what.
+    pub measure: Measure,
+    /// Before the tick.
+    pub was: u64,
+    /// At the tick's end.
+    pub is: u64,
+}
+
+/// A stretch of time in which a person's count is at or above a rule's threshold.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HotPeriod {
+    /// The tick's end at which it began.
+    pub since: Ms,
+    /// The count at this tick's end.
+    pub count: u64,
+    /// The newest click that counts.
+    pub last: ClickRef,
+}
+
+/// A hot period that began, went on with another count, or ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heat {
+    /// The rule.
+    pub rule: super::plan::RuleIx,
+    /// The person, or the deal that the links name.
+    pub subject: Subject,
+    /// Whether it is the period's first tick.
+    pub begins: bool,
+    /// The period; `None`: it has ended.
+    pub period: Option<HotPeriod>,
+}
+
+/// Which deal a hot rule may move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The rule.
+    pub rule: super::plan::RuleIx,
+    /// The person or deal whose count earns it.
+    pub subject: Subject,
+}
+
+/// A deal that has earned its next stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advance {
+    /// Rule and subject.
+    pub candidate: Candidate,
+    /// The deal.
+    pub deal: Ustr,
+    /// The hot period.
+    pub period: HotPeriod,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,226 @@
+//! Adds up a person's counts and finds hot periods.
+//!
+//! # Meaning
+//! A person's count of a measure is the sum over the identities that stand for the person. A rule is hot for a person
+//! while the count is at or above the rule's threshold; the period begins at the first tick's end at which it is, and
+//! ends at the first at which it is not. Only ticks' ends are looked at: a click and an expiry in one tick make no edge.
+//!
+//! # Ties and edges
+//! - When persons merge, the merged person's count may begin a period; the period of a person that is no more ends.
+//! - A rule that was added at `a` ignores periods that began at or before `a`, until they end. With `backfill` it takes
+//!   those that still last at `a`, as if they had become known then.
+//!
+//! # Cost
+//! One look-up a changed tally, one comparison for each rule of its measure.
+
+use super::plan::{Plan, RuleIx};
+use super::rows::{ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
+use super::step::Machine;
+use crate::model::time::Ms;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// What the machine says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Counted {
+    /// A count changed.
+    Change(CountChange),
+    /// A hot period began, went on, or ended.
+    Heat(Heat),
+}
+
+/// One identity's part.
+struct Part {
+    identity: Who,
+    n: u64,
+    last: Option<ClickRef>,
+}
+
+#[derive(Default)]
+struct Count {
+    parts: SmallVec<[Part; 1]>,
+    sum: u64,
+    /// Hot rules, each with its period's beginning.
+    hot: SmallVec<[(RuleIx, Ms); 2]>,
+}
+
+impl Count {
+    fn last(&self) -> Option<&ClickRef> {
+        self.parts.iter().filter_map(|part| part.last.as_ref()).max()
+    }
+}
+
+/// The machine; see the module.
+pub struct Sums {
+    plan: Arc<Plan>,
+    counts: HashMap<(Subject, Measure), Count>,
+    /// Periods that a backfilling rule learns of when it is added.
+    backfills: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
+}
+
+impl Sums {
+    /// For a plan.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Sums { plan, counts: HashMap::new(), backfills: BTreeMap::new() }
+    }
+}
+
+impl Machine for Sums {
+    type In = Tally;
+    type Out = Counted;
+
+    fn step(&mut self, at: Ms, rows: &mut Vec<Tally>, out: &mut dyn FnMut(Counted)) {
+        // By key, with the sum that stood there before.
+        let mut before: BTreeMap<(Subject, Measure), u64> = BTreeMap::new();
+        for Tally { subject, measure, identity, n, last } in rows.drain(..) {
+            let key = (subject, measure);
+            let count = self.counts.entry(key).or_default();
+            before.entry(key).or_insert(count.sum);
+            match count.parts.iter_mut().find(|part| part.identity == identity) {
+                Some(part) => (part.n, part.last) = (n, last),
+                None => count.parts.push(Part { identity, n, last }),
+            }
+        }
+        for ((subject, measure), was) in before {
+            let key = (subject, measure);
+            let Some(count) = self.counts.get_mut(&key) else { continue };
+            count.parts.retain(|part| part.n > 0);
+            count.sum = count.parts.iter().map(|part| part.n).sum();
+            let is = count.sum;
+            if was != is {
+                out(Counted::Change(CountChange { subject, measure, was, is }));
+            }
+            let counter = self.plan.counter(subject.workspace, measure.key, subject.who.is_deal());
+            let rules = counter.iter().flat_map(|counter| &counter.windows).filter(|(window, _)| *window == measure.window);
+            for rule in rules.flat_map(|(_, rules)| rules.iter().copied()) {
+                let Some(planned) = self.plan.rules.get(rule as usize) else { continue };
+                let known = |since: Ms| since > planned.added_at || (planned.rule.backfill && at >= planned.added_at);
+                let place = count.hot.iter().position(|(hot, _)| *hot == rule);
+                match (place, is >= planned.rule.threshold) {
+                    (None, true) => {
+                        count.hot.push((rule, at));
+                        if known(at) {
+                            tell(rule, subject, true, period(count, at), out);
+                        } else if planned.rule.backfill {
+                            self.backfills.entry(planned.added_at).or_default().insert((rule, subject, measure));
+                        }
+                    }
+                    (Some(place), true) => {
+                        let since = count.hot[place].1;
+                        let waits = self.backfills.get(&at).is_some_and(|waiting| waiting.contains(&(rule, subject, measure)));
+                        if known(since) && !waits {
+                            tell(rule, subject, false, period(count, since), out);
+                        }
+                    }
+                    (Some(place), false) => {
+                        let (_, since) = count.hot.remove(place);
+                        let waited =
+                            self.backfills.get_mut(&planned.added_at).is_some_and(|waiting| waiting.remove(&(rule, subject, measure)));
+                        if known(since) && !waited {
+                            tell(rule, subject, false, None, out);
+                        }
+                    }
+                    (None, false) => {}
+                }
+            }
+            if count.parts.is_empty() {
+                self.counts.remove(&key);
+            }
+        }
+        while let Some(entry) = self.backfills.first_entry()
+            && *entry.key() <= at
+        {
+            for (rule, subject, measure) in entry.remove() {
+                let Some(count) = self.counts.get(&(subject, measure)) else { continue };
+                if let Some((_, since)) = count.hot.iter().find(|(hot, _)| *hot == rule) {
+                    tell(rule, subject, true, period(count, *since), out);
+                }
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Ms> {
+        self.backfills.iter().find(|(_, waiting)| !waiting.is_empty()).map(|(at, _)| *at)
+    }
+}
+
+fn period(count: &Count, since: Ms) -> Option<HotPeriod> {
+    count.last().map(|last| HotPeriod { since, count: count.sum, last: last.clone() })
+}
+
+fn tell(rule: RuleIx, subject: Subject, begins: bool, period: Option<HotPeriod>, out: &mut dyn FnMut(Counted)) {
+    out(Counted::Heat(Heat { rule, subject, begins, period }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Counts, Times, WorkspaceSpec, tag_key};
+    use super::super::rows::ClickId;
+    use super::super::step::testing::run;
+    use super::*;
+    use crate::config::rules;
+    use ustr::ustr;
+
+    fn plan(extra: &str, added_at: Ms) -> Arc<Plan> {
+        let text = format!(
+            "trigger: {{link_tag: x, contact_window: 30d, click_threshold: 3}}\naction: {{type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}}\n{extra}"
+        );
+        let spec = WorkspaceSpec { name: "w".into(), portals: vec!["1".into()], counts: Counts::Ruled };
+        Arc::new(Plan::new(Times::with_tick(1_000), &[spec], &rules::read(&text).expect("a rule"), |_, _| added_at).expect("a plan"))
+    }
+
+    fn tally(who: &str, identity: &str, n: u64, at: Ms) -> (Tally, Ms) {
+        let subject = Subject { workspace: ustr("w"), portal: ustr("1"), who: Who::contact(who) };
+        let measure = Measure { key: tag_key("x"), window: rules::window("30d").expect("a window") };
+        let last = (n > 0).then(|| ClickRef { ts: at, id: ClickId::of("c") });
+        (Tally { subject, measure, identity: Who::contact(identity), n, last }, at)
+    }
+
+    /// `(tick, who, begins, since or 0, count)` of each heat.
+    fn heats(plan: Arc<Plan>, rows: Vec<(Tally, Ms)>) -> Vec<(Ms, &'static str, bool, Ms, u64)> {
+        let said = run(&mut Sums::new(plan), rows, Ms::MAX);
+        said.into_iter()
+            .filter_map(|(row, at)| match row {
+                Counted::Heat(heat) => {
+                    let (since, count) = heat.period.map_or((0, 0), |period| (period.since, period.count));
+                    Some((at, heat.subject.who.text(), heat.begins, since, count))
+                }
+                Counted::Change(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn identities_add_up_and_periods_begin_and_end() {
+        let rows =
+            vec![tally("1", "1", 2, 10), tally("1", "7", 1, 20), tally("1", "1", 3, 30), tally("1", "7", 0, 40), tally("1", "1", 2, 50)];
+        assert_eq!(
+            heats(plan("", 0), rows),
+            [(20, "1", true, 20, 3), (30, "1", false, 20, 4), (40, "1", false, 20, 3), (50, "1", false, 0, 0)]
+        );
+    }
+
+    #[test]
+    fn a_merge_moves_the_count() {
+        let rows = vec![tally("1", "1", 2, 10), tally("7", "7", 2, 10), tally("7", "7", 0, 20), tally("1", "7", 2, 20)];
+        assert_eq!(heats(plan("", 0), rows), [(20, "1", true, 20, 4)]);
+    }
+
+    #[test]
+    fn a_rule_ignores_what_began_before_it_until_that_ends() {
+        let rows = vec![tally("1", "1", 3, 10), tally("1", "1", 4, 30), tally("1", "1", 0, 40), tally("1", "1", 3, 50)];
+        assert_eq!(heats(plan("", 20), rows.clone()), [(50, "1", true, 50, 3)]);
+        assert_eq!(
+            heats(plan("backfill: true", 20), rows),
+            [(20, "1", true, 10, 3), (30, "1", false, 10, 4), (40, "1", false, 0, 0), (50, "1", true, 50, 3)]
+        );
+    }
+
+    #[test]
+    fn a_backfill_tells_nothing_of_a_period_that_ended_before() {
+        let rows = vec![tally("1", "1", 3, 10), tally("1", "1", 0, 20), tally("2", "2", 3, 15), tally("2", "2", 4, 20)];
+        assert_eq!(heats(plan("backfill: true", 20), rows), [(20, "2", true, 15, 4)]);
+    }
+}

@@ -1,0 +1,162 @@
+//! Each person's last campaign values.
+//!
+//! # Meaning
+//! A last value belongs to a portal's person and a property: the value of the click with the largest (time, id) among
+//! all clicks of all identities that stand for the person, of every workspace that maps a campaign value onto the
+//! property. A change of its text is told, once a tick, with all properties that changed.
+//!
+//! # Ties and edges
+//! An older click that resolves late changes nothing. When an identity leaves a person the value may go back to an
+//! older one, which is a change and told; where no value is left there is nothing to tell.
+//!
+//! # Cost
+//! One value for each person, identity and property, kept for ever: it is a last value, not a windowed one.
+
+use super::plan::{Connection, Plan, UtmProperties};
+use super::rows::{ClickRef, LastUtm, UtmField, Who};
+use super::step::Machine;
+use crate::model::time::Ms;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use ustr::{Ustr, ustr};
+
+/// One property's new value and the click it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewValue {
+    /// HubSpot's internal name.
+    pub property: Ustr,
+    /// The value.
+    pub text: Arc<str>,
+    /// Where it came from.
+    pub click: ClickRef,
+}
+
+/// All that changed for a person in a tick.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UtmChange {
+    /// HubSpot account.
+    pub portal: Ustr,
+    /// Whose.
+    pub who: Who,
+    /// At least one.
+    pub values: Vec<NewValue>,
+}
+
+/// The value of one identity in one workspace.
+struct Part {
+    of: (Ustr, Who),
+    click: ClickRef,
+    text: Arc<str>,
+}
+
+#[derive(Default)]
+struct Property {
+    parts: Vec<Part>,
+    told: Option<Arc<str>>,
+}
+
+/// The machine; see the module.
+pub struct LastUtms {
+    plan: Arc<Plan>,
+    default: UtmProperties,
+    persons: HashMap<(Ustr, Who), BTreeMap<Ustr, Property>>,
+}
+
+impl LastUtms {
+    /// For a plan.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        LastUtms { plan, default: UtmProperties::default(), persons: HashMap::new() }
+    }
+
+    /// All workspaces of a portal meet.
+    pub fn route(row: &LastUtm) -> u64 {
+        row.subject.route()
+    }
+
+    fn property(&self, connection: Connection, field: UtmField) -> Ustr {
+        ustr(&self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names[field as usize])
+    }
+}
+
+impl Machine for LastUtms {
+    type In = LastUtm;
+    type Out = UtmChange;
+
+    fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
+        let mut touched = BTreeSet::new();
+        for LastUtm { subject, identity, field, value } in rows.drain(..) {
+            let person = (subject.portal, subject.who);
+            let property = self.property(Connection { workspace: subject.workspace, portal: subject.portal }, field);
+            touched.insert(person);
+            let parts = &mut self.persons.entry(person).or_default().entry(property).or_default().parts;
+            let of = (subject.workspace, identity);
+            parts.retain(|part| part.of != of);
+            parts.extend(value.map(|(click, text)| Part { of, click, text }));
+        }
+        for person in touched {
+            let Some(properties) = self.persons.get_mut(&person) else { continue };
+            let mut values = Vec::new();
+            for (name, property) in properties.iter_mut() {
+                let newest = property.parts.iter().max_by(|a, b| a.click.cmp(&b.click));
+                let text = newest.map(|part| Arc::clone(&part.text));
+                if text != property.told {
+                    values.extend(newest.map(|part| NewValue { property: *name, text: Arc::clone(&part.text), click: part.click.clone() }));
+                    property.told = text;
+                }
+            }
+            properties.retain(|_, property| !property.parts.is_empty());
+            if properties.is_empty() {
+                self.persons.remove(&person);
+            }
+            if !values.is_empty() {
+                out(UtmChange { portal: person.0, who: person.1, values });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Times;
+    use super::super::rows::{ClickId, Subject};
+    use super::super::step::testing::run;
+    use super::*;
+
+    fn row(who: &str, identity: &str, field: UtmField, value: Option<(Ms, &str)>) -> LastUtm {
+        let subject = Subject { workspace: ustr("w"), portal: ustr("1"), who: Who::contact(who) };
+        let value = value.map(|(ts, text)| (ClickRef { ts, id: ClickId::of("c") }, text.into()));
+        LastUtm { subject, identity: Who::contact(identity), field, value }
+    }
+
+    fn told(rows: Vec<(LastUtm, Ms)>) -> Vec<(Ms, String, Vec<String>)> {
+        let plan = Plan::new(Times::with_tick(1), &[], &[], |_, _| 0).expect("a plan");
+        let said = run(&mut LastUtms::new(Arc::new(plan)), rows, Ms::MAX);
+        let value = |value: &NewValue| format!("{}={}", value.property.trim_start_matches("elido_last_utm_"), value.text);
+        said.into_iter().map(|(change, at)| (at, change.who.text().to_owned(), change.values.iter().map(value).collect())).collect()
+    }
+
+    #[test]
+    fn the_newest_click_wins_and_equal_texts_are_silent() {
+        use UtmField::{Medium, Source};
+        let rows = vec![
+            (row("1", "1", Source, Some((5, "webinar"))), 10),
+            (row("1", "1", Medium, Some((5, "email"))), 10),
+            (row("1", "7", Source, Some((4, "old"))), 20),
+            (row("1", "1", Source, Some((6, "webinar"))), 30),
+            (row("1", "7", Source, Some((9, "ads"))), 40),
+            (row("1", "7", Source, None), 50),
+            (row("2", "7", Source, Some((9, "ads"))), 50),
+        ];
+        let one = |at: Ms, who: &str, values: &[&str]| (at, who.to_owned(), values.iter().map(|v| (*v).to_owned()).collect());
+        assert_eq!(
+            told(rows),
+            [
+                one(10, "1", &["medium=email", "source=webinar"]),
+                one(40, "1", &["source=ads"]),
+                one(50, "1", &["source=webinar"]),
+                one(50, "2", &["source=ads"])
+            ]
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! Rows into the records of the delta topics.
+//!
+//! Pure: a record is a function of the row, the plan and the tick's end. Keys are those of the contract, section 8.
+
+use super::last_utm::UtmChange;
+use super::plan::{DEFAULT_WINDOW, Plan};
+use super::rows::{Advance, CountChange, Resolved, Via, Who};
+use crate::config::rules::{Counted, Mode, window_text};
+use crate::model::Click;
+use crate::model::outputs::{
+    ContactProperties, Count, DeadLetter, DealStage, Found, LastClick, Output, Person, TimelineEvent, Topic, Unresolved, ValueFrom,
+};
+use crate::model::time::{Ms, rfc3339};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The tokens of a timeline event, by name; the event template has the same ones.
+pub const TOKENS: [&str; 5] = ["link_slug", "destination_url", "campaign_name", "country", "device"];
+
+fn output(topic: Topic, key: impl Into<String>, record: &impl Serialize) -> Output {
+    // Our own records: strings, numbers and maps with string keys, which JSON always takes.
+    Output { topic, key: key.into(), value: serde_json::to_vec(record).expect("our own records are JSON") }
+}
+
+fn person(who: Who) -> Person {
+    who.person().unwrap_or_else(|| Person::ContactId(who.text().to_owned()))
+}
+
+/// A resolved click's timeline event.
+pub fn timeline(resolved: &Resolved, at: Ms) -> Output {
+    let click = &resolved.hit.click;
+    let portal = resolved.hit.subject.portal;
+    let found = match &resolved.hit.via {
+        Some(Via::Form(form)) => Found::Form {
+            form_id: form.id.clone(),
+            form_ts: form.ts,
+            after_click_ms: i64::try_from(form.ts).unwrap_or(i64::MAX).saturating_sub(i64::try_from(click.ts).unwrap_or(i64::MAX)),
+        },
+        Some(Via::Eid) | None => Found::Eid,
+    };
+    let event = TimelineEvent {
+        v: 1,
+        id: TimelineEvent::id_of(&click.id, &portal),
+        portal: portal.to_string(),
+        workspace: click.workspace.clone(),
+        click_id: click.id.clone(),
+        ts: click.ts,
+        person: person(resolved.person),
+        title: title(click),
+        tokens: tokens(click),
+        extra_data: extra_data(click),
+        found,
+        at,
+    };
+    output(Topic::Timeline, portal.as_str(), &event)
+}
+
+fn title(click: &Click) -> String {
+    match click.title.as_deref().filter(|title| !title.trim().is_empty()) {
+        Some(title) => format!("Clicked: {title} ({})", click.link),
+        None => format!("Clicked: {}", click.link),
+    }
+}
+
+fn tokens(click: &Click) -> BTreeMap<String, String> {
+    let slug = click.link.split_once('/').map_or(click.link.as_str(), |(_, slug)| slug);
+    let values =
+        [Some(slug), click.destination.as_deref(), click.utm.campaign.as_deref(), click.country.as_deref(), click.device.as_deref()];
+    TOKENS.iter().zip(values).filter_map(|(name, value)| value.map(|value| ((*name).to_owned(), value.to_owned()))).collect()
+}
+
+fn extra_data(click: &Click) -> serde_json::Value {
+    json!({
+        "utm": {"source": click.utm.source, "medium": click.utm.medium, "campaign": click.utm.campaign, "term": click.utm.term, "content": click.utm.content},
+        "referrer": click.referrer,
+        "user_agent": {"device": click.device, "os": click.os, "browser": click.browser},
+        "timestamp": rfc3339(click.ts),
+        "timestamp_ms": click.ts,
+    })
+}
+
+/// A change of a person's last campaign values.
+pub fn contact_properties(change: &UtmChange, at: Ms) -> Output {
+    let mut properties = BTreeMap::new();
+    let mut from = BTreeMap::new();
+    for value in &change.values {
+        properties.insert(value.property.to_string(), value.text.to_string());
+        from.insert(value.property.to_string(), ValueFrom { click_id: value.click.id.to_string(), ts: value.click.ts });
+    }
+    let record = ContactProperties {
+        v: 1,
+        id: format!("utm:{}:{}:{at}", change.portal, change.who.0),
+        portal: change.portal.to_string(),
+        person: person(change.who),
+        properties,
+        from,
+        at,
+    };
+    output(Topic::ContactProperties, change.portal.as_str(), &record)
+}
+
+/// A deal that has earned its next stage; `None` for a rule that the plan does not have.
+pub fn deal_stage(advance: &Advance, plan: &Plan, at: Ms) -> Option<Output> {
+    let rule = &plan.rules.get(advance.candidate.rule as usize)?.rule;
+    let subject = advance.candidate.subject;
+    let (link_tag, link) = counted(&rule.counted);
+    let record = DealStage {
+        v: 1,
+        id: format!("stage:{}:{}:{}:{}:{}", subject.portal, advance.deal, subject.who.0, rule.name, advance.period.since),
+        portal: subject.portal.to_string(),
+        workspace: subject.workspace.to_string(),
+        rule: rule.name.clone(),
+        shadow: rule.mode == Mode::Shadow,
+        deal_id: advance.deal.to_string(),
+        person: subject.who.person(),
+        pipeline: rule.pipeline.clone(),
+        from_stage: rule.from_stage.clone(),
+        to_stage: rule.to_stage.clone(),
+        guard: rule.guard,
+        link_tag,
+        link,
+        count: advance.period.count,
+        threshold: rule.threshold,
+        window_ms: rule.window,
+        hot_since: advance.period.since,
+        last_click: LastClick { id: advance.period.last.id.to_string(), ts: advance.period.last.ts },
+        at,
+    };
+    Some(output(Topic::DealStages, subject.portal.as_str(), &record))
+}
+
+fn counted(counted: &Counted) -> (Option<String>, Option<String>) {
+    match counted {
+        Counted::Tag(tag) => (Some(tag.clone()), None),
+        Counted::Link(link) => (None, Some(link.clone())),
+    }
+}
+
+/// A click that found nobody.
+pub fn unresolved(click: &Click, at: Ms) -> Output {
+    let record = Unresolved { v: 1, click: click.clone(), reason: "hold-expired".to_owned(), at };
+    output(Topic::Unresolved, click.workspace.as_str(), &record)
+}
+
+/// A published count.
+pub fn count(change: &CountChange, plan: &Plan, at: Ms) -> Output {
+    let CountChange { subject, measure, is, .. } = change;
+    let (kind, text) = measure.key.split_at(2);
+    let (link_tag, link) = if kind == "t:" { (Some(text.to_owned()), None) } else { (None, Some(text.to_owned())) };
+    let record = Count {
+        v: 1,
+        portal: subject.portal.to_string(),
+        person: subject.who.person(),
+        deal_id: subject.who.is_deal().then(|| subject.who.text().to_owned()),
+        workspace: subject.workspace.to_string(),
+        link_tag,
+        link,
+        window_ms: measure.window,
+        count: *is,
+        at,
+    };
+    output(Topic::Counts, count_key(change, plan), &record)
+}
+
+/// `portal/person/tag` or `portal/person/link`, with what tells it apart where that is not enough: another window than 30
+/// days, one of several workspaces of the portal, a deal, a contact id that looks like an e-mail, a tag like a link.
+fn count_key(change: &CountChange, plan: &Plan) -> String {
+    let CountChange { subject, measure, .. } = change;
+    let who = subject.who.text();
+    let who_mark = if subject.who.is_deal() {
+        "deal:"
+    } else if subject.who.is_contact() && who.contains('@') {
+        "contact:"
+    } else {
+        ""
+    };
+    let (kind, text) = measure.key.split_at(2);
+    let what_mark = if kind == "t:" && text.contains('/') { "tag:" } else { "" };
+    let window = if measure.window == DEFAULT_WINDOW { String::new() } else { format!("@{}", window_text(measure.window)) };
+    let workspace = if plan.connected_to(subject.portal).nth(1).is_some() { format!("#{}", subject.workspace) } else { String::new() };
+    format!("{}/{who_mark}{who}/{what_mark}{text}{window}{workspace}", subject.portal)
+}
+
+/// An input that could not be read; the tick is the record's own.
+pub fn dead_letter(letter: &DeadLetter, at: Ms) -> Output {
+    output(Topic::DeadLetters, letter.source.as_str(), &DeadLetter { at, ..letter.clone() })
+}

@@ -1,0 +1,306 @@
+//! Counts each identity's clicks in rolling windows, and says whose they are.
+//!
+//! # Meaning
+//! A click of an identity counts, for every tag and link that is measured, while its own time lies in the window: from
+//! the first tick's end at or after it until it is one window old. What an identity has is told to the person that it
+//! stands for, and moves when the contact mirror says so. The machine also tells each resolved click with its person,
+//! and each identity's last campaign values.
+//!
+//! # Ties and edges
+//! - Within a tick the mirror's word comes first, then clicks, then what leaves the windows; only the tick's end is told.
+//! - A click that arrives after it left a window is not counted in it.
+//! - A click of the future waits until its time comes; its campaign values do not.
+//!
+//! # Cost
+//! 8 bytes for each click and measure, one record for each identity and live (identity, measure). A click that nothing
+//! measures costs no log entry.
+
+use super::plan::{Counter, Plan, link_key, tag_key};
+use super::rows::{ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, Who, route_of};
+use super::step::Machine;
+use super::window_log::WindowLog;
+use crate::model::Click;
+use crate::model::time::{Ms, tick_end};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use ustr::Ustr;
+
+/// What the machine is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Seen {
+    /// A click and its identity.
+    Hit(Hit),
+    /// Whom an identity stands for.
+    Standing(Standing),
+}
+
+impl Seen {
+    /// An identity is kept at one worker, for all workspaces of its portal.
+    pub fn route(&self) -> u64 {
+        match self {
+            Seen::Hit(hit) => hit.subject.route(),
+            Seen::Standing(standing) => route_of(standing.portal, standing.who),
+        }
+    }
+}
+
+/// What it says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Told {
+    /// A click and its person.
+    Resolved(Resolved),
+    /// A part of a person's count.
+    Tally(Tally),
+    /// A part of a person's last campaign values.
+    Utm(LastUtm),
+}
+
+/// One identity of one workspace and portal.
+struct Identity {
+    subject: Subject,
+    person: Who,
+    /// Live tallies.
+    tallies: SmallVec<[u32; 4]>,
+    utm: [Option<(ClickRef, Arc<str>)>; 3],
+}
+
+/// One identity's clicks of one measure.
+struct Count {
+    identity: u32,
+    measure: Measure,
+    n: u64,
+    /// The newest that was counted since `n` was last 0: it leaves last, so it is in the window while any is.
+    last: Option<ClickRef>,
+    /// Whether its present person knows of it.
+    told: bool,
+}
+
+/// The machine; see the module.
+pub struct Windows {
+    plan: Arc<Plan>,
+    logs: BTreeMap<Ms, WindowLog>,
+    identities: Vec<Identity>,
+    by_subject: HashMap<Subject, u32>,
+    /// All workspaces' identities of one portal and name.
+    by_name: HashMap<(Ustr, Who), SmallVec<[u32; 1]>>,
+    /// Identities that stand for another, also such that have no click yet.
+    stands: HashMap<(Ustr, Who), Who>,
+    counts: Vec<Count>,
+    free: Vec<u32>,
+    /// Clicks of the future, by the tick in which they begin to count.
+    future: BTreeMap<Ms, Vec<(u32, Measure, ClickRef)>>,
+    /// What is measured of a link's clicks; links are few and clicks many.
+    measured: HashMap<(Ustr, Ustr, bool), Option<Arc<Counter>>>,
+}
+
+impl Windows {
+    /// For a plan.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Windows {
+            plan,
+            logs: BTreeMap::new(),
+            identities: Vec::new(),
+            by_subject: HashMap::new(),
+            by_name: HashMap::new(),
+            stands: HashMap::new(),
+            counts: Vec::new(),
+            free: Vec::new(),
+            future: BTreeMap::new(),
+            measured: HashMap::new(),
+        }
+    }
+
+    fn identity(&mut self, subject: Subject) -> u32 {
+        if let Some(ix) = self.by_subject.get(&subject) {
+            return *ix;
+        }
+        let ix = u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit");
+        let person = self.stands.get(&(subject.portal, subject.who)).copied().unwrap_or(subject.who);
+        self.identities.push(Identity { subject, person, tallies: SmallVec::new(), utm: [None, None, None] });
+        self.by_subject.insert(subject, ix);
+        self.by_name.entry((subject.portal, subject.who)).or_default().push(ix);
+        ix
+    }
+
+    /// What a click counts for: its tags and its link, each in the windows that are asked for.
+    fn measures(&mut self, subject: Subject, click: &Click) -> SmallVec<[Measure; 4]> {
+        let mut measures: SmallVec<[Measure; 4]> = SmallVec::new();
+        let keys: SmallVec<[Ustr; 8]> = click.tags.iter().map(|tag| tag_key(tag)).chain(std::iter::once(link_key(&click.link))).collect();
+        for key in keys {
+            let place = (subject.workspace, key, subject.who.is_deal());
+            let plan = &self.plan;
+            let counter = self.measured.entry(place).or_insert_with(|| plan.counter(place.0, key, place.2));
+            for (window, _) in counter.iter().flat_map(|counter| &counter.windows) {
+                let measure = Measure { key, window: *window };
+                // A tag that a link carries twice is one tag.
+                if !measures.contains(&measure) {
+                    measures.push(measure);
+                }
+            }
+        }
+        measures
+    }
+
+    fn count(&mut self, identity: u32, measure: Measure) -> u32 {
+        let of = &self.identities[identity as usize];
+        if let Some(ix) = of.tallies.iter().find(|ix| self.counts[**ix as usize].measure == measure) {
+            return *ix;
+        }
+        let count = Count { identity, measure, n: 0, last: None, told: false };
+        let ix = match self.free.pop() {
+            Some(ix) => {
+                self.counts[ix as usize] = count;
+                ix
+            }
+            None => {
+                self.counts.push(count);
+                u32::try_from(self.counts.len() - 1).expect("4 G live counts do not fit in memory")
+            }
+        };
+        self.identities[identity as usize].tallies.push(ix);
+        ix
+    }
+
+    /// Counts a click whose time has come, unless the window has left it behind.
+    fn enter(&mut self, at: Ms, identity: u32, measure: Measure, click: ClickRef, dirty: &mut BTreeSet<u32>) {
+        let b = tick_end(click.ts, self.plan.times.tick);
+        let log = self.logs.entry(measure.window).or_insert_with(|| WindowLog::new(measure.window));
+        if !log.holds(b, at) {
+            return;
+        }
+        let ix = self.count(identity, measure);
+        if let Some(log) = self.logs.get_mut(&measure.window) {
+            log.push(b, ix);
+        }
+        let count = &mut self.counts[ix as usize];
+        count.n += 1;
+        if count.last.as_ref().is_none_or(|last| *last < click) {
+            count.last = Some(click);
+        }
+        dirty.insert(ix);
+    }
+
+    /// Whom an identity stands for has changed: its person loses what it had.
+    fn stand(&mut self, standing: Standing, dirty: &mut BTreeSet<u32>, moved: &mut BTreeSet<u32>, out: &mut dyn FnMut(Told)) {
+        let name = (standing.portal, standing.who);
+        let person = standing.is.unwrap_or(standing.who);
+        match standing.is {
+            Some(is) => self.stands.insert(name, is),
+            None => self.stands.remove(&name),
+        };
+        for ix in self.by_name.get(&name).into_iter().flatten().copied() {
+            let identity = &mut self.identities[ix as usize];
+            let subject = Subject { who: identity.person, ..identity.subject };
+            identity.person = person;
+            for count in &identity.tallies {
+                let of = &mut self.counts[*count as usize];
+                if std::mem::take(&mut of.told) {
+                    out(Told::Tally(Tally { subject, measure: of.measure, identity: standing.who, n: 0, last: None }));
+                }
+                dirty.insert(*count);
+            }
+            for (field, value) in UtmField::ALL.into_iter().zip(&identity.utm) {
+                if value.is_some() {
+                    out(Told::Utm(LastUtm { subject, identity: standing.who, field, value: None }));
+                }
+            }
+            moved.insert(ix);
+        }
+    }
+
+    /// Takes a click's campaign values where they are newer.
+    fn campaign(&mut self, identity: u32, click: &Click, at: &ClickRef, changed: &mut BTreeSet<(u32, UtmField)>) {
+        let of = &mut self.identities[identity as usize];
+        for (place, field) in UtmField::ALL.into_iter().enumerate() {
+            if let Some(value) = field.of(click)
+                && of.utm[place].as_ref().is_none_or(|(last, _)| last < at)
+            {
+                of.utm[place] = Some((at.clone(), value.into()));
+                changed.insert((identity, field));
+            }
+        }
+    }
+}
+
+impl Machine for Windows {
+    type In = Seen;
+    type Out = Told;
+
+    fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
+        let (mut dirty, mut moved, mut changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut hits = Vec::new();
+        for row in rows.drain(..) {
+            match row {
+                Seen::Hit(hit) => hits.push(hit),
+                Seen::Standing(standing) => self.stand(standing, &mut dirty, &mut moved, out),
+            }
+        }
+        while let Some(entry) = self.future.first_entry()
+            && *entry.key() <= at
+        {
+            for (identity, measure, click) in entry.remove() {
+                self.enter(at, identity, measure, click, &mut dirty);
+            }
+        }
+        for hit in hits {
+            let identity = self.identity(hit.subject);
+            let click = ClickRef::of(&hit.click);
+            for measure in self.measures(hit.subject, &hit.click) {
+                let begins = tick_end(click.ts, self.plan.times.tick);
+                if begins > at {
+                    self.future.entry(begins).or_default().push((identity, measure, click.clone()));
+                } else {
+                    self.enter(at, identity, measure, click.clone(), &mut dirty);
+                }
+            }
+            if hit.via.is_some() {
+                self.campaign(identity, &hit.click, &click, &mut changed);
+                let person = self.identities[identity as usize].person;
+                out(Told::Resolved(Resolved { hit, person }));
+            }
+        }
+        let counts = &mut self.counts;
+        for log in self.logs.values_mut() {
+            log.leave(at, |ix| {
+                counts[ix as usize].n -= 1;
+                dirty.insert(ix);
+            });
+        }
+        for ix in dirty {
+            let count = &mut self.counts[ix as usize];
+            let identity = &mut self.identities[count.identity as usize];
+            if count.n > 0 || count.told {
+                out(Told::Tally(Tally {
+                    subject: Subject { who: identity.person, ..identity.subject },
+                    measure: count.measure,
+                    identity: identity.subject.who,
+                    n: count.n,
+                    last: count.last.clone().filter(|_| count.n > 0),
+                }));
+                count.told = count.n > 0;
+            }
+            if count.n == 0 {
+                identity.tallies.retain(|tally| *tally != ix);
+                self.free.push(ix);
+            }
+        }
+        changed.extend(moved.into_iter().flat_map(|ix| UtmField::ALL.map(|field| (ix, field))));
+        for (ix, field) in changed {
+            let identity = &self.identities[ix as usize];
+            if let Some(value) = &identity.utm[field as usize] {
+                out(Told::Utm(LastUtm {
+                    subject: Subject { who: identity.person, ..identity.subject },
+                    identity: identity.subject.who,
+                    field,
+                    value: Some(value.clone()),
+                }));
+            }
+        }
+    }
+
+    fn due(&self) -> Option<Ms> {
+        self.logs.values().filter_map(WindowLog::due).chain(self.future.keys().next().copied()).min()
+    }
+}
