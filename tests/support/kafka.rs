@@ -1,0 +1,246 @@
+//! A real Apache Kafka for a test: one KRaft node of the test's own, on free ports, in a temporary folder.
+//!
+//! # Meaning
+//! [`Broker::start`] formats a folder, starts the node and returns when it answers clients. The node stamps append times
+//! (`LogAppendTime`), as clickline wants it. It can be stopped as an administrator would, killed as a power cut would,
+//! frozen, and started again on the same address and the same folder.
+//!
+//! # Ties and edges
+//! - The jars come from Maven (`tests/kafka/fetch`). Where they are not, [`Broker::start_if_there`] returns `None`; the
+//!   test returns, and `tests/zz_left_out.rs` names what was left out.
+//! - The node ends with the test's process, however that ends: the kernel is asked to see to it (`setpriv --pdeathsig`).
+//!
+//! # Cost
+//! About 3 s and 250 MB a node.
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long a node may take to answer, stop, or create topics.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same for both ways of starting a node; `tests/kafka/broker` is the other.
+const PROPERTIES: &str = include_str!("../kafka/server.properties");
+
+/// The folder of Kafka's jars, if they were fetched.
+pub fn jars() -> Option<PathBuf> {
+    // Cargo's folder for tests is `target/tmp`.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let lib = target.join("kafka").join("lib");
+    lib.join(".from").is_file().then_some(lib)
+}
+
+/// A running (or stopped) node.
+pub struct Broker {
+    dir: tempfile::TempDir,
+    lib: PathBuf,
+    clients: String,
+    process: Option<Child>,
+}
+
+impl Broker {
+    /// A node, or `None` where Kafka's jars were not fetched: then the test has nothing to run on and returns.
+    ///
+    /// # Panics
+    /// When the jars are there and the node does not start: that is a failure, not a reason to leave something out.
+    pub fn start_if_there() -> Option<Broker> {
+        let Some(lib) = jars() else {
+            eprintln!("left out: no Apache Kafka here; `tests/kafka/fetch` gets it");
+            return None;
+        };
+        Some(Broker::start(lib))
+    }
+
+    /// A node from the jars in `lib`.
+    ///
+    /// # Panics
+    /// When it does not start; with the node's own last words.
+    pub fn start(lib: PathBuf) -> Broker {
+        let dir = tempfile::Builder::new().prefix("clickline-kafka-").tempdir().expect("a temporary folder");
+        let [clients, controller] = free_addresses();
+        let data = dir.path().join("data");
+        let properties = PROPERTIES
+            .replace("@CLIENTS@", &clients)
+            .replace("@CONTROLLER@", &controller)
+            .replace("@DIR@", data.to_str().expect("temporary folders have plain names"));
+        std::fs::write(dir.path().join("server.properties"), properties).expect("writes the configuration");
+        let mut broker = Broker { dir, lib, clients, process: None };
+        broker.format();
+        broker.restart();
+        broker
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> &str {
+        &self.clients
+    }
+
+    /// Options for any client of this node.
+    pub fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.clients);
+        config.set("fetch.wait.max.ms", "20");
+        for (key, value) in own {
+            config.set(*key, *value);
+        }
+        config
+    }
+
+    /// Creates a topic of one replica with options such as `("cleanup.policy", "compact")`, and waits until it has leaders.
+    pub fn create_topic(&self, name: &str, partitions: i32, options: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.client(&[]).create().expect("an admin client");
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in options {
+            topic = topic.set(key, value);
+        }
+        let until = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        match runtime.block_on(admin.create_topics([&topic], &until)).expect("the node answers").remove(0) {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => panic!("topic {topic}: {code}"),
+        }
+        let leaders = || {
+            let metadata = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5)).ok()?;
+            let found = metadata.topics().first()?.partitions();
+            (i32::try_from(found.len()) == Ok(partitions) && found.iter().all(|p| p.leader() >= 0)).then_some(())
+        };
+        wait_for(&format!("leaders of topic {name}"), leaders);
+    }
+
+    /// Ends the node as an administrator does (SIGTERM) and waits for it.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut process) = self.process.take() {
+            let ended = || process.try_wait().ok().flatten();
+            wait_for("the node to stop", ended);
+        }
+    }
+
+    /// Ends the node as a power cut does (SIGKILL); what it had acknowledged is in the kernel's page cache.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("our own child");
+            process.wait().expect("our own child");
+        }
+    }
+
+    /// Freezes the node (SIGSTOP): it holds its connections and answers nothing.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Starts a node that was stopped or killed, on the same address and folder; returns when it answers.
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop or kill the node first");
+        let mut command = self.java("kafka.Kafka");
+        command.arg(self.dir.path().join("server.properties"));
+        self.process = Some(spawn_bound_to_this_process(command));
+        let started = Instant::now();
+        let probe: BaseConsumer = self.client(&[("log_level", "0")]).create().expect("a client");
+        loop {
+            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the node ended ({ended:?}):\n{}", self.last_words());
+            let metadata = probe.fetch_metadata(None, Duration::from_secs(1));
+            if metadata.is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "the node does not answer:\n{}", self.last_words());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn format(&self) {
+        let mut command = self.java("kafka.tools.StorageTool");
+        // Any id of 16 bytes in URL-safe base 64 will do; the nodes of two tests never meet.
+        command.args(["format", "--standalone", "-t", "Y2xpY2tsaW5lLXRlc3RzMA", "-c"]).arg(self.dir.path().join("server.properties"));
+        let status = command.status().expect("java starts (apt install openjdk-17-jre-headless)");
+        assert!(status.success(), "the storage tool refused:\n{}", self.last_words());
+    }
+
+    fn java(&self, class: &str) -> Command {
+        let log = || File::options().create(true).append(true).open(self.log()).expect("writes its log");
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+            .arg(self.lib.join("*"))
+            .arg(class)
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log());
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("node.log")
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn signal(&self, name: &str) {
+        if let Some(process) = &self.process {
+            let status = Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status();
+            assert!(status.is_ok_and(|status| status.success()), "kill -{name} reaches our own child");
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // A frozen process dies of SIGKILL too.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Starts the command from a thread that lives as long as this process.
+///
+/// The kernel's "die with your parent" looks at the thread that started the child, and a test's thread ends with its test.
+fn spawn_bound_to_this_process(mut command: Command) -> Child {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = send.send(command.spawn());
+        loop {
+            std::thread::park();
+        }
+    });
+    receive.recv().expect("the thread answers").expect("setpriv and java start (apt install util-linux openjdk-17-jre-headless)")
+}
+
+/// Two loopback addresses that were free a moment ago.
+fn free_addresses() -> [String; 2] {
+    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("bound").to_string())
+}
+
+/// Asks until there is an answer; fails after [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

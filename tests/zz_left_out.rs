@@ -1,0 +1,51 @@
+//! The last word of `cargo test`: which parts of the tests had nothing to run on, and how to run them.
+//!
+//! Not a test of anything, and without the test harness, so that its words are always seen. With
+//! `CLICKLINE_TESTS_REQUIRE=all` (set by `tests/run`) it fails when anything was left out.
+
+mod support;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A part that needs more than cargo.
+struct Part {
+    /// What it is.
+    name: &'static str,
+    /// Why it did not run; `None`: it ran.
+    missing: Option<String>,
+}
+
+fn parts() -> [Part; 2] {
+    let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
+    let clicks = match std::env::var("CLICKLINE_DATA") {
+        Err(_) => Some("CLICKLINE_DATA is not set".to_owned()),
+        Ok(data) if !Path::new(&data).join("clicks/1usagov").is_dir() => Some(format!("no clicks/1usagov in CLICKLINE_DATA={data}")),
+        Ok(_) => None,
+    };
+    [
+        Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka },
+        Part { name: "the real clicks of 1.usa.gov (tests/run runs them, not cargo test)", missing: clicks },
+    ]
+}
+
+fn main() -> ExitCode {
+    // Tools that list tests want names, and this has none.
+    if std::env::args().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let left_out: Vec<Part> = parts().into_iter().filter(|part| part.missing.is_some()).collect();
+    if left_out.is_empty() {
+        println!("\nleft out: nothing\n");
+        return ExitCode::SUCCESS;
+    }
+    println!("\nleft out on this machine:");
+    for Part { name, missing } in &left_out {
+        println!("  - {name}: {}", missing.as_deref().unwrap_or_default());
+    }
+    println!("`tests/run` fetches what is missing and runs everything.\n");
+    match std::env::var("CLICKLINE_TESTS_REQUIRE").as_deref() {
+        Ok("all") => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
