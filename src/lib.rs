@@ -6,5 +6,10 @@
 
 pub mod config;
 pub mod dataflow;
+pub mod engine;
 pub mod kafka;
 pub mod model;
+pub mod replay;
+pub mod sinks;
+pub mod sources;
+pub mod stop;

@@ -1,0 +1,3 @@
+//! Where the dataflow's output goes.
+
+pub mod outbox;
