@@ -7,6 +7,7 @@
 pub mod config;
 pub mod dataflow;
 pub mod engine;
+pub mod job;
 pub mod kafka;
 pub mod model;
 pub mod replay;

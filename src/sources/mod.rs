@@ -108,7 +108,6 @@ impl Meter {
             self.dead.fetch_add(1, Ordering::Relaxed);
         }
     }
-
 }
 
 /// A record as a source found it.
@@ -277,7 +276,10 @@ mod tests {
     #[test]
     fn a_dead_letter_keeps_place_and_bytes() {
         let letter = refused(found(Kind::Forms, Some(b"k\xff"), Some(b"{\xff")), 1_001);
-        assert_eq!((letter.reason.as_str(), letter.source.as_str(), letter.partition, letter.offset, letter.at), ("json", "topic", 3, 7, 1_100));
+        assert_eq!(
+            (letter.reason.as_str(), letter.source.as_str(), letter.partition, letter.offset, letter.at),
+            ("json", "topic", 3, 7, 1_100)
+        );
         assert_eq!(STANDARD.decode(&letter.payload_base64).expect("base64"), b"{\xff");
         assert_eq!(STANDARD.decode(letter.key_base64.expect("a key")).expect("base64"), b"k\xff");
     }

@@ -96,7 +96,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let written = Arc::new(Written::default());
         let mut files = Files::create(&folder.path().join("out"), Arc::clone(&written), Stop::new()).expect("creates");
-        let output = |key: &str| Output { topic: Topic::DealStages, key: key.to_owned(), value: format!("{{\"k\":\"{key}\"}}").into_bytes() };
+        let output =
+            |key: &str| Output { topic: Topic::DealStages, key: key.to_owned(), value: format!("{{\"k\":\"{key}\"}}").into_bytes() };
         files.offer(Batch { upper: 10, outputs: vec![output("a"), output("b")] }).expect("room");
         files.offer(Batch { upper: Ms::MAX, outputs: Vec::new() }).expect("room");
         assert_eq!((files.committed(), written.records(Topic::DealStages), written.records(Topic::Timeline)), (Ms::MAX, 2, 0));

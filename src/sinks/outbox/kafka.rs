@@ -1,0 +1,391 @@
+//! The outbox as Kafka topics: outputs of closed ticks and the progress they make, in one transaction.
+//!
+//! # Meaning
+//! One thread per job owns a transactional producer. It takes batches of closed ticks, as many as are waiting up to a
+//! bound, and commits them with a record of [`Progress`] in the progress topic. While nothing is said, only the
+//! progress is written, every few seconds.
+//!
+//! # Why each record is there exactly once, for readers with `read_committed`
+//! - `init_transactions` comes first: it ends whatever a predecessor had open, and shuts the predecessor out.
+//! - Only then the progress is read, with `read_committed`, so nobody can add to it any more.
+//! - Outputs before its frontier are in the topics, because they were committed with it; later ones are not.
+//! - A transaction that fails is aborted and written again from memory; what can't be mended ends the job.
+//!
+//! # Not guaranteed
+//! On a broker that only pretends at transactions (librdkafka's mock cluster) an aborted record stays visible.
+
+use super::{Batch, Door, PER_BATCH, Progress};
+use crate::kafka::Kafka;
+use crate::model::outputs::{DeadLetter, Output, Topic};
+use crate::model::time::Ms;
+use crate::stop::Stop;
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use timely::scheduling::SyncActivator;
+
+/// Batches that may wait for the thread; the operator keeps the rest, and the sources stop for lack of credit.
+const WAITING: usize = 16;
+/// Between two records of progress while nothing else is written.
+const IDLE_PROGRESS: Duration = Duration::from_secs(2);
+/// How long one call to the brokers may take before it is made again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a job that is to stop waits for its last transaction.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// Largest value that is written; brokers refuse batches above 1 MiB unless they are told otherwise.
+const LARGEST: usize = 900_000;
+/// What is kept of the payload of a dead letter that would be larger, as base64; a multiple of 4.
+const KEPT_PAYLOAD: usize = 600_000;
+/// The key of all records of progress: the topic is compacted.
+const PROGRESS_KEY: &str = "job";
+
+/// The producer after it has shut out its predecessor, and what that one had committed.
+pub struct Outbox {
+    kafka: Kafka,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    progress: Option<Progress>,
+    stop: Stop,
+}
+
+/// The operator's end of the outbox.
+pub struct Committer {
+    batches: SyncSender<Batch>,
+    committed: Arc<AtomicU64>,
+    wake: Arc<OnceLock<SyncActivator>>,
+}
+
+impl Outbox {
+    /// Takes the outbox over and reads how far the job had come; waits for brokers that are away.
+    ///
+    /// # Errors
+    /// Options that do not make a client, progress that this build can't read, or `stop` was asked.
+    pub fn open(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Self> {
+        let id = format!("{}-outbox", kafka.topics.progress);
+        let config = kafka.client(&[
+            // One progress topic, one job: whoever comes later shuts the earlier one out.
+            ("transactional.id", &id),
+            ("transaction.timeout.ms", "60000"),
+            ("compression.type", "zstd"),
+            ("linger.ms", "2"),
+        ]);
+        let producer: ThreadedProducer<_> = config.create().context("the options under `kafka` do not make a producer")?;
+        loop {
+            anyhow::ensure!(!stop.asked(), "stopped before the brokers answered");
+            match producer.init_transactions(PATIENCE) {
+                Ok(()) => break,
+                Err(KafkaError::Transaction(error)) if error.is_fatal() => {
+                    return Err(error).context("the brokers refuse transactions to this job");
+                }
+                Err(error) => tracing::warn!(%error, "cannot take the outbox over; still trying"),
+            }
+        }
+        let progress = read_progress(kafka, stop)?;
+        Ok(Outbox { kafka: kafka.clone(), producer, progress, stop: stop.clone() })
+    }
+
+    /// What had been committed; `None` for a job that never ran.
+    pub fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
+    }
+
+    /// Starts the thread. `rules` is written into every record of progress.
+    ///
+    /// `committed` follows what has been committed. The thread ends when the [`Committer`] is dropped.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn start(self, rules: BTreeMap<String, Ms>, committed: Arc<AtomicU64>) -> anyhow::Result<(Committer, JoinHandle<()>)> {
+        let (sender, batches) = sync_channel(WAITING);
+        let wake = Arc::new(OnceLock::new());
+        let frontier = self.progress.as_ref().map_or(0, |progress| progress.frontier);
+        committed.fetch_max(frontier, Ordering::AcqRel);
+        let committer = Committer { batches: sender, committed: Arc::clone(&committed), wake: Arc::clone(&wake) };
+        let writer = Writer {
+            kafka: self.kafka,
+            producer: self.producer,
+            progress: Progress { v: 1, frontier, rules },
+            recorded_at: Instant::now(),
+            committed,
+            wake,
+            stop: self.stop,
+        };
+        let thread = thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run(&batches))?;
+        Ok((committer, thread))
+    }
+}
+
+impl Door for Committer {
+    fn offer(&mut self, batch: Batch) -> Result<(), Batch> {
+        self.batches.try_send(batch).map_err(|error| match error {
+            // A thread that is gone has said why, and the job is about to stop.
+            TrySendError::Full(batch) | TrySendError::Disconnected(batch) => batch,
+        })
+    }
+
+    fn committed(&self) -> Ms {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    fn wake(&mut self, activator: SyncActivator) {
+        // Set once: a job has one outbox operator.
+        let _ = self.wake.set(activator);
+    }
+}
+
+/// Reads the newest committed progress.
+fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>> {
+    let topic = &kafka.topics.progress;
+    let config = kafka.client(&[
+        ("group.id", "clickline"),
+        ("enable.auto.commit", "false"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", "read_committed"),
+        ("fetch.wait.max.ms", "50"),
+    ]);
+    let consumer: BaseConsumer = config.create().context("the options under `kafka` do not make a consumer")?;
+    let mut open: BTreeSet<i32> = loop {
+        anyhow::ensure!(!stop.asked(), "stopped before the brokers answered");
+        match consumer.fetch_metadata(Some(topic), PATIENCE) {
+            Ok(metadata) => {
+                let partitions: BTreeSet<i32> =
+                    metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+                if !partitions.is_empty() {
+                    break partitions;
+                }
+                tracing::warn!(topic, "the topic does not exist yet; still trying");
+                thread::sleep(Duration::from_millis(500));
+            }
+            Err(error) => tracing::warn!(topic, %error, "cannot read the progress; still trying"),
+        }
+    };
+    let mut list = TopicPartitionList::with_capacity(open.len());
+    for partition in &open {
+        list.add_partition_offset(topic, *partition, Offset::Beginning)?;
+    }
+    consumer.assign(&list)?;
+    let mut newest: Option<Progress> = None;
+    while !open.is_empty() {
+        anyhow::ensure!(!stop.asked(), "stopped before the progress was read");
+        match consumer.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                let place = (message.partition(), message.offset());
+                let progress = parse(message.payload().unwrap_or_default())
+                    .with_context(|| format!("the record {place:?} of the topic {topic} is not progress that this build can read"))?;
+                if newest.as_ref().is_none_or(|newest| newest.frontier <= progress.frontier) {
+                    newest = Some(progress);
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
+            Some(Err(error)) => tracing::warn!(topic, %error, "cannot read the progress; still trying"),
+            None => tracing::warn!(topic, "the progress has not come yet; still trying"),
+        }
+    }
+    Ok(newest)
+}
+
+fn parse(payload: &[u8]) -> anyhow::Result<Progress> {
+    let progress: Progress = serde_json::from_slice(payload)?;
+    anyhow::ensure!(progress.v == 1, "it has schema version {}; this build reads version 1", progress.v);
+    Ok(progress)
+}
+
+/// What to do about a transaction that did not go through.
+enum Trouble {
+    /// Abort it and write it again.
+    Again(KafkaError),
+    /// Nobody can mend this.
+    Fatal(KafkaError),
+}
+
+impl From<KafkaError> for Trouble {
+    fn from(error: KafkaError) -> Self {
+        match &error {
+            KafkaError::Transaction(inner) if inner.is_fatal() => Trouble::Fatal(error),
+            KafkaError::MessageProduction(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced) => Trouble::Fatal(error),
+            _ => Trouble::Again(error),
+        }
+    }
+}
+
+/// The thread's state.
+struct Writer {
+    kafka: Kafka,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    /// As it was committed last.
+    progress: Progress,
+    recorded_at: Instant,
+    committed: Arc<AtomicU64>,
+    wake: Arc<OnceLock<SyncActivator>>,
+    stop: Stop,
+}
+
+impl Writer {
+    fn run(mut self, batches: &Receiver<Batch>) {
+        loop {
+            let mut batch = match batches.recv_timeout(IDLE_PROGRESS) {
+                Ok(batch) => batch,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            while batch.outputs.len() < PER_BATCH
+                && let Ok(mut next) = batches.try_recv()
+            {
+                batch.outputs.append(&mut next.outputs);
+                batch.upper = next.upper;
+            }
+            if (!batch.outputs.is_empty() || self.recorded_at.elapsed() >= IDLE_PROGRESS)
+                && let Err(error) = self.write(&batch)
+            {
+                if self.stop.asked() {
+                    return tracing::warn!(%error, "stopped before all was committed; the next start computes it again");
+                }
+                return self.stop.fail(error);
+            }
+            // Without outputs there is nothing that a restart could repeat: the frontier may move before it is recorded.
+            self.committed.store(batch.upper, Ordering::Release);
+            if let Some(wake) = self.wake.get() {
+                let _ = wake.activate();
+            }
+        }
+        // So that the next start has as little as possible to look through.
+        let upper = self.committed.load(Ordering::Acquire);
+        if upper > self.progress.frontier
+            && let Err(error) = self.write(&Batch { upper, outputs: Vec::new() })
+        {
+            tracing::warn!(%error, "the last progress could not be written; the next start repeats a little more work");
+        }
+    }
+
+    /// Commits a batch, however often it takes.
+    fn write(&mut self, batch: &Batch) -> anyhow::Result<()> {
+        let progress = Progress { frontier: batch.upper, ..self.progress.clone() };
+        let mut stop_since = None;
+        loop {
+            match self.attempt(batch, &progress) {
+                Ok(()) => {
+                    self.progress = progress;
+                    self.recorded_at = Instant::now();
+                    return Ok(());
+                }
+                Err(Trouble::Again(error)) => {
+                    tracing::warn!(%error, "a transaction failed; writing it again");
+                    if self.stop.asked() && stop_since.get_or_insert_with(Instant::now).elapsed() > FAREWELL {
+                        return Err(error).context("the brokers are away");
+                    }
+                    self.abort().map_err(|error| self.explain(error))?;
+                }
+                Err(Trouble::Fatal(error)) => return Err(self.explain(error)),
+            }
+        }
+    }
+
+    fn explain(&self, error: KafkaError) -> anyhow::Error {
+        let topic = &self.kafka.topics.progress;
+        let fatal = self.producer.client().fatal_error();
+        let detail = fatal.map(|(code, text)| format!(" ({code}: {text})")).unwrap_or_default();
+        let told = format!("the outbox cannot go on{detail}; most likely another job with the progress topic `{topic}` has taken over");
+        anyhow::Error::new(error).context(told)
+    }
+
+    fn attempt(&self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
+        self.producer.begin_transaction()?;
+        for output in &batch.outputs {
+            match fitting(output) {
+                None => self.send(self.kafka.topics.output(output.topic), &output.key, &output.value)?,
+                Some(letter) => self.send(self.kafka.topics.output(letter.topic), &letter.key, &letter.value)?,
+            }
+        }
+        let record = serde_json::to_vec(progress).expect("numbers and strings are always JSON");
+        self.send(&self.kafka.topics.progress, PROGRESS_KEY, &record)?;
+        loop {
+            match self.producer.commit_transaction(PATIENCE) {
+                Ok(()) => return Ok(()),
+                // A commit that may have gone through must be asked again, not aborted.
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !self.stop.asked() => {
+                    tracing::warn!(%error, "a commit takes long; still trying");
+                }
+                Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if !self.stop.asked() => {
+                    tracing::warn!("the brokers take long; still trying");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn send(&self, topic: &str, key: &str, value: &[u8]) -> Result<(), Trouble> {
+        let mut record = BaseRecord::to(topic).key(key).payload(value);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends a failed transaction.
+    fn abort(&self) -> Result<(), KafkaError> {
+        loop {
+            match self.producer.abort_transaction(PATIENCE) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !self.stop.asked() => {
+                    tracing::warn!(%error, "a transaction cannot be aborted yet; still trying");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// When a record that is too large for the brokers was made.
+#[derive(Deserialize)]
+struct Made {
+    #[serde(default)]
+    at: Ms,
+}
+
+/// What is written in place of an output that the brokers would refuse for its size; `None` for one that fits.
+///
+/// One record must not stop the job, and a refused one would do so for ever.
+fn fitting(output: &Output) -> Option<Output> {
+    if output.value.len() <= LARGEST {
+        return None;
+    }
+    let most = "whole records may have at most 900000 bytes here";
+    let letter = match serde_json::from_slice::<DeadLetter>(&output.value) {
+        Ok(mut letter) if output.topic == Topic::DeadLetters => {
+            letter.payload_base64.truncate(KEPT_PAYLOAD);
+            letter.key_base64 = letter.key_base64.filter(|key| key.len() < KEPT_PAYLOAD / 4);
+            letter.detail = format!("{}; the payload is cut, {most}", letter.detail);
+            letter
+        }
+        _ => DeadLetter {
+            v: 1,
+            reason: "bounds".to_owned(),
+            detail: format!("a record for {} of {} bytes; the payload is cut, {most}", output.topic.default_name(), output.value.len()),
+            source: output.topic.default_name().to_owned(),
+            partition: 0,
+            offset: 0,
+            key_base64: Some(STANDARD.encode(output.key.as_bytes())),
+            payload_base64: STANDARD.encode(&output.value[..KEPT_PAYLOAD / 4 * 3]),
+            at: serde_json::from_slice::<Made>(&output.value).map_or(0, |made| made.at),
+        },
+    };
+    let value = serde_json::to_vec(&letter).expect("numbers and strings are always JSON");
+    Some(Output { topic: Topic::DeadLetters, key: letter.source, value })
+}

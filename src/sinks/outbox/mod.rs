@@ -81,11 +81,7 @@ pub trait Door: 'static {
 ///
 /// Outputs of ticks that end before `resume` are dropped: they are written already. The stream that comes out is
 /// empty; its frontier says what has been committed.
-pub fn deliver<'scope, D: Door>(
-    outputs: StreamVec<'scope, Ms, (Output, Ms)>,
-    resume: Ms,
-    door: Option<D>,
-) -> StreamVec<'scope, Ms, ()> {
+pub fn deliver<'scope, D: Door>(outputs: StreamVec<'scope, Ms, (Output, Ms)>, resume: Ms, door: Option<D>) -> StreamVec<'scope, Ms, ()> {
     let worker = outputs.scope().worker();
     let pact = Exchange::new(|_: &(Output, Ms)| 0);
     outputs.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(pact, "Outbox", move |cap, info| {

@@ -36,11 +36,8 @@ impl Lines {
     /// # Errors
     /// The file is missing, is not readable, or is a folder.
     pub fn open(path: &str, meter: &Arc<Meter>) -> anyhow::Result<Self> {
-        let inner: Box<dyn Read + Send> = if path == "-" {
-            Box::new(io::stdin())
-        } else {
-            Box::new(File::open(path).with_context(|| format!("cannot open {path}"))?)
-        };
+        let inner: Box<dyn Read + Send> =
+            if path == "-" { Box::new(io::stdin()) } else { Box::new(File::open(path).with_context(|| format!("cannot open {path}"))?) };
         let name = if path == "-" { "standard input".to_owned() } else { path.to_owned() };
         Lines::over(name, Counted { inner, meter: Arc::clone(meter) })
     }

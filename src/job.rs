@@ -1,0 +1,168 @@
+//! The job: topics in, dataflow, topics out.
+//!
+//! # Meaning
+//! On each start the job reads its inputs from their beginning and computes everything again; outputs of ticks that it
+//! had committed before are dropped. It ends when it is asked to, or when something happens that only a restart or a
+//! person can mend.
+//!
+//! # Rules that are new
+//! The progress says since when each rule has been known. A rule that it does not know was added at its frontier; when
+//! there is no progress yet, all rules have always been there.
+
+use crate::dataflow::build;
+use crate::dataflow::plan::{DEFAULT_WINDOW, Plan};
+use crate::engine;
+use crate::kafka::Kafka;
+use crate::model::time::Ms;
+use crate::sinks::outbox::kafka::Outbox;
+use crate::sinks::outbox::{Progress, deliver, topics};
+use crate::sources::kafka::{Clock, Limits, Reading, topic};
+use crate::sources::{Kind, Meter};
+use crate::stop::Stop;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use timely::dataflow::operators::{Concatenate as _, Probe as _};
+
+/// What a job needs.
+#[derive(Clone)]
+pub struct JobConfig {
+    /// Brokers and topics.
+    pub kafka: Kafka,
+    /// What to compute; the job itself says since when its rules have been known.
+    pub plan: Plan,
+    /// Worker threads.
+    pub workers: usize,
+    /// Credit and slack of the sources.
+    pub limits: Limits,
+    /// The wall clock that idle topics follow.
+    pub now: Clock,
+}
+
+/// A job that runs on threads of its own; dropping it stops it.
+pub struct Job {
+    stop: Stop,
+    committed: Arc<AtomicU64>,
+    meter: Arc<Meter>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Job {
+    /// Starts the job and returns at once; brokers that are away are waited for.
+    ///
+    /// `stop` ends it, and is asked when the job fails.
+    ///
+    /// # Errors
+    /// Options under `kafka` that make no client, or a thread that can't be started.
+    pub fn start(config: JobConfig, stop: Stop) -> anyhow::Result<Self> {
+        let (committed, meter) = (Arc::new(AtomicU64::new(0)), Arc::new(Meter::default()));
+        let JobConfig { kafka, plan, workers, limits, now } = config;
+        let reading = Reading { kafka, times: plan.times, limits, now, meter: Arc::clone(&meter), stop: stop.clone() };
+        drop(reading.consumer()?);
+        let of_job = Arc::clone(&committed);
+        let thread = thread::Builder::new().name("job".to_owned()).spawn(move || {
+            let stop = reading.stop.clone();
+            let ended = run(reading, plan, workers, &of_job);
+            stop.ask();
+            ended
+        })?;
+        Ok(Job { stop, committed, meter, thread: Some(thread) })
+    }
+
+    /// All ticks that end before this are committed, ms.
+    pub fn frontier(&self) -> Ms {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// What has been read since the start.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Whether the job has ended, by itself or because it was asked.
+    pub fn ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until the job ends.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn wait(mut self) -> anyhow::Result<()> {
+        self.join()
+    }
+
+    /// Asks the job to end, and waits until its last transaction is through.
+    ///
+    /// # Errors
+    /// Why it failed, if it had.
+    pub fn stop(self) -> anyhow::Result<()> {
+        self.stop.ask();
+        self.wait()
+    }
+
+    fn join(&mut self) -> anyhow::Result<()> {
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => Err(anyhow::anyhow!("the job broke down; its message stands above")),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.stop.ask();
+        if let Err(error) = self.join() {
+            tracing::error!("the job failed: {error:#}");
+        }
+    }
+}
+
+fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU64>) -> anyhow::Result<()> {
+    let stop = reading.stop.clone();
+    let window = plan.rules.iter().map(|rule| rule.rule.window).max().unwrap_or(0).max(DEFAULT_WINDOW);
+    let opened =
+        topics::ensure(&reading.kafka, &topics::needed(&reading.kafka, window), &stop).and_then(|()| Outbox::open(&reading.kafka, &stop));
+    let outbox = match opened {
+        Ok(outbox) => outbox,
+        // Asked to end before it had begun: nothing is lost.
+        Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
+        Err(error) => return Err(error),
+    };
+    let rules = date_rules(&mut plan, outbox.progress());
+    let resume = outbox.progress().map_or(0, |progress| progress.frontier);
+    tracing::info!(workers, resume, rules = rules.len(), "the job starts");
+    let (committer, thread) = outbox.start(rules, Arc::clone(committed))?;
+    let (committer, plan) = (Mutex::new(Some(committer)), Arc::new(plan));
+    let ended = engine::run(workers, &stop.clone(), move |scope, worker, probe| {
+        let arrivals = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone()));
+        let outputs = build(scope.concatenate(arrivals), &plan);
+        // The outbox is worker 0's; there is only one.
+        let door = if worker == 0 { committer.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        deliver(outputs, resume, door).probe_with(probe);
+    });
+    // The dataflow is gone and with it the outbox's input: it commits what it has taken, and ends.
+    thread.join().map_err(|_| anyhow::anyhow!("the outbox broke down; its message stands above"))?;
+    ended?;
+    stop.failure().map_or(Ok(()), Err).context("the job cannot go on")
+}
+
+/// Says of each rule since when it has been known, and returns that for the records of progress.
+fn date_rules(plan: &mut Plan, progress: Option<&Progress>) -> BTreeMap<String, Ms> {
+    let mut rules = BTreeMap::new();
+    for planned in &mut plan.rules {
+        let key = Progress::rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
+        planned.added_at = match progress {
+            None => 0,
+            Some(progress) => progress.rules.get(&key).copied().unwrap_or(progress.frontier),
+        };
+        rules.insert(key, planned.added_at);
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests;

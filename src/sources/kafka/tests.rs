@@ -1,0 +1,217 @@
+//! The source against librdkafka's mock cluster. It stamps no append time: records carry the producer's.
+
+use super::*;
+use crate::dataflow::rows::Arrival;
+use crate::engine;
+use crate::model::outputs::{Output, Topic};
+use crate::sinks::outbox::{Batch, Door, deliver};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+use timely::dataflow::operators::Probe;
+use timely::dataflow::operators::vec::Map;
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+const TICK: Ms = 100;
+
+fn now() -> Ms {
+    crate::model::time::millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
+}
+
+fn cluster(brokers: i32, partitions: i32) -> Mock {
+    let mock = MockCluster::new(brokers).expect("a mock cluster");
+    for topic in ["clicks", "forms"] {
+        mock.create_topic(topic, partitions, 1).expect("a topic");
+    }
+    mock
+}
+
+fn click(id: &str, ts: Ms) -> String {
+    format!(r#"{{"id":"{id}","ts":{ts},"workspace":"w","link":"l"}}"#)
+}
+
+/// Appends clicks to a partition, each with the time it happened.
+fn produce(mock: &Mock, partition: i32, clicks: &[(String, Ms)]) {
+    let config = Kafka::at(mock.bootstrap_servers()).client(&[("linger.ms", "1")]);
+    let producer: ThreadedProducer<_> = config.create().expect("a producer");
+    for (id, ts) in clicks {
+        let payload = click(id, *ts);
+        let at = i64::try_from(*ts).expect("in range");
+        let record = BaseRecord::<(), _>::to("clicks").payload(&payload).partition(partition).timestamp(at);
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+    }
+    producer.flush(Duration::from_secs(20)).expect("delivered");
+}
+
+/// A door that keeps what it gets, and commits it at once unless it is shut.
+#[derive(Clone, Default)]
+struct Kept {
+    outputs: Arc<Mutex<Vec<String>>>,
+    committed: Arc<AtomicU64>,
+    shut: bool,
+}
+
+impl Door for Kept {
+    fn offer(&mut self, batch: Batch) -> Result<(), Batch> {
+        if self.shut {
+            return Err(batch);
+        }
+        self.outputs.lock().expect("not poisoned").extend(batch.outputs.into_iter().map(|output| output.key));
+        self.committed.store(batch.upper, Ordering::Release);
+        Ok(())
+    }
+    fn committed(&self) -> Ms {
+        self.committed.load(Ordering::Acquire)
+    }
+}
+
+/// Clicks and forms read into a door; `id@tick` for each click.
+struct Run {
+    door: Kept,
+    reading: Reading,
+    worker: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Run {
+    fn start(mock: &Mock, workers: usize, in_flight_bytes: usize, shut: bool) -> Self {
+        let door = Kept { shut, ..Kept::default() };
+        let reading = Reading {
+            kafka: Kafka::at(mock.bootstrap_servers()),
+            times: Times::with_tick(TICK),
+            limits: Limits { in_flight_bytes, ..Limits::default() },
+            now: Arc::new(now),
+            meter: Arc::default(),
+            stop: Stop::new(),
+        };
+        let (of_door, of_reading, stop) = (door.clone(), reading.clone(), reading.stop.clone());
+        let worker = thread::spawn(move || {
+            engine::run(workers, &stop, move |scope, worker, probe| {
+                let clicks = topic(scope, Kind::Clicks, &of_reading, probe.clone());
+                let forms = topic(scope, Kind::Forms, &of_reading, probe.clone());
+                let outputs = timely::dataflow::operators::Concat::concat(clicks, forms).map(|(arrival, at)| {
+                    let key = match arrival {
+                        Arrival::Click(_, click) => format!("{}@{at}", click.id),
+                        other => format!("{other:?}"),
+                    };
+                    (Output { topic: Topic::Timeline, key, value: Vec::new() }, at)
+                });
+                deliver(outputs, 0, (worker == 0).then(|| of_door.clone())).probe_with(probe);
+            })
+        });
+        Run { door, reading, worker: Some(worker) }
+    }
+
+    fn committed(&self) -> Ms {
+        self.door.committed()
+    }
+
+    fn outputs(&self) -> Vec<String> {
+        self.door.outputs.lock().expect("not poisoned").clone()
+    }
+
+    /// Waits until the clock has passed `at`.
+    fn reach(&self, at: Ms) {
+        let began = Instant::now();
+        while self.committed() < at {
+            assert!(began.elapsed() < Duration::from_secs(30), "the clock stands at {} and should reach {at}", self.committed());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.reading.stop.ask();
+        if let Some(worker) = self.worker.take() {
+            worker.join().expect("no panic").expect("no failure");
+        }
+    }
+}
+
+fn numbered(prefix: &str, from: Ms, count: u64) -> Vec<(String, Ms)> {
+    (0..count).map(|n| (format!("{prefix}{n}"), from + n)).collect()
+}
+
+#[test]
+fn an_idle_topic_does_not_stall_the_clock() {
+    let mock = cluster(1, 2);
+    let from = now() - 60_000;
+    produce(&mock, 0, &numbered("a", from, 50));
+    let run = Run::start(&mock, 2, 1 << 20, false);
+    let began = now();
+    run.reach(began); // partition 1 and all of `forms` are empty
+    let mut said = run.outputs();
+    said.sort_unstable();
+    let mut expected: Vec<String> = numbered("a", from, 50).into_iter().map(|(id, ts)| format!("{id}@{}", tick_end(ts, TICK))).collect();
+    expected.sort_unstable();
+    assert_eq!(said, expected);
+    // What comes now comes in its own tick, and soon.
+    let ts = now();
+    produce(&mock, 1, &[("late".to_owned(), ts)]);
+    run.reach(tick_end(ts, TICK) + 1);
+    assert!(run.outputs().contains(&format!("late@{}", tick_end(ts, TICK))), "{:?}", run.outputs().last());
+    assert_eq!(run.reading.meter.clamped(), 0);
+}
+
+#[test]
+fn a_partition_that_cannot_be_read_holds_the_clock_back() {
+    let mock = cluster(2, 2);
+    mock.partition_leader("clicks", 0, Some(1)).expect("a leader");
+    mock.partition_leader("clicks", 1, Some(2)).expect("a leader");
+    for partition in 0..2 {
+        mock.partition_leader("forms", partition, Some(1)).expect("a leader");
+    }
+    let from = now() - 60_000;
+    produce(&mock, 0, &numbered("a", from, 20));
+    produce(&mock, 1, &numbered("b", from + 5_000, 20));
+    mock.broker_down(2).expect("goes down");
+    let run = Run::start(&mock, 2, 1 << 20, false);
+    thread::sleep(Duration::from_millis(1_500));
+    assert_eq!((run.committed(), run.outputs().len()), (0, 0), "nothing is known of the partition whose broker is away");
+    mock.broker_up(2).expect("comes up");
+    run.reach(from + 10_000);
+    assert_eq!(run.outputs().len(), 40);
+    assert_eq!(run.reading.meter.clamped(), 0, "nothing was passed over");
+}
+
+#[test]
+fn what_is_in_flight_stays_within_the_credit() {
+    let mock = cluster(1, 2);
+    let from = now() - 600_000;
+    // A record a tick, so that no tick by itself needs more than the credit.
+    for partition in 0..2 {
+        let clicks: Vec<(String, Ms)> = (0..1_000).map(|n| (format!("{partition}-{n}"), from + n * TICK)).collect();
+        produce(&mock, partition, &clicks);
+    }
+    let record = click("0-999", from).len() + 256;
+    let limit = 100 * record;
+    let shut = Run::start(&mock, 1, limit, true);
+    thread::sleep(Duration::from_millis(1_500));
+    let peak = usize::try_from(shut.reading.meter.peak_in_flight()).expect("small");
+    // One record of each partition tells which tick the clock waits for.
+    assert!(peak >= limit - record && peak <= limit + 2 * record, "{peak} bytes in flight, {limit} allowed");
+    assert!(shut.reading.meter.total() <= 102);
+    drop(shut);
+    // With a door that opens, the same credit lets everything through.
+    let open = Run::start(&mock, 2, limit, false);
+    open.reach(from + 1_000 * TICK);
+    assert_eq!(open.outputs().len(), 2_000);
+    // Each worker may exceed it by what the tick of the global frontier needs.
+    assert!(usize::try_from(open.reading.meter.peak_in_flight()).expect("small") <= limit + 4 * record);
+}
+
+#[test]
+fn a_worker_without_partitions_holds_nothing_back() {
+    let mock = cluster(1, 1);
+    let run = Run::start(&mock, 3, 1 << 20, false);
+    // Workers 1 and 2 have no partition at all.
+    run.reach(now());
+    let ts = now();
+    produce(&mock, 0, &[("first".to_owned(), ts)]);
+    run.reach(tick_end(ts, TICK) + 1);
+    assert_eq!(run.outputs(), [format!("first@{}", tick_end(ts, TICK))]);
+}

@@ -1,0 +1,178 @@
+//! Asks the brokers how far a topic's partitions reach, so that "read to its end" is known and not guessed.
+//!
+//! # Meaning
+//! The clock is looked at *before* the question is sent: whoever has read up to an answer has read all that was
+//! appended before that moment. An empty fetch queue would say nothing, and the end that a fetch reports is as old as
+//! that fetch. So a partition that is merely slow, or a broker that does not answer, stops the clock and never lets it
+//! run past records that exist.
+//!
+//! # Cost
+//! One request per worker, topic and leader every [`EVERY`]; one for the partitions every [`PARTITIONS_EVERY`].
+
+use crate::model::time::Ms;
+use crate::sources::kafka::Clock;
+use crate::stop::Stop;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use timely::scheduling::SyncActivator;
+
+/// Between two looks at the ends; it adds to the latency of a click while other topics are idle.
+const EVERY: Duration = Duration::from_millis(40);
+/// Between two looks at the partitions.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Between two warnings about the same thing.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// What is known of the partitions that one worker reads.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// This worker's partitions, ascending; `None` until the topic has been seen.
+    pub mine: Option<Vec<i32>>,
+    /// First offsets that the partitions still hold.
+    pub starts: BTreeMap<i32, i64>,
+    /// The moment before the question, and the offsets after the last record by the answer.
+    pub ends: Option<(Ms, BTreeMap<i32, i64>)>,
+}
+
+/// The thread that asks; it ends when this is dropped.
+pub struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    closed: Arc<AtomicBool>,
+}
+
+/// What the thread needs.
+pub struct Question {
+    /// The client that is asked with.
+    pub consumer: Arc<BaseConsumer>,
+    /// The topic.
+    pub topic: String,
+    /// This worker and how many there are: worker `i` reads the partitions `p` with `p mod workers = i`.
+    pub worker: (usize, usize),
+    /// The clock that the log's times are compared with.
+    pub now: Clock,
+    /// Ends the thread.
+    pub stop: Stop,
+}
+
+impl Watch {
+    /// Starts asking; `wake` is called after each answer.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn start(question: Question, wake: Arc<SyncActivator>) -> anyhow::Result<Self> {
+        let watch = Watch { seen: Arc::default(), closed: Arc::default() };
+        let (seen, closed) = (Arc::clone(&watch.seen), Arc::clone(&watch.closed));
+        let name = format!("watch {}", question.topic);
+        thread::Builder::new().name(name).spawn(move || question.run(&seen, &closed, &wake))?;
+        Ok(watch)
+    }
+
+    /// What is known now.
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Not joined: it may be waiting for a broker that is away.
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Question {
+    fn run(&self, seen: &Mutex<Seen>, closed: &AtomicBool, wake: &SyncActivator) {
+        let lock = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut partitions_due = Instant::now();
+        let mut complaints = Complaints::default();
+        while !closed.load(Ordering::Relaxed) && !self.stop.asked() {
+            if partitions_due <= Instant::now() {
+                match self.partitions() {
+                    Ok(mine) => {
+                        lock().mine = Some(mine);
+                        partitions_due = Instant::now() + PARTITIONS_EVERY;
+                    }
+                    Err(error) => complaints.warn(&self.topic, &error),
+                }
+            }
+            let (mine, unknown) = {
+                let seen = lock();
+                let mine = seen.mine.clone().unwrap_or_default();
+                let unknown: Vec<i32> = mine.iter().filter(|p| !seen.starts.contains_key(p)).copied().collect();
+                (mine, unknown)
+            };
+            let starts = self.ask(&unknown, Offset::Beginning);
+            // The order matters: first the clock, then the question.
+            let at = (self.now)();
+            match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
+                Ok((starts, ends)) => {
+                    let mut seen = lock();
+                    seen.starts.extend(starts);
+                    seen.ends = Some((at, ends));
+                }
+                Err(error) => complaints.warn(&self.topic, &error.to_string()),
+            }
+            if wake.activate().is_err() {
+                return; // the worker is gone
+            }
+            thread::sleep(EVERY);
+        }
+    }
+
+    /// This worker's partitions.
+    fn partitions(&self) -> Result<Vec<i32>, String> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER).map_err(|error| error.to_string())?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        let count = match topic {
+            Some(topic) if topic.error().is_none() && !topic.partitions().is_empty() => topic.partitions().len(),
+            _ => return Err("the topic does not exist; create it, or correct `kafka.topics`".to_owned()),
+        };
+        let (worker, workers) = self.worker;
+        Ok((0..count).filter(|p| p % workers == worker).filter_map(|p| i32::try_from(p).ok()).collect())
+    }
+
+    /// Where `partitions` begin or end; those whose leader is away are left out.
+    fn ask(&self, partitions: &[i32], which: Offset) -> KafkaResult<BTreeMap<i32, i64>> {
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            // In this question the offset stands for a time, and the logical offsets for the first and last one.
+            list.add_partition_offset(&self.topic, *partition, which)?;
+        }
+        let answers = self.consumer.offsets_for_times(list, ANSWER)?;
+        let known = answers.elements().into_iter().filter(|answer| answer.error().is_ok());
+        Ok(known.filter_map(|answer| Some((answer.partition(), exact(answer.offset())?))).collect())
+    }
+}
+
+/// An offset that is a place, not a word for one.
+pub fn exact(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// Warns now and then instead of each time.
+#[derive(Debug, Default)]
+pub struct Complaints(Option<Instant>);
+
+impl Complaints {
+    /// Says that `topic` can't be read at the moment.
+    pub fn warn(&mut self, topic: &str, error: &str) {
+        if self.0.is_none_or(|last| last.elapsed() > WARN_EVERY) {
+            self.0 = Some(Instant::now());
+            tracing::warn!(topic, error, "cannot read the topic; still trying");
+        }
+    }
+}
