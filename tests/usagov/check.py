@@ -17,7 +17,12 @@ SHOWN = 5
 
 
 def one_line(record):
-    return json.dumps(record, sort_keys=True, ensure_ascii=False)
+    """Equal records give equal lines; 5000 and 5000.0 are one number."""
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps(plain(record), sort_keys=True, ensure_ascii=False)
 
 
 def comparable(topic, record):

@@ -194,6 +194,8 @@ class Check(unittest.TestCase):
         self.assertEqual(self.verdict([self.EVENT, other], [self.WANTED]), 1)
         self.assertEqual(self.verdict([self.EVENT, self.EVENT], [self.WANTED, self.WANTED]), 1, "one id twice")
         self.assertEqual(self.verdict([other], [self.WANTED]), 1)
+        self.assertEqual(self.verdict([self.EVENT | {"amount": {"least": 5.0}}], [self.WANTED | {"amount": {"least": 5}}]), 0)
+        self.assertEqual(self.verdict([self.EVENT | {"amount": {"least": 5.5}}], [self.WANTED | {"amount": {"least": 5}}]), 1)
 
 
 class Convert(unittest.TestCase):
