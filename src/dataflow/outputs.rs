@@ -15,8 +15,9 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// The tokens of a timeline event, by name; the event template has the same ones.
-pub const TOKENS: [&str; 5] = ["link_slug", "destination_url", "campaign_name", "country", "device"];
+/// The tokens of a timeline event, by name; the event template has the same ones. The title is one of them because a
+/// template's header can show nothing but tokens.
+pub const TOKENS: [&str; 6] = ["title", "link_slug", "destination_url", "campaign_name", "country", "device"];
 
 fn output(topic: Topic, key: impl Into<String>, record: &impl Serialize) -> Output {
     // Our own records: strings, numbers and maps with string keys, which JSON always takes.
