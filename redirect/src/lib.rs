@@ -1,1 +1,55 @@
-//! Placeholder while the workspace is laid out.
+//! The redirect server: answers short links and puts a click record on Kafka.
+//!
+//! ```text
+//!            ┌────────────────────────── worker (one thread, one listener each) ─┐
+//! visitor ──►│ head ─► link table ─► 302 ─► visitor      click ─► ClickSink::offer │──► Kafka `clicks`
+//!            └──────────────▲────────────────────────────────────────────────────┘
+//!                           │ a pointer is swapped; nobody waits
+//!            file ──────────┤
+//!            Kafka `links` ─┘
+//! ```
+//!
+//! # Guarantees
+//! - A visitor's answer never waits for Kafka, for a disk or for a lock that other work holds for long.
+//! - Every redirect makes exactly one click record with an id of its own; the sink repeats none (idempotent producer).
+//! - *Not* guaranteed: that a click survives. A full queue, a broker that stays away longer than librdkafka's
+//!   `message.timeout.ms`, or a crash loses clicks. What is lost without a crash is counted and logged.
+//! - *Not* guaranteed: an order between clicks.
+//!
+//! # Example
+//! ```no_run
+//! use clickline_redirect::{Config, KafkaConfig, Server};
+//! use std::time::Duration;
+//!
+//! let server = Server::start(Config {
+//!     links_file: Some("links.yaml".into()),
+//!     kafka: Some(KafkaConfig::at("127.0.0.1:9092")),
+//!     ..Config::default()
+//! })?;
+//! assert!(server.ready(Duration::from_secs(10)));
+//! println!("http://{}/abc123", server.address());
+//! let stats = server.stop();
+//! println!("{} clicks, {} on Kafka, {} lost", stats.served, stats.delivered, stats.lost);
+//! # Ok::<(), clickline_redirect::Error>(())
+//! ```
+
+mod agent;
+mod answer;
+mod click;
+mod config;
+mod error;
+mod http;
+mod kafka;
+mod links;
+mod query;
+mod server;
+mod sink;
+mod supervisor;
+mod worker;
+
+pub use config::{Clock, Config, KafkaConfig};
+pub use error::Error;
+pub use kafka::KafkaSink;
+pub use links::{Link, LinkFile, Problem};
+pub use server::{Server, Stats};
+pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};

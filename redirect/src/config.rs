@@ -1,0 +1,112 @@
+//! What the server is told: addresses, sources of links, Kafka, the clock.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Everything a [`Server`](crate::Server) needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on; port 0 takes a free one (see [`Server::address`](crate::Server::address)).
+    pub listen: SocketAddr,
+    /// Threads that answer, each with a listener and an event loop of its own. Default: one per core.
+    pub workers: usize,
+    /// Links as a YAML list or as JSON lines; read again when the file changes.
+    pub links_file: Option<PathBuf>,
+    /// Where clicks go, and where links may come from. Without it clicks are answered and forgotten.
+    pub kafka: Option<KafkaConfig>,
+    /// Domain whose links answer when the request's host belongs to no link, e.g. `127.0.0.1:8080`.
+    pub default_domain: Option<String>,
+    /// Request header that holds the visitor's ISO 3166 country, e.g. `CF-IPCountry`. Trust it only behind the
+    /// proxy that sets it.
+    pub country_header: Option<String>,
+    /// Where event time comes from.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            links_file: None,
+            kafka: None,
+            default_domain: None,
+            country_header: None,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// How Kafka is reached.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// `host:port`, comma separated.
+    pub brokers: String,
+    /// Further librdkafka options for every client (TLS, SASL, …); they win over ours.
+    pub properties: BTreeMap<String, String>,
+    /// Topic that clicks are written to.
+    pub clicks_topic: String,
+    /// Compacted topic that links are read from, beside or instead of the file.
+    pub links_topic: Option<String>,
+}
+
+impl KafkaConfig {
+    /// Brokers with default options: clicks go to `clicks`, links come from the file only.
+    pub fn at(brokers: impl Into<String>) -> Self {
+        KafkaConfig { brokers: brokers.into(), properties: BTreeMap::new(), clicks_topic: "clicks".to_owned(), links_topic: None }
+    }
+}
+
+impl fmt::Debug for KafkaConfig {
+    /// Names the properties without their values, which may be passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KafkaConfig { brokers, properties, clicks_topic, links_topic } = self;
+        f.debug_struct("KafkaConfig")
+            .field("brokers", brokers)
+            .field("properties", &properties.keys())
+            .field("clicks_topic", clicks_topic)
+            .field("links_topic", links_topic)
+            .finish()
+    }
+}
+
+/// Event time: a function that gives milliseconds since the Unix epoch. The default is the system's clock; a
+/// demonstration or a test gives its own.
+#[derive(Clone)]
+pub struct Clock(pub Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// A clock of one's own, in milliseconds since the Unix epoch. It is called once per click and must not block.
+    pub fn new(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Clock(Arc::new(now))
+    }
+
+    /// The system's clock.
+    pub fn system() -> Self {
+        Clock::new(|| {
+            // A system clock before 1970 is broken; 0 keeps the record readable and is plain to see.
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn now(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock::system()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,66 @@
+//! Why the server cannot start or go on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why the server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration contradicts itself or lacks something.
+    #[error("{0}")]
+    Config(String),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; choose another port with `--listen`, or stop the process that holds it")]
+    Listen {
+        /// The address as it was configured.
+        address: SocketAddr,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The file with the links cannot be read at all.
+    #[error("cannot read the links in {}; check the path and its permissions", path.display())]
+    ReadLinks {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The file with the links is not a list of links.
+    #[error("{}, line {line}: {message}", path.display())]
+    ParseLinks {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1; 0 when the parser cannot say.
+        line: u64,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// librdkafka refused its options.
+    #[error("the Kafka client refused its options; check the brokers and properties")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    /// A thread or an event loop could not be made.
+    #[error("cannot start {part}")]
+    Start {
+        /// Which one.
+        part: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the configuration is to blame: starting again without changing it will not help.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Error::Config(_) | Error::ReadLinks { .. } | Error::ParseLinks { .. } | Error::Kafka(_) => true,
+            // A port in use may be free in a moment; an address that is not this machine's never will be.
+            Error::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
+            Error::Start { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The redirect server as a program. Exit codes: 0 stopped as asked, 1 failed (restart it), 2 the configuration is wrong (don't).
+
+mod args;
+
+use args::Args;
+use clap::Parser;
+use clickline_redirect::{Error, LinkFile, Server};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+/// How often signals and the server's health are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt().with_env_filter(args.log_filter()).with_writer(std::io::stderr).init();
+    let done = if args.check { check(&args) } else { run(&args) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let configuration = error.downcast_ref::<Error>().is_none_or(Error::is_configuration);
+            eprintln!("error: {error:#}");
+            ExitCode::from(if configuration && !error.is::<Failed>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// The server ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Failed(String);
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    // Before anything else, so that no signal is missed while the links are read.
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Failed(format!("cannot listen for signals: {error}")))?;
+    let server = Server::start(args.config()?)?;
+    println!("listening on http://{}", server.address());
+    let mut announced = false;
+    let failure = loop {
+        if let Some(failure) = server.failure() {
+            break Some(failure);
+        }
+        if !announced && server.ready(Duration::ZERO) {
+            println!("ready");
+            announced = true;
+        }
+        match signals.pending().next() {
+            Some(SIGHUP) => server.reload(),
+            Some(_) => break None,
+            None => thread::sleep(LOOK),
+        }
+    };
+    let stats = server.stop();
+    println!("{} clicks served, {} delivered, {} lost", stats.served, stats.delivered, stats.lost);
+    failure.map_or(Ok(()), |failure| Err(Failed(failure).into()))
+}
+
+/// Reads the configuration and the links, and serves nobody.
+fn check(args: &Args) -> anyhow::Result<()> {
+    let config = args.config()?;
+    let Some(path) = &config.links_file else {
+        println!("the options are fine; there is no links file to check");
+        return Ok(());
+    };
+    let file = LinkFile::read(path)?;
+    for problem in &file.problems {
+        println!("{}, {problem}", path.display());
+    }
+    println!("{}: {} good links, {} problems", path.display(), file.len(), file.problems.len());
+    if file.problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Config("the links file has problems; they are listed above".to_owned()).into())
+    }
+}

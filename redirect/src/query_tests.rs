@@ -1,0 +1,126 @@
+//! Tests of the query rules: by hand, and with random input against a plain reading of the rules.
+
+use super::*;
+use proptest::prelude::*;
+use url::Url;
+
+fn target(url: &str) -> Target {
+    let url = Url::parse(url).expect("a URL");
+    Target::new(url.as_str(), Marks::of(url.query().unwrap_or("")).into_owned())
+}
+
+#[test]
+fn by_hand() {
+    for (destination, query, location) in [
+        ("https://x.example/p", "", "https://x.example/p"),
+        ("https://x.example/p", "eid=801", "https://x.example/p"),
+        ("https://x.example/p?a=1#top", "eid=801", "https://x.example/p?a=1#top"),
+        ("https://x.example/p?a=1#top", "b=2", "https://x.example/p?a=1&b=2#top"),
+        ("https://x.example/p?a=1&b=2&c=3", "b=9&d=4", "https://x.example/p?a=1&b=9&c=3&d=4"),
+        ("https://x.example/p?b=1&a=1&b=2", "b=8&b=9", "https://x.example/p?b=8&b=9&a=1"),
+        ("https://x.example/p?utm_source=site", "utm%5Fsource=mail&eid=1", "https://x.example/p?utm%5Fsource=mail"),
+        ("https://x.example/p?a+b=1", "a%20b=2", "https://x.example/p?a%20b=2"),
+        ("https://x.example/p", "q=%0d%0aSet-Cookie:x&flag", "https://x.example/p?q=%0d%0aSet-Cookie:x&flag"),
+        ("https://x.example/p", "q=\"<é>", "https://x.example/p?q=%22%3C%C3%A9%3E"),
+        ("https://x.example/p?", "&&a=1&", "https://x.example/p?a=1"),
+        ("https://x.example/p", "%65id=7&EID=8", "https://x.example/p?EID=8"),
+    ] {
+        assert_eq!(target(destination).location(query), location, "{destination} + {query}");
+    }
+}
+
+#[test]
+fn marks_are_the_requests_else_the_destinations() {
+    let target = target("https://x.example/?utm_source=site&utm_medium=web&gclid=G0&eid=5");
+    let marks = Marks::of("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").or(&target.marks);
+    assert_eq!(marks.utm.source.as_deref(), Some("mail"));
+    assert_eq!(marks.utm.medium.as_deref(), Some("web"));
+    assert_eq!(marks.utm.campaign.as_deref(), Some("spring sale!"));
+    assert_eq!((marks.gclid.as_deref(), marks.fbclid.as_deref()), (Some("G0"), Some("F1")));
+    assert_eq!(marks.eid, None, "an eid in the destination names nobody's click");
+}
+
+#[test]
+fn the_first_usable_value_is_recorded() {
+    let marks = Marks::of("eid=&eid=a%00&eid=%ff&eid=801&eid=802");
+    assert_eq!(marks.eid.as_deref(), Some("801"));
+    let exact = "x".repeat(MAX_VALUE);
+    assert_eq!(Marks::of(&format!("gclid={exact}")).gclid.as_deref(), Some(&*exact));
+    assert_eq!(Marks::of(&format!("gclid={exact}x")).gclid, None);
+}
+
+/// Parameter names that collide often, plain and encoded.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("a".to_owned()),
+        Just("%61".to_owned()),
+        Just("b".to_owned()),
+        Just("eid".to_owned()),
+        Just("e%69d".to_owned()),
+        Just("gclid".to_owned()),
+        "[a-c+]{0,3}",
+    ]
+}
+
+fn query() -> impl Strategy<Value = String> {
+    prop::collection::vec((name(), prop::option::of("[ -\"$-%'-~é]{0,6}")), 0..8).prop_map(|pairs| {
+        let pairs: Vec<String> = pairs
+            .into_iter()
+            .map(|(name, value)| match value {
+                Some(value) => format!("{name}={}", value.replace('&', "")),
+                None => name,
+            })
+            .collect();
+        pairs.join("&")
+    })
+}
+
+/// The rules as the URL standard's own parser sees them.
+fn expected(destination: &Url, query: &str) -> Vec<(String, String)> {
+    let theirs: Vec<(String, String)> =
+        url::form_urlencoded::parse(query.as_bytes()).into_owned().filter(|(name, _)| name != "eid").collect();
+    let own: Vec<(String, String)> = destination.query_pairs().into_owned().collect();
+    let mut out: Vec<(String, String)> = Vec::new();
+    for (name, value) in &own {
+        if !theirs.iter().any(|(other, _)| other == name) {
+            out.push((name.clone(), value.clone()));
+        } else if !out.iter().any(|(other, _)| other == name) {
+            out.extend(theirs.iter().filter(|(other, _)| other == name).cloned());
+        }
+    }
+    out.extend(theirs.iter().filter(|(name, _)| !own.iter().any(|(other, _)| other == name)).cloned());
+    out
+}
+
+proptest! {
+    #[test]
+    fn the_location_is_what_the_rules_say(own in query(), sent in query(), fragment in prop::option::of("[a-z]{1,4}")) {
+        let mut text = format!("https://x.example/p?{own}");
+        if let Some(fragment) = &fragment {
+            text = format!("{text}#{fragment}");
+        }
+        let url = Url::parse(&text).expect("a URL");
+        let location = target(&text).location(&sent);
+        let got = Url::parse(&location).expect("a Location is a URL");
+        let pairs: Vec<(String, String)> = got.query_pairs().into_owned().collect();
+        prop_assert_eq!(pairs, expected(&url, &sent), "{} + {} = {}", text, sent, location);
+        prop_assert_eq!(got.fragment(), fragment.as_deref());
+        prop_assert_eq!(got.path(), "/p");
+    }
+
+    #[test]
+    fn nothing_sent_leaves_the_header(sent in "\\PC{0,60}|[\\x00-\\xff]{0,60}") {
+        let location = target("https://x.example/p?a=1#f").location(&sent);
+        prop_assert!(location.bytes().all(|byte| (0x21..0x7f).contains(&byte)), "{location:?}");
+        prop_assert!(location.starts_with("https://x.example/p"));
+        prop_assert!(location.ends_with("#f"));
+    }
+
+    #[test]
+    fn what_is_recorded_keeps_the_bounds(sent in "(eid|gclid|utm_term)=[\\x00-\\xff%0-9a-f]{0,900}") {
+        let marks = Marks::of(&sent);
+        for value in [marks.eid, marks.gclid, marks.utm.term].into_iter().flatten() {
+            prop_assert!(!value.trim().is_empty() && value.len() <= MAX_VALUE && !value.chars().any(char::is_control));
+        }
+    }
+}

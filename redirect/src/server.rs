@@ -1,0 +1,216 @@
+//! The server as a whole: its threads, its start and its end.
+
+use crate::answer::{Shared, plain_host};
+use crate::links::{LinkFile, TopicReader};
+use crate::sink::{ClickSink, Discard};
+use crate::supervisor::Supervisor;
+use crate::worker::Worker;
+use crate::{Config, Error, KafkaSink};
+use mio::Waker;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Connections that the kernel keeps for a busy worker; it caps them at `net.core.somaxconn`.
+const BACKLOG: i32 = 4_096;
+/// What the last clicks have to reach Kafka when the server stops.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Clicks since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Redirects answered; each made one click record.
+    pub served: u64,
+    /// Click records that Kafka confirmed. Without Kafka none are.
+    pub delivered: u64,
+    /// Click records that were refused by a full queue, or given up. Without Kafka none are: they are forgotten on purpose.
+    pub lost: u64,
+}
+
+/// A running redirect server. Dropping it without [`stop`](Server::stop) ends it likewise, unheard.
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    workers: Vec<(Waker, JoinHandle<()>)>,
+    supervisor: Option<Supervisor>,
+    topic: Option<TopicReader>,
+}
+
+impl Server {
+    /// Binds the address, reads the links file, connects to Kafka, and serves. Bad links are logged and left out. Brokers that are away are no
+    /// error: clicks wait in the queue, and the server is not [`ready`](Server::ready) until a links topic has been read.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::is_configuration`] tells whether trying again can help.
+    pub fn start(config: Config) -> Result<Server, Error> {
+        let sink: Arc<dyn ClickSink> = match &config.kafka {
+            Some(kafka) => Arc::new(KafkaSink::new(kafka)?),
+            None => Arc::new(Discard),
+        };
+        Server::start_with(config, sink)
+    }
+
+    /// Like [`start`](Server::start), with a sink of one's own in the place of Kafka.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn start_with(config: Config, sink: Arc<dyn ClickSink>) -> Result<Server, Error> {
+        check(&config)?;
+        let shared = Arc::new(Shared::new(&config, sink));
+        let Config { listen, workers, links_file, kafka, default_domain: _, country_header: _, clock: _ } = config;
+        if let Some(path) = &links_file {
+            let file = LinkFile::read(path)?;
+            crate::supervisor::report(path, &file);
+            shared.live.set_file(file.layer);
+        }
+        let listeners = listen_on(listen, workers)?;
+        let address = listeners.first().expect("at least one worker, checked above").1;
+        // From here on an error drops the server, which stops the threads that run already.
+        let mut server = Server { address, shared: shared.clone(), workers: Vec::new(), supervisor: None, topic: None };
+        match kafka.as_ref().and_then(|kafka| Some((kafka, kafka.links_topic.as_deref()?))) {
+            Some((kafka, topic)) => server.topic = Some(TopicReader::start(kafka, topic, shared.clone())?),
+            None => shared.ready.store(true, Ordering::Release),
+        }
+        server.supervisor = Some(Supervisor::start(links_file, shared.clone())?);
+        for (number, (listener, _)) in listeners.into_iter().enumerate() {
+            let (worker, waker) = Worker::new(listener, shared.clone()).map_err(|source| Error::Start { part: "an event loop", source })?;
+            let thread = thread::Builder::new()
+                .name(format!("redirect-{number}"))
+                .spawn(move || {
+                    if let Err(error) = worker.run() {
+                        tracing::error!(%error, "a worker stopped; restart the server");
+                    }
+                })
+                .map_err(|source| Error::Start { part: "a worker thread", source })?;
+            server.workers.push((waker, thread));
+        }
+        tracing::info!(%address, workers, "redirecting");
+        Ok(server)
+    }
+
+    /// The address that is listened on, with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until every source of links has been read to its end once; false when that takes longer than `timeout`.
+    pub fn ready(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        while !self.shared.ready.load(Ordering::Acquire) {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    /// Reads the links file again, also when it seems unchanged. Returns at once; the log tells the outcome.
+    pub fn reload(&self) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.reload();
+        }
+    }
+
+    /// Clicks so far. `served` runs ahead of the others while clicks are under way.
+    pub fn stats(&self) -> Stats {
+        let counts = self.shared.sink.counts();
+        Stats { served: self.shared.served.load(Ordering::Relaxed), delivered: counts.delivered, lost: counts.refused + counts.failed }
+    }
+
+    /// Why the server no longer does its work, if that is so: a worker ended, or the sink is broken. Restart it then.
+    pub fn failure(&self) -> Option<String> {
+        if self.workers.iter().any(|(_, thread)| thread.is_finished()) {
+            return Some("a worker ended; the log before this line says why".to_owned());
+        }
+        self.shared.sink.broken().map(|reason| format!("the Kafka producer cannot go on: {reason}"))
+    }
+
+    /// Stops: answers what has arrived, closes, and waits up to ten seconds until the clicks are on Kafka.
+    pub fn stop(mut self) -> Stats {
+        self.end();
+        let stats = self.stats();
+        tracing::info!(served = stats.served, delivered = stats.delivered, lost = stats.lost, "stopped");
+        stats
+    }
+
+    fn end(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for (waker, _) in &self.workers {
+            if let Err(error) = waker.wake() {
+                // It sees the flag at its next look at the deadlines, within a second.
+                tracing::warn!(%error, "a worker could not be woken");
+            }
+        }
+        for (_, thread) in self.workers.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+        self.topic.take();
+        if self.supervisor.take().is_some() {
+            // The workers are gone: nothing is offered after this.
+            self.shared.sink.close(FLUSH_TIMEOUT);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    let wrong = |text: &str| Err(Error::Config(text.to_owned()));
+    if config.workers == 0 {
+        return wrong("0 workers answer nobody; give at least 1");
+    }
+    let topic = config.kafka.as_ref().and_then(|kafka| kafka.links_topic.as_deref());
+    if config.links_file.is_none() && topic.is_none() {
+        return wrong("no links: name a file with links (--links) or a Kafka topic (--links-topic)");
+    }
+    if let Some(kafka) = &config.kafka
+        && (kafka.brokers.trim().is_empty() || kafka.clicks_topic.trim().is_empty() || topic.is_some_and(|topic| topic.trim().is_empty()))
+    {
+        return wrong("an empty Kafka broker list or topic name; fill it in");
+    }
+    if config.default_domain.as_deref().is_some_and(|domain| plain_host(domain).is_empty()) {
+        return wrong("an empty default domain; name one that links have, or leave it out");
+    }
+    Ok(())
+}
+
+/// One listener per worker on the same port, with the address that it has.
+fn listen_on(address: SocketAddr, workers: usize) -> Result<Vec<(TcpListener, SocketAddr)>, Error> {
+    let failed = |source| Error::Listen { address, source };
+    let shared = workers > 1;
+    if shared {
+        // SO_REUSEPORT would let a second server take half of the first one's visitors without a word.
+        bind(address, false).map_err(failed)?;
+    }
+    let mut listeners: Vec<(TcpListener, SocketAddr)> = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        // The first may choose the port, the others join it.
+        let wanted = listeners.first().map_or(address, |(_, taken)| *taken);
+        let socket = bind(wanted, shared).map_err(failed)?;
+        socket.listen(BACKLOG).map_err(failed)?;
+        let listener = TcpListener::from(socket);
+        let taken = listener.local_addr().map_err(failed)?;
+        listeners.push((listener, taken));
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the connections of the last run to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,152 @@
+//! The thread that does what workers must not: watches the links file, and tells of lost clicks.
+//!
+//! # Edges
+//! A changed file is read once it has looked the same for two looks in a row, so that one that is still being written is not taken for
+//! finished. (Write beside it and rename to be certain.) A file that cannot be read or is no list leaves the links as they were.
+
+use crate::Error;
+use crate::answer::Shared;
+use crate::links::LinkFile;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How often losses are told.
+const TELL: Duration = Duration::from_secs(10);
+/// Bad links that are named one by one; the rest is counted.
+const MAX_NAMED: usize = 20;
+
+/// The running thread; dropping it ends it.
+pub(crate) struct Supervisor {
+    reload: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    pub(crate) fn start(path: Option<PathBuf>, shared: Arc<Shared>) -> Result<Supervisor, Error> {
+        let (reload, wanted) = mpsc::channel();
+        let mut watch = path.map(Watch::new);
+        let thread = thread::Builder::new()
+            .name("redirect-supervisor".to_owned())
+            .spawn(move || {
+                let mut losses = Losses::default();
+                loop {
+                    let now = match wanted.recv_timeout(LOOK) {
+                        Ok(()) => true,
+                        Err(RecvTimeoutError::Timeout) => false,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    };
+                    if let Some(watch) = &mut watch {
+                        watch.look(now, &shared);
+                    }
+                    losses.tell(&shared);
+                }
+            })
+            .map_err(|source| Error::Start { part: "the supervisor thread", source })?;
+        Ok(Supervisor { reload: Some(reload), thread: Some(thread) })
+    }
+
+    pub(crate) fn reload(&self) {
+        // The thread lives as long as this value; if it has panicked there is nobody to reload.
+        let _ = self.reload.as_ref().map(|reload| reload.send(()));
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.reload.take();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the supervisor had panicked");
+        }
+    }
+}
+
+/// What tells one state of a file from another.
+type State = Option<(SystemTime, u64)>;
+
+fn state(path: &Path) -> State {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.modified().ok()?, meta.len()))
+}
+
+struct Watch {
+    path: PathBuf,
+    /// State of the file whose links are served.
+    loaded: State,
+    /// State at the last look.
+    seen: State,
+}
+
+impl Watch {
+    fn new(path: PathBuf) -> Watch {
+        let state = state(&path);
+        Watch { path, loaded: state, seen: state }
+    }
+
+    fn look(&mut self, now: bool, shared: &Shared) {
+        let state = state(&self.path);
+        let steady = std::mem::replace(&mut self.seen, state) == state;
+        if !now && (!steady || state == self.loaded) {
+            return;
+        }
+        self.loaded = state;
+        match LinkFile::read(&self.path) {
+            Ok(file) => {
+                report(&self.path, &file);
+                shared.live.set_file(file.layer);
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
+                tracing::error!("{error}{cause}; the links stay as they were");
+            }
+        }
+    }
+}
+
+/// Logs what a file held.
+pub(crate) fn report(path: &Path, file: &LinkFile) {
+    for problem in file.problems.iter().take(MAX_NAMED) {
+        tracing::warn!("{}, {problem}", path.display());
+    }
+    if let Some(more) = file.problems.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        tracing::warn!("{}: {more} more problems; `clickline-redirect --check` lists all of them", path.display());
+    }
+    tracing::info!(links = file.len(), problems = file.problems.len(), "read the links in {}", path.display());
+}
+
+/// Tells how many clicks were lost since it was last told.
+struct Losses {
+    told_at: Instant,
+    refused: u64,
+    failed: u64,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Losses { told_at: Instant::now(), refused: 0, failed: 0 }
+    }
+}
+
+impl Losses {
+    fn tell(&mut self, shared: &Shared) {
+        if self.told_at.elapsed() < TELL {
+            return;
+        }
+        self.told_at = Instant::now();
+        let counts = shared.sink.counts();
+        let (refused, failed) = (counts.refused - self.refused, counts.failed - self.failed);
+        if refused + failed > 0 {
+            tracing::error!(
+                refused,
+                failed,
+                "clicks were lost in the last {} s: Kafka is away or too slow; visitors are still redirected",
+                TELL.as_secs()
+            );
+        }
+        (self.refused, self.failed) = (counts.refused, counts.failed);
+    }
+}

@@ -1,0 +1,98 @@
+//! The program as a user starts it: help, exit codes, signals.
+
+mod common;
+
+use common::*;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_clickline-redirect"))
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = program().args(arguments).output().expect("the program runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn serves_until_it_is_told_to_stop() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("links.yaml");
+    std::fs::write(&path, LINKS).expect("the links file");
+    let mut child = program()
+        .args(["--listen", "127.0.0.1:0", "--workers", "1", "--default-domain", "s.elido.me", "--links"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    let address = lines.next().expect("a first line");
+    let address = address.strip_prefix("listening on http://").expect("the address").parse().expect("an address");
+    assert_eq!(lines.next().as_deref(), Some("ready"));
+    assert!(request(address, "GET", "/abc123", SAFARI).0.starts_with("HTTP/1.1 302 "));
+
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    };
+    let more = "- {domain: s.elido.me, slug: new, workspace: acme, destination: \"https://acme.example/new\"}\n";
+    std::fs::write(&path, format!("{LINKS}{more}")).expect("written");
+    signal("-HUP");
+    wait_for(|| request(address, "GET", "/new", SAFARI).0.starts_with("HTTP/1.1 302 "));
+    signal("-TERM");
+    assert_eq!(lines.last().as_deref(), Some("2 clicks served, 0 delivered, 0 lost"));
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_ends_with_2() {
+    let (code, _, error) = run(&[]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("--links"), "{error}");
+    let (code, _, error) = run(&["--links", "/nowhere/links.yaml"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("cannot read the links in /nowhere/links.yaml") && error.contains("No such file"), "{error}");
+    let (code, _, error) = run(&["--links", "x", "--kafka", "127.0.0.1:9", "--kafka-property", "no.such.option=1"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("no.such.option"), "{error}");
+    assert_eq!(run(&["--workers", "many"]).0, Some(2));
+}
+
+#[test]
+fn a_port_in_use_ends_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("links.yaml");
+    std::fs::write(&path, LINKS).expect("the links file");
+    let listen = taken.local_addr().expect("an address").to_string();
+    let (code, _, error) = run(&["--listen", &listen, "--links", &path.to_string_lossy()]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("choose another port"), "{error}");
+}
+
+#[test]
+fn check_lists_every_problem() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("links.yaml");
+    std::fs::write(&path, format!("{LINKS}- slug: x\n- domain: s.elido.me\n  slug: z1\n  workspace: acme\n  destination: ftp://x\n"))
+        .expect("written");
+    let (code, out, _) = run(&["--check", "--links", &path.to_string_lossy()]);
+    assert_eq!(code, Some(2));
+    assert!(out.contains("line 11: missing field `domain`"), "{out}");
+    assert!(out.contains("line 12: `destination` starts with \"ftp\""), "{out}");
+    assert!(out.contains("2 good links, 2 problems"), "{out}");
+    std::fs::write(&path, LINKS).expect("written");
+    assert_eq!(run(&["--check", "--links", &path.to_string_lossy()]).0, Some(0));
+}
+
+#[test]
+fn help_names_every_exit_code() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for part in ["--listen", "--links", "--kafka", "Exit codes: 0", "Example of a links file"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+}

@@ -1,0 +1,187 @@
+//! The server with Kafka: librdkafka's mock cluster, reached over TCP as any broker. What the mock only pretends (transactions,
+//! compaction, retention) is not asserted here.
+
+mod common;
+
+use clickline_redirect::{Config, KafkaConfig, Server};
+use common::*;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Message, Timestamp};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+const PARTITIONS: i32 = 3;
+
+fn mock(topics: &[&str]) -> Mock {
+    let mock = MockCluster::new(1).expect("a mock cluster");
+    for topic in topics {
+        mock.create_topic(topic, PARTITIONS, 1).expect("a topic");
+    }
+    mock
+}
+
+/// A record read back.
+struct Record {
+    key: Option<Vec<u8>>,
+    time: Option<i64>,
+    json: Value,
+}
+
+/// Everything on a topic, once there are `count` records.
+fn read_all(mock: &Mock, topic: &str, count: usize) -> Vec<Record> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .set("group.id", "test")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&list).expect("assigned");
+    let mut records = Vec::new();
+    let end = Instant::now() + Duration::from_secs(20);
+    // A second more than needed would show records that are too many.
+    let mut quiet = 0;
+    while quiet < 10 {
+        assert!(Instant::now() < end, "{} of {count} records after 20 s", records.len());
+        match consumer.poll(Duration::from_millis(50)) {
+            Some(message) => {
+                let message = message.expect("a message");
+                let time = match message.timestamp() {
+                    Timestamp::CreateTime(time) => Some(time),
+                    _ => None,
+                };
+                let json = serde_json::from_slice(message.payload().expect("a payload")).expect("JSON");
+                records.push(Record { key: message.key().map(<[u8]>::to_vec), time, json });
+            }
+            None if records.len() >= count => quiet += 1,
+            None => {}
+        }
+    }
+    assert_eq!(records.len(), count);
+    records
+}
+
+fn put(mock: &Mock, key: &str, payload: Option<&str>) {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", mock.bootstrap_servers()).create().expect("a producer");
+    let mut record = BaseRecord::to("links").key(key);
+    if let Some(payload) = payload {
+        record = record.payload(payload);
+    }
+    producer.send(record).map_err(|(error, _)| error).expect("queued");
+    producer.flush(Duration::from_secs(10)).expect("delivered");
+}
+
+fn link(slug: &str, destination: &str) -> String {
+    format!(r#"{{"v":1,"domain":"s.elido.me","slug":"{slug}","workspace":"acme","destination":"{destination}"}}"#)
+}
+
+fn location(server: &Server, target: &str) -> Option<String> {
+    let (head, _) = request(server.address(), "GET", target, SAFARI);
+    header(&head, "Location").map(str::to_owned)
+}
+
+#[test]
+fn every_click_is_on_the_topic_once() {
+    let mock = mock(&["clicks"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(Config { kafka: Some(KafkaConfig::at(mock.bootstrap_servers())), ..config(folder.path()) })
+        .expect("the server starts");
+    for number in 0..200 {
+        location(&server, &format!("/abc123?eid=c{number}")).expect("a redirect");
+    }
+    let stats = server.stop();
+    assert_eq!((stats.served, stats.delivered, stats.lost), (200, 200, 0));
+    let records = read_all(&mock, "clicks", 200);
+    assert!(records.iter().all(|record| record.key.is_none() && record.time == Some(NOW as i64)));
+    let contacts: HashSet<_> = records.iter().map(|record| record.json["contact_id"].as_str().map(str::to_owned)).collect();
+    let ids: HashSet<_> = records.iter().map(|record| record.json["id"].as_str().map(str::to_owned)).collect();
+    assert_eq!((contacts.len(), ids.len()), (200, 200));
+    assert!(records.iter().all(|record| record.json["ts"] == NOW && record.json["link"] == "s.elido.me/abc123"));
+}
+
+#[test]
+fn links_come_from_the_topic() {
+    let mock = mock(&["clicks", "links"]);
+    put(&mock, "s.elido.me/abc123", Some(&link("abc123", "https://acme.example/from-topic")));
+    put(&mock, "s.elido.me/gone", Some(&link("gone", "https://acme.example/gone")));
+    put(&mock, "s.elido.me/gone", None);
+    put(&mock, "s.elido.me/bad", Some("{}"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kafka = KafkaConfig { links_topic: Some("links".to_owned()), ..KafkaConfig::at(mock.bootstrap_servers()) };
+    let server = Server::start(Config { kafka: Some(kafka), ..config(folder.path()) }).expect("the server starts");
+    assert!(server.ready(Duration::from_secs(20)));
+    assert_eq!(location(&server, "/abc123").as_deref(), Some("https://acme.example/from-topic"));
+    assert_eq!(location(&server, "/gone"), None);
+    assert_eq!(location(&server, "/bad"), None);
+    put(&mock, "s.elido.me/abc123", Some(&link("abc123", "https://acme.example/changed")));
+    wait_for(|| location(&server, "/abc123").as_deref() == Some("https://acme.example/changed"));
+    put(&mock, "s.elido.me/abc123", None);
+    wait_for(|| location(&server, "/abc123").as_deref() == Some("https://acme.example/pricing.pdf"));
+    let stats = server.stop();
+    assert_eq!((stats.delivered, stats.lost), (stats.served, 0));
+}
+
+#[test]
+fn not_ready_before_the_topic_was_read() {
+    let mock = mock(&["clicks"]);
+    let kafka = KafkaConfig { links_topic: Some("links".to_owned()), ..KafkaConfig::at(mock.bootstrap_servers()) };
+    let server = Server::start(Config { kafka: Some(kafka), default_domain: Some("s.elido.me".to_owned()), ..Config::default() })
+        .expect("the server starts");
+    assert!(!server.ready(Duration::from_millis(500)));
+    assert!(request(server.address(), "GET", "/readyz", "").0.starts_with("HTTP/1.1 503 "));
+    assert!(request(server.address(), "GET", "/healthz", "").0.starts_with("HTTP/1.1 200 "));
+    mock.create_topic("links", PARTITIONS, 1).expect("a topic");
+    assert!(server.ready(Duration::from_secs(20)), "an empty topic has been read to its end");
+    assert!(request(server.address(), "GET", "/readyz", "").0.starts_with("HTTP/1.1 200 "));
+    server.stop();
+}
+
+#[test]
+fn visitors_never_wait_for_kafka() {
+    // Nobody listens there: port 9 is bound and silent for nobody.
+    let mut kafka = KafkaConfig::at("127.0.0.1:9");
+    kafka.properties.insert("queue.buffering.max.messages".to_owned(), "20".to_owned());
+    kafka.properties.insert("message.timeout.ms".to_owned(), "60000".to_owned());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(Config { kafka: Some(kafka), ..config(folder.path()) }).expect("a broker that is away is no error");
+    let begin = Instant::now();
+    for _ in 0..100 {
+        location(&server, "/abc123").expect("a redirect");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "100 redirects took {:?}", begin.elapsed());
+    wait_for(|| server.stats().lost >= 80);
+    let stats = server.stop();
+    assert_eq!((stats.served, stats.delivered, stats.lost), (100, 0, 100), "what waits at the end is given up and counted");
+}
+
+#[test]
+fn an_outage_shorter_than_the_queue_loses_nothing() {
+    let mock = mock(&["clicks"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(Config { kafka: Some(KafkaConfig::at(mock.bootstrap_servers())), ..config(folder.path()) })
+        .expect("the server starts");
+    for number in 0..60 {
+        match number {
+            20 => mock.broker_down(1).expect("the broker goes"),
+            40 => mock.broker_up(1).expect("the broker comes back"),
+            _ => {}
+        }
+        location(&server, &format!("/abc123?eid=c{number}")).expect("a redirect");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stats = server.stop();
+    assert_eq!((stats.served, stats.delivered, stats.lost), (60, 60, 0));
+    let contacts: HashSet<_> =
+        read_all(&mock, "clicks", 60).iter().map(|record| record.json["contact_id"].as_str().map(str::to_owned)).collect();
+    assert_eq!(contacts.len(), 60);
+}
