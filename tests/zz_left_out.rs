@@ -25,7 +25,7 @@ fn parts() -> [Part; 2] {
     };
     [
         Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka },
-        Part { name: "the real clicks of 1.usa.gov (tests/run runs them, not cargo test)", missing: clicks },
+        Part { name: "the real clicks of 1.usa.gov through the whole job", missing: clicks },
     ]
 }
 

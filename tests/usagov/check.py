@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Compares what `clickline replay --out OUT` wrote with what expect.py worked out.
+"""Compares what the job put out with what expect.py worked out.
 
     check.py OUT EXPECTED
+
+OUT is the folder of `clickline replay --out OUT`, or one with the same files read from the topics.
 
 Record by record and in no order, for every output topic: each expected record must be there once, and no other. Fields
 that the contract leaves open (ids of records, tokens, words for people) are looked at only for being there at all, and
@@ -30,7 +32,11 @@ def comparable(topic, record):
     if topic == "clicks.unresolved":
         return {"click_id": record["click"]["id"], "reason": record["reason"], "at": record["at"]}
     if topic == "dead-letters":
-        return {"reason": record["reason"], "file": record["source"].rsplit("/", 1)[-1], "line": record["offset"]}
+        # A replay names the file and counts lines from 1; a job names the topic and counts records from 0.
+        file, line = record["source"].rsplit("/", 1)[-1], record["offset"]
+        if not file.endswith(".jsonl"):
+            file, line = f"{file}.jsonl", line + 1
+        return {"reason": record["reason"], "file": file, "line": line}
     left_open = {"hubspot.timeline": {"v", "id", "tokens", "extra_data"}, "hubspot.contact-properties": {"v", "id"},
                  "hubspot.deal-stages": {"v", "id"}, "clicks.counts": {"v"}}[topic]
     missing = left_open - record.keys()

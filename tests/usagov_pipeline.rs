@@ -1,0 +1,161 @@
+//! All real clicks of 1.usa.gov through a real Apache Kafka and the whole job, and what a plain program says must come.
+//!
+//! # Meaning
+//! `usagov/convert.py` makes click, form, contact and deal records of the recorded clicks; they are put on the topics as the
+//! redirect server and the mirror would; the job runs until its clock has passed them; what readers of committed records
+//! find on the output topics is compared, record by record, with what `usagov/expect.py` works out from the same files.
+//!
+//! # Ties and edges
+//! The clicks are thirteen years old, and an append time cannot be chosen. So the input topics of this test keep the
+//! producer's times: the greatest event time so far, as in a replay. When they have been read to their end the job's clock
+//! jumps to the present; `--run-on` tells the plain program.
+
+mod support;
+
+use clickline::config::rules;
+use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec};
+use clickline::job::{Job, JobConfig};
+use clickline::kafka::Kafka;
+use clickline::model::outputs::Topic;
+use clickline::model::time::Ms;
+use clickline::sources::kafka::Limits;
+use clickline::stop::Stop;
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use support::kafka::Broker;
+
+/// The workspace and portal that `convert.py` writes.
+const WORKSPACE: &str = "usagov";
+const PORTAL: &str = "1776";
+const TICK: Ms = 1_000;
+/// For each wait; the whole takes about a minute.
+const LIMIT: Duration = Duration::from_secs(300);
+
+#[test]
+fn every_real_click_through_kafka_and_the_job_comes_out_as_expected() {
+    let Some(clicks) = recorded_clicks() else { return };
+    let Some(broker) = Broker::start_if_there() else { return };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("usagov");
+    python("convert.py", &[&clicks, &folder], &[]);
+    python("expect.py", &[&folder, &folder.join("expected")], &["--run-on"]);
+
+    for (topic, kept) in [("clicks", "delete"), ("forms", "delete"), ("crm.contacts", "compact"), ("crm.deals", "compact")] {
+        let options = [("message.timestamp.type", "CreateTime"), ("cleanup.policy", kept), ("retention.ms", "-1")];
+        broker.create_topic(topic, 1, &options);
+    }
+    let began = Instant::now();
+    let sent: usize = ["clicks", "forms", "contacts", "deals"].into_iter().map(|kind| produce(&broker, kind, &folder)).sum();
+    println!("{sent} records on the topics after {:.1} s", began.elapsed().as_secs_f64());
+
+    let began = Instant::now();
+    let job = Job::start(job_config(&broker, &folder), Stop::new()).expect("starts");
+    let all_read_by = now() + TICK;
+    while job.frontier() <= all_read_by {
+        assert!(!job.ended(), "the job ended: {:?}", job.wait());
+        assert!(began.elapsed() < LIMIT, "the job's clock stands at {}", job.frontier());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    job.stop().expect("ends as asked");
+    println!("the job was through after {:.1} s", began.elapsed().as_secs_f64());
+
+    let out = folder.join("out");
+    fs::create_dir_all(&out).expect("a folder");
+    for topic in Topic::ALL {
+        consume(&broker, topic.default_name(), &out.join(format!("{}.jsonl", topic.default_name())));
+    }
+    python("check.py", &[&out, &folder.join("expected")], &[]);
+}
+
+/// The folder of bit.ly's files, if this machine has it.
+fn recorded_clicks() -> Option<PathBuf> {
+    let folder = std::env::var_os("CLICKLINE_DATA").map(|data| PathBuf::from(data).join("clicks/1usagov"))?;
+    folder.is_dir().then_some(folder)
+}
+
+/// Runs one of the plain programs; its words are the test's.
+fn python(program: &str, folders: &[&Path], options: &[&str]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/usagov").join(program);
+    let output = Command::new("python3").arg(path).args(folders).args(options).output().expect("python3 starts");
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn job_config(broker: &Broker, folder: &Path) -> JobConfig {
+    let rules = rules::read(&fs::read_to_string(folder.join("rules.yaml")).expect("rules")).expect("rules");
+    let specs = [WorkspaceSpec { name: WORKSPACE.into(), portals: vec![PORTAL.into()], ..WorkspaceSpec::default() }];
+    let plan = Plan::new(Times::with_tick(TICK), &specs, &rules, |_, _| 0).expect("a plan");
+    JobConfig { kafka: Kafka::at(broker.address()), plan, workers: 2, limits: Limits::default(), now: Arc::new(now) }
+}
+
+fn now() -> Ms {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    Ms::try_from(since.as_millis()).expect("in range")
+}
+
+/// Puts a file's lines on their topic, at the greatest time of the file so far; says how many.
+fn produce(broker: &Broker, kind: &str, folder: &Path) -> usize {
+    let (topic, id) = match kind {
+        "contacts" => ("crm.contacts", Some("contact_id")),
+        "deals" => ("crm.deals", Some("deal_id")),
+        _ => (kind, None),
+    };
+    let options = [("enable.idempotence", "true"), ("linger.ms", "20"), ("compression.type", "zstd")];
+    let producer: ThreadedProducer<DefaultProducerContext> = broker.client(&options).create().expect("a producer");
+    let file = File::open(folder.join(format!("{kind}.jsonl"))).expect("convert.py wrote it");
+    let (mut lines, mut log_time) = (0, 1);
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line.expect("readable");
+        // Some lines are cut off in the recording; they go on the topic as they are.
+        let record: Value = serde_json::from_slice(&line).unwrap_or_default();
+        log_time = record["ts"].as_i64().unwrap_or(0).max(log_time);
+        let key = id.map(|id| format!("{PORTAL}/{}", record[id].as_str().expect("an id")));
+        let mut queued = BaseRecord::to(topic).payload(&line).timestamp(log_time);
+        if let Some(key) = &key {
+            queued = queued.key(key);
+        }
+        while let Err((error, record)) = producer.send(queued) {
+            assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), "only a full queue is waited for");
+            std::thread::sleep(Duration::from_millis(10));
+            queued = record;
+        }
+        lines += 1;
+    }
+    producer.flush(LIMIT).expect("acknowledged");
+    lines
+}
+
+/// Writes the committed records of a topic to a file, one a line.
+fn consume(broker: &Broker, topic: &str, path: &Path) {
+    let options = [("isolation.level", "read_committed"), ("enable.partition.eof", "true"), ("group.id", "unused")];
+    let reader: BaseConsumer = broker.client(&options).create().expect("a consumer");
+    let metadata = reader.fetch_metadata(Some(topic), LIMIT).expect("metadata");
+    let mut open = TopicPartitionList::new();
+    let mut left = 0;
+    for partition in metadata.topics()[0].partitions() {
+        open.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
+        left += 1;
+    }
+    reader.assign(&open).expect("assigned");
+    let mut file = BufWriter::new(File::create(path).expect("a file"));
+    while left > 0 {
+        match reader.poll(LIMIT).expect("the broker answers in time") {
+            Ok(message) => {
+                file.write_all(message.payload().expect("an output has a value")).expect("writes");
+                file.write_all(b"\n").expect("writes");
+            }
+            Err(KafkaError::PartitionEOF(_)) => left -= 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    file.flush().expect("writes");
+}
