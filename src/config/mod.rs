@@ -1,5 +1,191 @@
 //! Configuration in two phases: `Raw…` is what was typed, the checked types are what it means.
 //!
-//! Reading opens no socket.
+//! Reading opens no socket. Variables of the environment are not filled in; secrets come by the names of variables.
 
+pub mod mapping;
+pub mod raw;
 pub mod rules;
+
+use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, WorkspaceSpec};
+use crate::kafka::Kafka;
+use crate::model::time::Ms;
+use crate::sources::kafka::Limits;
+use raw::{RawConfig, RawWorkspace, RulesAt};
+use rules::{Rule, RuleError};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use ustr::ustr;
+
+/// What is wrong with a configuration, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that can't be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not YAML of the expected shape.
+    #[error("{}: {problem}", .path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words: line, field, what was expected.
+        problem: String,
+    },
+    /// A file of rules, or the rules of a workspace.
+    #[error("{place}")]
+    Rules {
+        /// The file or field.
+        place: String,
+        /// What is wrong with them.
+        source: RuleError,
+    },
+    /// A value that makes no sense.
+    #[error("{field}: {problem}")]
+    Value {
+        /// The field, as a path from the top.
+        field: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Rules, times and workspaces that do not fit together.
+    #[error("the rules do not fit")]
+    Plan(#[from] PlanError),
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Brokers and topics.
+    pub kafka: Kafka,
+    /// Lengths of time.
+    pub times: Times,
+    /// Credit and slack of the sources.
+    pub limits: Limits,
+    /// Worker threads.
+    pub workers: usize,
+    /// The state database: tokens and what was delivered.
+    pub state: PathBuf,
+    /// Workspaces, by name.
+    pub workspaces: Vec<WorkspaceSpec>,
+    /// Rules of all workspaces, each with its workspace.
+    pub rules: Vec<Rule>,
+    /// Names of the last-UTM properties, by workspace.
+    pub mappings: BTreeMap<String, UtmProperties>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file; files of rules are looked for beside it.
+    ///
+    /// # Errors
+    /// The first mistake, with file, line or field, and what to do.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        // Without a snippet: the lines around a mistake may hold a password.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let raw: RawConfig = serde_saphyr::from_str_with_options(&text, options)
+            .map_err(|error| ConfigError::Yaml { path: path.to_owned(), problem: error.to_string() })?;
+        check(raw, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// What the dataflow is asked to compute.
+    ///
+    /// # Errors
+    /// A tick that does not divide a minute.
+    pub fn plan(&self, tick: Option<Ms>) -> Result<Plan, ConfigError> {
+        let times = Times { tick: tick.unwrap_or(self.times.tick), ..self.times };
+        let mut plan = Plan::new(times, &self.workspaces, &self.rules, |_, _| 0)?;
+        for spec in &self.workspaces {
+            let Some(names) = self.mappings.get(&spec.name) else { continue };
+            for portal in &spec.portals {
+                let connection = Connection { workspace: ustr(&spec.name), portal: ustr(portal) };
+                plan.utm_properties.insert(connection, names.clone());
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// Reads and checks a file of rules.
+///
+/// # Errors
+/// The first mistake, with the file and the line or rule.
+pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
+    rules::read(&read(path)?).map_err(|source| ConfigError::Rules { place: path.display().to_string(), source })
+}
+
+fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
+    let RawConfig { kafka, tick, times, workspaces, state, workers, in_flight } = raw;
+    let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
+    if kafka.brokers.trim().is_empty() {
+        return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
+    }
+    if workers == Some(0) {
+        return Err(wrong("workers", "is 0; leave it out or give at least 1"));
+    }
+    if in_flight.0 < 1 << 20 {
+        return Err(wrong("in_flight", "is less than 1 MiB, the size of one record; leave it out for 64 MiB"));
+    }
+    if workspaces.is_empty() {
+        return Err(wrong("workspaces", "is empty; name at least one with its portals, or nothing would ever come out"));
+    }
+    let names: Vec<&String> = workspaces.keys().collect();
+    let mut config = Config {
+        kafka,
+        times: times.checked(tick),
+        limits: Limits { in_flight_bytes: in_flight.0, idle_slack: times.idle_slack.0 },
+        workers: workers.unwrap_or(1),
+        state: folder.join(state),
+        workspaces: Vec::new(),
+        rules: Vec::new(),
+        mappings: BTreeMap::new(),
+    };
+    for (name, workspace) in &workspaces {
+        let rules = rules_of(name, workspace, folder, &names)?;
+        config.rules.extend(rules);
+        let mapped = mapping::check(&workspace.field_mapping)
+            .map_err(|(key, problem)| ConfigError::Value { field: format!("workspaces.{name}.field_mapping.{key}"), problem })?;
+        config.mappings.insert(name.clone(), mapped);
+        if let Some(portal) = workspace.portals.iter().find(|portal| portal.trim().is_empty() || portal.contains('/')) {
+            let field = format!("workspaces.{name}.portals");
+            return Err(wrong(&field, &format!("`{portal}` is no HubSpot account id; it is the number in the address bar of HubSpot")));
+        }
+        config.workspaces.push(WorkspaceSpec { name: name.clone(), portals: workspace.portals.clone(), counts: workspace.counts });
+    }
+    rules::unique(&config.rules).map_err(|source| ConfigError::Rules { place: "workspaces".to_owned(), source })?;
+    config.plan(None)?;
+    Ok(config)
+}
+
+/// The rules that a workspace reads and that are meant for it.
+fn rules_of(name: &str, workspace: &RawWorkspace, folder: &Path, names: &[&String]) -> Result<Vec<Rule>, ConfigError> {
+    let place = format!("workspaces.{name}.rules");
+    let rules = match &workspace.rules {
+        RulesAt::File(path) => read_rules(&folder.join(path))?,
+        RulesAt::Here(raw) => rules::check_all(raw.clone()).map_err(|source| ConfigError::Rules { place: place.clone(), source })?,
+    };
+    let mut mine = Vec::with_capacity(rules.len());
+    for rule in rules {
+        match &rule.workspace {
+            None => mine.push(Rule { workspace: Some(name.to_owned()), ..rule }),
+            Some(of) if of == name => mine.push(rule),
+            // A file that several workspaces share may hold rules for one of them.
+            Some(of) if names.contains(&of) => {}
+            Some(of) => {
+                let problem = format!("rule {} is for the workspace `{of}`, which does not stand under `workspaces`", rule.name);
+                return Err(ConfigError::Value { field: place, problem });
+            }
+        }
+    }
+    Ok(mine)
+}
+
+#[cfg(test)]
+mod tests;

@@ -186,6 +186,14 @@ pub fn read(text: &str) -> Result<Vec<Rule>, RuleError> {
         serde_json::Value::Null => Vec::new(),
         _ => vec![parse::<RawRule>(text)?],
     };
+    check_all(raw)
+}
+
+/// Checks rules that were read already, as those that stand in the configuration itself.
+///
+/// # Errors
+/// The first mistake, with the rule's name or place.
+pub fn check_all(raw: Vec<RawRule>) -> Result<Vec<Rule>, RuleError> {
     let rules = raw.into_iter().enumerate().map(|(place, rule)| check(rule, place + 1)).collect::<Result<Vec<_>, _>>()?;
     unique(&rules)?;
     Ok(rules)

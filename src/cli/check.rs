@@ -1,0 +1,80 @@
+//! `clickline check`: reads the configuration and says what it means.
+
+use super::Failure;
+use crate::config::Config;
+use crate::config::rules::{Counted, Mode, window_text};
+use crate::dataflow::plan::Counts;
+use std::path::PathBuf;
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Checks and prints.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let config = Config::load(&args.config).map_err(Failure::configuration)?;
+    print!("{}", meaning(&config));
+    Ok(())
+}
+
+/// The configuration in words.
+fn meaning(config: &Config) -> String {
+    let mut text = String::new();
+    let mut line = |words: std::fmt::Arguments<'_>| text.push_str(&format!("{words}\n"));
+    line(format_args!("brokers     {}", config.kafka.brokers));
+    line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
+    for workspace in &config.workspaces {
+        let portals = if workspace.portals.is_empty() { "no portal: nothing comes out".to_owned() } else { workspace.portals.join(", ") };
+        let counts = if workspace.counts == Counts::All { "all counts" } else { "counts of its rules" };
+        line(format_args!("workspace   {}: {portals}; {counts}", workspace.name));
+        if let Some(mapping) = config.mappings.get(&workspace.name) {
+            line(format_args!("  last UTM  {}", mapping.names.join(", ")));
+        }
+        for rule in config.rules.iter().filter(|rule| rule.workspace.as_ref() == Some(&workspace.name)) {
+            let of = match &rule.counted {
+                Counted::Tag(tag) => format!("links tagged {tag}"),
+                Counted::Link(link) => link.clone(),
+            };
+            let mode = match rule.mode {
+                Mode::Live => "",
+                Mode::Shadow => " (shadow: nothing is written)",
+                Mode::Off => " (off)",
+            };
+            let (threshold, window) = (rule.threshold, window_text(rule.window));
+            let (from, to, pipeline) = (&rule.from_stage, &rule.to_stage, &rule.pipeline);
+            line(format_args!("  rule      {}{mode}", rule.name));
+            line(format_args!("            {threshold} clicks on {of} in {window} move a deal of {pipeline} from {from} to {to}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Failure};
+    use clap::Parser as _;
+    use std::fs;
+
+    #[test]
+    fn a_configuration_is_told_in_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("c.yaml");
+        let text = "kafka: {brokers: 'b:1'}\nworkspaces:\n  acme:\n    portals: ['4242']\n    rules:\n      - mode: shadow\n        name: hot\n        trigger: {link_tag: sales, contact_window: 30d, click_threshold: 50}\n        action: {type: advance_deal_stage, pipeline: default, from_stage: a, to_stage: b}\n";
+        fs::write(&path, text).expect("writes");
+        let said = meaning(&Config::load(&path).expect("right"));
+        for part in ["b:1", "acme: 4242", "hot (shadow", "50 clicks on links tagged sales in 30d move a deal of default from a to b"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        fs::write(&path, text.replace("50", "0")).expect("writes");
+        let cli = Cli::parse_from(["clickline", "check", "--config", &path.display().to_string()]);
+        assert!(matches!(cli.run(), Err(Failure::Configuration(_))));
+    }
+}

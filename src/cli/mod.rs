@@ -1,0 +1,88 @@
+//! The command line: what was typed, and which part of the library does it.
+
+pub mod check;
+pub mod replay;
+pub mod run;
+mod setup;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Turns short-link clicks into CRM action.
+#[derive(Debug, Parser)]
+#[command(name = "clickline", version, about)]
+pub struct Cli {
+    /// How log lines are written to standard error; RUST_LOG says which (default: info).
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the job: topics in, deltas out.
+    Run(run::Args),
+    /// Read the configuration and say what it means; opens no connection.
+    Check(check::Args),
+    /// Run the same dataflow over JSON-lines files.
+    Replay(replay::Args),
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration or the arguments are wrong: starting again won't help. Exit code 2.
+    Configuration(anyhow::Error),
+    /// Something failed: starting again may help. Exit code 1.
+    Failed(anyhow::Error),
+}
+
+impl Failure {
+    /// A mistake in configuration or arguments.
+    pub fn configuration(error: impl Into<anyhow::Error>) -> Self {
+        Failure::Configuration(error.into())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// A [`Failure`], which names the exit code.
+    pub fn run(self) -> Result<(), Failure> {
+        setup::logging(self.log);
+        match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Replay(args) => replay::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,106 @@
+//! Configurations as people type them, and what they are told.
+
+use super::*;
+use crate::dataflow::plan::Counts;
+use crate::model::time::{DAY, HOUR};
+use std::fs;
+
+const RULE: &str = "trigger: {link_tag: sales, contact_window: 30d, click_threshold: 50}
+action: {type: advance_deal_stage, pipeline: default, from_stage: a, to_stage: b}
+";
+
+const FULL: &str = r#"
+kafka:
+  brokers: "k1:9092,k2:9092"
+  properties: {security.protocol: ssl}
+  topics: {clicks: acme.clicks, crm.contacts: acme.contacts}
+tick: 250ms
+times: {dedupe_horizon: 24h, idle_slack: 1s}
+workers: 2
+in_flight: 16MiB
+state: state/clickline.sqlite
+workspaces:
+  acme:
+    portals: [4242, "4243"]
+    counts: all
+    rules: rules.yaml
+    field_mapping: {utm_source: last_source}
+  beta:
+    portals: ["7"]
+    rules:
+      - name: fast
+        trigger: {link: s.elido.me/x, contact_window: 12h, click_threshold: 3}
+        action: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b, guard: {deal_amount_min: 10}}
+"#;
+
+fn load(text: &str) -> Result<Config, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("rules.yaml"), RULE).expect("writes");
+    let path = folder.path().join("clickline.yaml");
+    fs::write(&path, text).expect("writes");
+    Config::load(&path).map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+}
+
+#[test]
+fn a_full_configuration_means_what_it_says() {
+    let config = load(FULL).expect("right");
+    assert_eq!(config.kafka.topics.clicks, "acme.clicks");
+    assert_eq!(config.kafka.topics.forms, "forms");
+    assert_eq!((config.times.tick, config.times.dedupe_horizon, config.times.max_lateness), (250, 24 * HOUR, 33 * DAY));
+    assert_eq!((config.limits.idle_slack, config.limits.in_flight_bytes, config.workers), (1_000, 16 << 20, 2));
+    assert!(config.state.ends_with("state/clickline.sqlite") && config.state.is_absolute(), "beside the configuration");
+    assert_eq!(config.workspaces[0].portals, ["4242", "4243"]);
+    assert_eq!(config.workspaces[0].counts, Counts::All);
+    let of: Vec<_> = config.rules.iter().map(|rule| (rule.workspace.as_deref().expect("set"), rule.threshold)).collect();
+    assert_eq!(of, [("acme", 50), ("beta", 3)]);
+    let plan = config.plan(None).expect("fits");
+    let names =
+        |workspace: &str, portal: &str| &plan.utm_properties[&Connection { workspace: ustr(workspace), portal: ustr(portal) }].names;
+    assert_eq!(names("acme", "4243")[0], "last_source");
+    assert_eq!(names("beta", "7")[0], "elido_last_utm_source");
+    assert_eq!(config.plan(Some(1_000)).expect("fits").times.tick, 1_000);
+}
+
+#[test]
+fn the_least_configuration_is_three_lines() {
+    let config = load("kafka: {brokers: 'localhost:9092'}\nworkspaces:\n  acme: {portals: ['1']}\n").expect("right");
+    assert_eq!((config.times, config.workers, config.rules.len()), (Times::with_tick(100), 1, 0));
+    assert_eq!(config.limits, Limits::default());
+}
+
+#[test]
+fn mistakes_are_told_with_line_or_field_and_what_to_do() {
+    for (from, to, says) in [
+        ("workers: 2", "wrokers: 2", &["wrokers", "line 8"][..]),
+        ("workers: 2", "workers: 0", &["workers", "at least 1"]),
+        ("tick: 250ms", "tick: fast", &["fast", "100ms", "line 6"]),
+        ("tick: 250ms", "tick: 7ms", &["must divide"]),
+        ("tick: 250ms", "tick: 1us", &["1us"]),
+        ("in_flight: 16MiB", "in_flight: 16 bananas", &["bananas", "64MiB"]),
+        ("in_flight: 16MiB", "in_flight: 16KiB", &["in_flight", "1 MiB"]),
+        ("brokers: \"k1:9092,k2:9092\"", "brokers: \"\"", &["kafka.brokers", "host:port"]),
+        ("clicks: acme.clicks", "klicks: acme.clicks", &["klicks"]),
+        ("rules: rules.yaml", "rules: none.yaml", &["none.yaml", "No such file"]),
+        ("rules: rules.yaml", "rules: {a: b}", &["list of rules or the path"]),
+        ("portals: [\"7\"]", "portals: [\"7/8\"]", &["workspaces.beta.portals", "7/8"]),
+        ("utm_source: last_source", "utm_source: hs_analytics_source", &["workspaces.acme.field_mapping.utm_source", "HubSpot keeps"]),
+        ("click_threshold: 3", "click_threshold: 0", &["workspaces.beta.rules", "fast", "at least 1"]),
+        ("click_threshold: 3", "click_treshold: 3", &["click_treshold", "line 21"]),
+        ("- name: fast", "- name: fast\n        workspace: gamma", &["workspaces.beta.rules", "gamma"]),
+        ("counts: all", "counts: some", &["some", "line 14"]),
+    ] {
+        let text = FULL.replace(from, to);
+        assert_ne!(text, FULL, "{from} stands there");
+        let said = load(&text).expect_err(to);
+        assert!(says.iter().all(|part| said.contains(part)), "{to}: {said}");
+    }
+    assert!(load("kafka: {brokers: b}\n").expect_err("no workspace").contains("workspaces"));
+    assert!(load("workspaces: {a: {}}\n").expect_err("no brokers").contains("kafka"));
+}
+
+#[test]
+fn a_shared_file_may_hold_rules_for_one_of_its_readers() {
+    let text = FULL.replace("rules:\n      - name: fast", "rules:\n      - name: fast\n        workspace: acme");
+    let config = load(&text).expect("right");
+    assert_eq!(config.rules.len(), 1, "beta reads a rule that is for acme, and has none of its own");
+}

@@ -1,0 +1,19 @@
+//! The `clickline` command. Exit codes: 0 stopped as asked, 1 failed (restart it), 2 the configuration is wrong (don't).
+
+use clap::Parser as _;
+use clickline::cli::{Cli, Failure};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(error)) => {
+            eprintln!("clickline: {error:#}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            eprintln!("clickline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
