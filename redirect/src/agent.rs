@@ -6,7 +6,8 @@
 //!
 //! # Bots
 //! [`BOTS`] holds the words that honest machines use for themselves: crawlers, link previews of chats and mail scanners, monitors,
-//! HTTP libraries. A request without a user agent is a machine's too. Machines that pretend to be people aren't found here.
+//! HTTP libraries. A request without a user agent is a machine's too. Machines that pretend to be people aren't found here. A word that a person's
+//! device or app may hold (`scan`: readers of QR codes) isn't on the list: a click that is wrongly a machine's is lost for good.
 //!
 //! # Ties and edges
 //! The first family that fits wins, and the order is made so that those who imitate come first: Edge and Opera say `Chrome`, Chrome says
@@ -36,8 +37,7 @@ const BOTS: &[&str] = &[
     "slurp",
     "mediapartners",
     "archiver",
-    "fetch",
-    "scan",
+    "fetcher",
     "monitor",
     "uptime",
     "preview",
@@ -76,10 +76,10 @@ const BOTS: &[&str] = &[
     "node-fetch",
     "undici",
     "got (",
-    "ruby",
+    "faraday",
+    "httparty",
     "guzzle",
     "php/",
-    "perl",
     "reqwest",
     "hyper/",
     "postman",

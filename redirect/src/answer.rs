@@ -90,6 +90,8 @@ impl Desk {
                         Answer::redirect(&self.date, keep_alive, out, |out| link.target.write_location(head.query, out));
                         return;
                     }
+                    // The link may be among those that are still to be read: nobody should remember a 404 for it.
+                    None if !self.shared.ready.load(Ordering::Acquire) => Answer::NOT_READY,
                     None => Answer::NOT_FOUND,
                 }
             }

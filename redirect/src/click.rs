@@ -133,6 +133,7 @@ fn referrer(value: &[u8]) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use serde_json::{Value, json};
@@ -207,5 +208,31 @@ mod tests {
         assert_eq!(click["referrer"], "https://r.example/");
         assert_eq!(click["user_agent"].as_str().map(str::len), Some(512));
         assert_eq!(click["ts"], MAX_TS);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_visitor_sends_the_job_takes_the_record(
+            query in "((eid|gclid|fbclid|utm_source|x)=([ -~]|%[0-9a-f]{2}|é){0,700}&?){0,3}",
+            user_agent in prop::option::of(prop::collection::vec(any::<u8>(), 0..900)),
+            referrer in prop::option::of(prop::collection::vec(any::<u8>(), 0..900)),
+            country in prop::option::of(prop::collection::vec(any::<u8>(), 0..4)),
+            ts in any::<u64>(),
+        ) {
+            let visitor = Visitor {
+                user_agent: user_agent.as_deref(), referrer: referrer.as_deref(), country: country.as_deref(), ..Visitor::default()
+            };
+            let click = click(ts, &query, visitor);
+            // The job's bounds: ids of 1 to 1,024 bytes that are not blank, times before the year 10000.
+            prop_assert!(click["ts"].as_u64().is_some_and(|ts| ts <= MAX_TS));
+            for field in ["contact_id", "gclid", "fbclid", "referrer", "user_agent", "country"] {
+                let value = &click[field];
+                let fits = value.is_null() || value.as_str().is_some_and(|text| !text.trim().is_empty() && text.len() <= 3 * MAX_VALUE);
+                prop_assert!(fits, "{}: {}", field, value);
+            }
+            for field in ["contact_id", "gclid", "fbclid"] {
+                prop_assert!(click[field].as_str().is_none_or(|text| text.len() <= MAX_VALUE));
+            }
+        }
     }
 }

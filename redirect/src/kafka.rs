@@ -20,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Long enough for batches of hundreds under load, short enough that nobody sees it in a timeline.
@@ -62,7 +62,19 @@ struct Reports {
     delivered: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    /// Why a click was last lost.
+    trouble: Mutex<Option<KafkaError>>,
     fatal: OnceLock<String>,
+}
+
+impl Reports {
+    /// Keeps the reason; one line a click would flood the log, so the supervisor tells it with the sum.
+    fn note(&self, error: &KafkaError) {
+        // A worker may be here: it does not wait, another loss will be noted.
+        if let Ok(mut trouble) = self.trouble.try_lock() {
+            *trouble = Some(error.clone());
+        }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -90,8 +102,7 @@ impl ProducerContext for Context {
         match result {
             Ok(_) => self.0.delivered.fetch_add(1, Relaxed),
             Err((error, _)) => {
-                // One line a click would flood the log: the supervisor sums the losses up.
-                tracing::debug!(%error, "a click was not delivered");
+                self.0.note(error);
                 self.0.failed.fetch_add(1, Relaxed)
             }
         };
@@ -132,12 +143,18 @@ impl KafkaSink {
 
 impl ClickSink for KafkaSink {
     fn offer(&self, clicks: &ClickBatch) {
+        let mut refused = 0;
+        let mut reason = None;
         for (ts, json) in clicks.iter() {
             let record = BaseRecord::<(), [u8]>::to(&self.topic).payload(json).timestamp(i64::try_from(ts).unwrap_or(i64::MAX));
             if let Err((error, _)) = self.producer.send(record) {
-                tracing::debug!(%error, "a click was refused");
-                self.reports.refused.fetch_add(1, Relaxed);
+                refused += 1;
+                reason = Some(error);
             }
+        }
+        if let Some(error) = reason {
+            self.reports.refused.fetch_add(refused, Relaxed);
+            self.reports.note(&error);
         }
     }
 
@@ -147,6 +164,10 @@ impl ClickSink for KafkaSink {
             refused: self.reports.refused.load(Relaxed),
             failed: self.reports.failed.load(Relaxed),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.reports.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ToString::to_string)
     }
 
     fn broken(&self) -> Option<String> {

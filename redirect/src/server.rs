@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// Connections that the kernel keeps for a busy worker; it caps them at `net.core.somaxconn`.
 const BACKLOG: i32 = 4_096;
+/// What the kernel holds of answers that a client hasn't taken, in bytes. Left to itself it takes megabytes from a client that reads nothing, and
+/// tells of a slow one's progress so seldom that it looks like none (seen in `tests/hostile.rs`).
+const SEND_BUFFER: usize = 64 * 1024;
 /// What the last clicks have to reach Kafka when the server stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -211,6 +214,8 @@ fn bind(address: SocketAddr, shared: bool) -> std::io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
+    // Connections inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -63,6 +63,11 @@ pub trait ClickSink: Send + Sync {
     /// What became of the clicks so far.
     fn counts(&self) -> SinkCounts;
 
+    /// Why a click was last refused or given up, if any was.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Why the sink will never work again without a restart, if that is so.
     fn broken(&self) -> Option<String> {
         None

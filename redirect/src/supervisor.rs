@@ -140,12 +140,8 @@ impl Losses {
         let counts = shared.sink.counts();
         let (refused, failed) = (counts.refused - self.refused, counts.failed - self.failed);
         if refused + failed > 0 {
-            tracing::error!(
-                refused,
-                failed,
-                "clicks were lost in the last {} s: Kafka is away or too slow; visitors are still redirected",
-                TELL.as_secs()
-            );
+            let reason = shared.sink.trouble().unwrap_or_default();
+            tracing::error!(refused, failed, reason, "clicks were lost in the last {} s; visitors are still redirected", TELL.as_secs());
         }
         (self.refused, self.failed) = (counts.refused, counts.failed);
     }

@@ -40,8 +40,12 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Answer {
     pub(crate) const OK: Answer = Answer { status: "200 OK", extra: "", kind: PLAIN, body: "ok\n" };
-    pub(crate) const NOT_READY: Answer =
-        Answer { status: "503 Service Unavailable", extra: "", kind: PLAIN, body: "not ready: the links are still being read\n" };
+    pub(crate) const NOT_READY: Answer = Answer {
+        status: "503 Service Unavailable",
+        extra: "Retry-After: 1\r\n",
+        kind: PLAIN,
+        body: "not ready: the links are still being read\n",
+    };
     pub(crate) const BROKEN: Answer = Answer {
         status: "503 Service Unavailable",
         extra: "",

@@ -6,25 +6,33 @@
 //!
 //! # Cost
 //! A look-up is two hash look-ups at most. A layer is split into [`SHARDS`] maps behind reference counts, so that one changed
-//! link among a million copies a thousand pointers rather than a million. Replaced parts are freed by whoever holds them last.
+//! link among a million copies a thousand pointers rather than a million. The writer frees what was replaced.
 
 use super::Link;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A million links make about a thousand links a shard: a change copies that many pointers.
 const SHARDS: usize = 1_024;
 
-type Shard = HashMap<Box<str>, Arc<Link>>;
+/// How long the old table may be in use by a worker; a look-up takes microseconds.
+const RETIRE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, Default)]
+struct Shard {
+    links: HashMap<Box<str>, Arc<Link>>,
+    /// How many links each domain has, to tell a foreign host from an unknown slug. A domain's shard is its own, not its links'.
+    domains: HashMap<Box<str>, usize>,
+}
 
 /// The links of one source.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     shards: Vec<Arc<Shard>>,
-    /// How many links each domain has, to tell a foreign host from an unknown slug.
-    domains: HashMap<Box<str>, usize>,
+    len: usize,
     /// Chooses the shard. Random, so that nobody can choose slugs that fall into one.
     hasher: RandomState,
 }
@@ -32,49 +40,63 @@ pub(crate) struct Layer {
 impl Default for Layer {
     fn default() -> Self {
         let empty = Arc::new(Shard::default());
-        Layer { shards: vec![empty; SHARDS], domains: HashMap::new(), hasher: RandomState::new() }
+        Layer { shards: vec![empty; SHARDS], len: 0, hasher: RandomState::new() }
     }
 }
 
 impl Layer {
-    fn shard(&self, key: &str) -> usize {
+    fn shard(&self, key: &str) -> &Shard {
+        &self.shards[self.index(key)]
+    }
+
+    /// The shard to change; it is copied first if an older table still has it.
+    fn shard_mut(&mut self, key: &str) -> &mut Shard {
+        let index = self.index(key);
+        Arc::make_mut(&mut self.shards[index])
+    }
+
+    fn index(&self, key: &str) -> usize {
         (self.hasher.hash_one(key) % SHARDS as u64) as usize
     }
 
     /// Adds a link, or replaces the one with its key, which is returned.
     pub(crate) fn insert(&mut self, link: Link) -> Option<Arc<Link>> {
-        let shard = self.shard(&link.key);
-        let domain: Box<str> = link.domain().into();
-        let old = Arc::make_mut(&mut self.shards[shard]).insert(link.key.clone(), Arc::new(link));
+        let link = Arc::new(link);
+        let old = self.shard_mut(&link.key).links.insert(link.key.clone(), link.clone());
         if old.is_none() {
-            *self.domains.entry(domain).or_default() += 1;
+            self.len += 1;
+            *self.shard_mut(link.domain()).domains.entry(link.domain().into()).or_default() += 1;
         }
         old
     }
 
     /// Takes a link away; nothing happens when there is none.
     pub(crate) fn remove(&mut self, key: &str) {
-        let shard = self.shard(key);
-        if !self.shards[shard].contains_key(key) {
+        if self.get(key).is_none() {
             return;
         }
-        if let Some(link) = Arc::make_mut(&mut self.shards[shard]).remove(key)
-            && let Some(count) = self.domains.get_mut(link.domain())
-        {
+        let Some(link) = self.shard_mut(key).links.remove(key) else { return };
+        self.len -= 1;
+        let domains = &mut self.shard_mut(link.domain()).domains;
+        if let Some(count) = domains.get_mut(link.domain()) {
             *count -= 1;
             if *count == 0 {
-                self.domains.remove(link.domain());
+                domains.remove(link.domain());
             }
         }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Arc<Link>> {
-        self.shards[self.shard(key)].get(key)
+        self.shard(key).links.get(key)
+    }
+
+    fn has_domain(&self, domain: &str) -> bool {
+        self.shard(domain).domains.contains_key(domain)
     }
 
     /// Number of links.
     pub(crate) fn len(&self) -> usize {
-        self.domains.values().sum()
+        self.len
     }
 }
 
@@ -93,7 +115,7 @@ impl Table {
 
     /// Whether any link belongs to this domain.
     pub(crate) fn has_domain(&self, domain: &str) -> bool {
-        self.topic.domains.contains_key(domain) || self.file.domains.contains_key(domain)
+        self.topic.has_domain(domain) || self.file.has_domain(domain)
     }
 }
 
@@ -110,13 +132,21 @@ impl Live {
     /// Replaces the file's links.
     pub(crate) fn set_file(&self, layer: Layer) {
         let layer = Arc::new(layer);
-        self.0.rcu(|table| Table { file: layer.clone(), topic: table.topic.clone() });
+        retire(&self.0.rcu(|table| Table { file: layer.clone(), topic: table.topic.clone() }));
     }
 
     /// Replaces the topic's links.
     pub(crate) fn set_topic(&self, layer: Layer) {
         let layer = Arc::new(layer);
-        self.0.rcu(|table| Table { file: table.file.clone(), topic: layer.clone() });
+        retire(&self.0.rcu(|table| Table { file: table.file.clone(), topic: layer.clone() }));
+    }
+}
+
+/// Waits until no worker looks at the table any more, so that the caller frees it: a million links take a while.
+fn retire(table: &Arc<Table>) {
+    let end = Instant::now() + RETIRE;
+    while Arc::strong_count(table) > 1 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// How often the topic is looked for while it is not there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long one question to the brokers may take.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// librdkafka's log lines as ours.
 struct Context;
