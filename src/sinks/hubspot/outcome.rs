@@ -1,0 +1,276 @@
+//! What an answer of HubSpot's means: what to do now.
+//!
+//! Pure. The table, first match wins:
+//!
+//! | answer | outcome |
+//! | --- | --- |
+//! | 2xx | [`Outcome::Done`]; the body may list failures of single records, see [`item_errors`] |
+//! | 401 | [`Outcome::Unauthorized`]: refresh once |
+//! | 403 | [`Outcome::Forbidden`]: a matter of configuration; nothing is given up |
+//! | 429, 477 | [`Outcome::Throttled`]: the account's budget waits, the retry count stays |
+//! | 408, 423, 5xx, 3xx, no answer | [`Outcome::Transient`]: again later; the write may have happened |
+//! | 409, or 400 "already in use" | [`Outcome::Exists`] |
+//! | 404 | [`Outcome::NotFound`] |
+//! | any other 4xx | [`Outcome::Refused`]: for good |
+//!
+//! Every field of an error body is optional, and the body may be no JSON at all.
+
+use serde_json::Value;
+use std::time::Duration;
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is done, as far as the answer's `errors` don't say otherwise.
+    Done(Value),
+    /// HubSpot has this already.
+    Exists,
+    /// The record does not exist, or no longer.
+    NotFound(Refusal),
+    /// HubSpot will never take this.
+    Refused(Refusal),
+    /// Too many requests: nothing may be sent for this long (where HubSpot says so).
+    Throttled(Option<Duration>),
+    /// The access token is not accepted.
+    Unauthorized,
+    /// The app may not do this; the scopes that are missing, where HubSpot names them.
+    Forbidden(Vec<String>),
+    /// The connection to this account is broken until somebody installs the app again.
+    Disconnected,
+    /// It may work later, and may have worked already. Not before this pause, where the answer asks for one.
+    Transient(String, Option<Duration>),
+}
+
+/// Why HubSpot refuses something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status; 0 for one record of a batch.
+    pub status: u16,
+    /// HubSpot's category, such as `VALIDATION_ERROR`; empty where there is none.
+    pub category: String,
+    /// HubSpot's words; may quote what was sent, so they go to the dead letter only, without e-mail addresses.
+    pub message: String,
+    /// Properties that HubSpot names, each with its code.
+    pub properties: Vec<(String, String)>,
+    /// What HubSpot's support asks for.
+    pub correlation_id: String,
+}
+
+impl Refusal {
+    /// For logs: nothing of it was sent by us.
+    pub fn brief(&self) -> String {
+        format!("{} {} (correlation id {})", self.status, self.category, self.correlation_id)
+    }
+
+    /// For dead letters: with HubSpot's words.
+    pub fn detail(&self) -> String {
+        let mut words = String::new();
+        for word in self.message.split_whitespace() {
+            let word = if word.contains('@') { "***" } else { word };
+            if words.len() + word.len() > 400 {
+                words.push_str(" …");
+                break;
+            }
+            if !words.is_empty() {
+                words.push(' ');
+            }
+            words.push_str(word);
+        }
+        format!("HubSpot answered {}: {words}", self.brief())
+    }
+}
+
+/// An error of one record in the answer to a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ItemError {
+    /// Whatever the error says it is about: trace ids, record ids, event ids.
+    pub about: Vec<String>,
+    /// What it means for that record.
+    pub outcome: Outcome,
+}
+
+/// A codes' property is refused for every record alike: it is not there, or not ours to write.
+pub fn refused_everywhere(code: &str) -> bool {
+    matches!(code, "PROPERTY_DOESNT_EXIST" | "READ_ONLY_VALUE")
+}
+
+/// Longest pause that is honoured.
+const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads an answer. `retry_after` is the header of that name.
+pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let after = retry_after.and_then(|text| text.trim().parse().ok()).map(|s| Duration::from_secs(s).min(PAUSE_MAX));
+    let value = json.as_ref().unwrap_or(&Value::Null);
+    match status {
+        200..=299 if body.iter().all(u8::is_ascii_whitespace) => Outcome::Done(Value::Null),
+        200..=299 => json.map_or_else(|| Outcome::Transient("a success that is no JSON".to_owned(), after), Outcome::Done),
+        401 => Outcome::Unauthorized,
+        403 => Outcome::Forbidden(missing_scopes(value)),
+        429 => Outcome::Throttled(after.or_else(|| policy_pause(value))),
+        477 => Outcome::Throttled(Some(after.unwrap_or(Duration::from_secs(60)))),
+        423 => Outcome::Transient("423 locked".to_owned(), Some(after.unwrap_or_default().max(Duration::from_secs(2)))),
+        404 => Outcome::NotFound(refusal(status, value)),
+        409 => Outcome::Exists,
+        400 if already_there(value) => Outcome::Exists,
+        408 | 500..=599 | 300..=399 | 100..=199 => Outcome::Transient(format!("status {status}"), after),
+        _ => Outcome::Refused(refusal(status, value)),
+    }
+}
+
+/// The failures that the answer to a batch lists, whatever its status.
+pub fn item_errors(body: &Value) -> Vec<ItemError> {
+    let errors = body.get("errors").and_then(Value::as_array);
+    errors.into_iter().flatten().map(item_error).collect()
+}
+
+fn item_error(error: &Value) -> ItemError {
+    let refusal = refusal(0, error);
+    let outcome = match refusal.category.as_str() {
+        _ if already_there(error) => Outcome::Exists,
+        "CONFLICT" | "OBJECT_ALREADY_EXISTS" => Outcome::Exists,
+        "OBJECT_NOT_FOUND" => Outcome::NotFound(refusal),
+        "RATE_LIMITS" => Outcome::Throttled(None),
+        "MISSING_SCOPES" => Outcome::Forbidden(missing_scopes(error)),
+        "INTERNAL_ERROR" => Outcome::Transient("an internal error for one record".to_owned(), None),
+        _ => Outcome::Refused(refusal),
+    };
+    let context = error.get("context").and_then(Value::as_object);
+    let about = context.into_iter().flat_map(|context| context.values()).filter_map(Value::as_array).flatten().filter_map(text).collect();
+    ItemError { about, outcome }
+}
+
+/// The value of an id, which HubSpot writes as text or as a number.
+pub fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn string(value: &Value, name: &str) -> String {
+    value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn already_there(value: &Value) -> bool {
+    let message = string(value, "message").to_ascii_lowercase();
+    message.contains("already in use") || message.contains("already exist")
+}
+
+fn policy_pause(value: &Value) -> Option<Duration> {
+    match value.get("policyName").and_then(Value::as_str)? {
+        "TEN_SECONDLY_ROLLING" => Some(Duration::from_secs(10)),
+        "SECONDLY" => Some(Duration::from_secs(1)),
+        // It ends at midnight in the account's time zone, which we don't know: ask four times an hour.
+        "DAILY" => Some(Duration::from_secs(15 * 60)),
+        _ => None,
+    }
+}
+
+fn missing_scopes(value: &Value) -> Vec<String> {
+    let errors = value.get("errors").and_then(Value::as_array);
+    let named = errors.into_iter().flatten().filter_map(|e| e.pointer("/context/requiredGranularScopes")?.as_array());
+    named.flatten().filter_map(text).collect()
+}
+
+fn refusal(status: u16, value: &Value) -> Refusal {
+    let mut message = string(value, "message");
+    let mut properties = Vec::new();
+    for error in value.get("errors").and_then(Value::as_array).into_iter().flatten() {
+        let code = string(error, "code");
+        let names = error.pointer("/context/propertyName").and_then(Value::as_array);
+        properties.extend(names.into_iter().flatten().filter_map(text).map(|name| (name, code.clone())));
+        if message.is_empty() {
+            message = string(error, "message");
+        }
+    }
+    if properties.is_empty() {
+        properties = named_in(&message);
+    }
+    Refusal { status, category: string(value, "category"), message, properties, correlation_id: string(value, "correlationId") }
+}
+
+/// The properties of `Property values were not valid: [{"error":"PROPERTY_DOESNT_EXIST","name":"missing",…}]`.
+fn named_in(message: &str) -> Vec<(String, String)> {
+    let Some(at) = message.find("[{") else { return Vec::new() };
+    let Ok(Some(list)) = serde_json::Deserializer::from_str(&message[at..]).into_iter::<Vec<Value>>().next().transpose() else {
+        return Vec::new();
+    };
+    list.iter().map(|e| (string(e, "name"), string(e, "error"))).filter(|(name, _)| !name.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn of(status: u16, body: &Value) -> Outcome {
+        classify(status, None, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn throttling_says_how_long() {
+        let body = |policy: &str| json!({"status":"error","message":"You have reached your limit.","errorType":"RATE_LIMIT","policyName":policy});
+        assert_eq!(of(429, &body("TEN_SECONDLY_ROLLING")), Outcome::Throttled(Some(Duration::from_secs(10))));
+        assert_eq!(of(429, &body("SECONDLY")), Outcome::Throttled(Some(Duration::from_secs(1))));
+        assert_eq!(of(429, &body("OTHER")), Outcome::Throttled(None));
+        assert_eq!(classify(429, Some("3"), b"<html>"), Outcome::Throttled(Some(Duration::from_secs(3))));
+        assert_eq!(classify(477, Some("999999999"), b""), Outcome::Throttled(Some(PAUSE_MAX)));
+    }
+
+    #[test]
+    fn duplicates_are_successes() {
+        assert_eq!(of(409, &Value::Null), Outcome::Exists);
+        assert_eq!(of(400, &json!({"message":"Event ID already in use, please choose a new unique ID"})), Outcome::Exists);
+    }
+
+    #[test]
+    fn refused_properties_are_named_in_either_form() {
+        let first = json!({"status":"error","category":"VALIDATION_ERROR","correlationId":"x",
+            "message":"Property values were not valid: [{\"isValid\":false,\"message\":\"Property \\\"missing\\\" does not exist\",\"error\":\"PROPERTY_DOESNT_EXIST\",\"name\":\"missing\"}]"});
+        let second = json!({"status":"error","category":"VALIDATION_ERROR","errors":[
+            {"message":"\"hs_x\" is a read only property; its value cannot be set.","code":"READ_ONLY_VALUE","context":{"propertyName":["hs_x"]}}]});
+        for (body, name, code) in [(first, "missing", "PROPERTY_DOESNT_EXIST"), (second, "hs_x", "READ_ONLY_VALUE")] {
+            let Outcome::Refused(refusal) = of(400, &body) else { panic!("refused") };
+            assert_eq!(refusal.properties, [(name.to_owned(), code.to_owned())]);
+            assert!(refused_everywhere(code));
+        }
+    }
+
+    #[test]
+    fn missing_scopes_are_named() {
+        let body = json!({"category":"MISSING_SCOPES","errors":[{"context":{"requiredGranularScopes":["crm.objects.deals.write"]}}]});
+        assert_eq!(of(403, &body), Outcome::Forbidden(vec!["crm.objects.deals.write".into()]));
+    }
+
+    #[test]
+    fn a_batch_lists_what_failed() {
+        let body = json!({"status":"COMPLETE","results":[],"numErrors":2,"errors":[
+            {"status":"error","category":"OBJECT_NOT_FOUND","message":"gone","context":{"ids":["999"],"objectWriteTraceId":["2"]}},
+            {"status":"error","category":"CONFLICT","message":"Event ID already in use","context":{"id":["clk:1"]}}]});
+        let errors = item_errors(&body);
+        assert_eq!(errors[0].about, ["999", "2"]);
+        assert!(matches!(&errors[0].outcome, Outcome::NotFound(r) if r.message == "gone"));
+        assert_eq!((errors[1].about.as_slice(), &errors[1].outcome), (["clk:1".to_owned()].as_slice(), &Outcome::Exists));
+        assert!(item_errors(&Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_dead_letter_holds_no_address() {
+        let refusal = Refusal { message: "contact ada@example.com has no x".into(), ..Refusal::default() };
+        assert!(refusal.detail().contains("contact *** has no x") && !refusal.brief().contains("contact"));
+    }
+
+    proptest! {
+        /// No body and no status makes it panic, and only successes and conflicts count as done.
+        #[test]
+        fn any_answer_has_a_meaning(status in 100u16..600, body in prop::collection::vec(any::<u8>(), 0..200), after in "\\PC{0,12}") {
+            let outcome = classify(status, Some(&after), &body);
+            if matches!(outcome, Outcome::Done(_)) {
+                prop_assert!((200..300).contains(&status));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Sends one request: waits for the account's budget, adds the access token, keeps the deadline, says what the answer means.
+//!
+//! A 401 is answered with one refresh and one repetition; whatever else fails is the caller's to repeat, because only the caller
+//! knows what must be read again first. A 429 blocks the account's budget for all.
+
+use super::budget::{Share, Wait, Window};
+use super::outcome::{Outcome, classify};
+use super::request::{Method, Request};
+use super::settings::Settings;
+use super::token::{Access, TokenError, Tokens};
+use crate::http;
+use crate::state::State;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// HubSpot, as far as the sink is concerned.
+#[derive(Debug)]
+pub struct Service {
+    http: reqwest::Client,
+    base_url: String,
+    tokens: Tokens,
+    budgets: BTreeMap<String, Budget>,
+    /// Requests sent.
+    pub calls: AtomicU64,
+    /// Requests answered with 429.
+    pub rate_limited: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Budget {
+    window: Mutex<Window>,
+    /// Told of each answer.
+    answered: Notify,
+    /// Throttled answers without a pause of their own, since the last other answer.
+    throttled: AtomicU64,
+}
+
+/// A place in the budget, given back when the request is answered or given up.
+struct Place<'a>(&'a Budget);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.window().answered(Instant::now());
+        self.0.answered.notify_waiters();
+    }
+}
+
+impl Budget {
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn place(&self, share: Share) -> Place<'_> {
+        loop {
+            // Made before the question, so that an answer in between is not missed.
+            let answered = self.answered.notified();
+            let taken = self.window().take(share, Instant::now());
+            match taken {
+                Ok(()) => return Place(self),
+                Err(Wait::Until(at)) => tokio::time::sleep_until(at.into()).await,
+                Err(Wait::Answer) => answered.await,
+            }
+        }
+    }
+
+    /// How long a throttled answer that does not say so itself blocks: 1, 2, 4 … 60 s.
+    fn throttle(&self, asked: Option<Duration>) -> Duration {
+        let times = self.throttled.fetch_add(1, Ordering::Relaxed).min(6);
+        let pause = asked.unwrap_or_else(|| Duration::from_secs(1 << times).min(Duration::from_secs(60)));
+        self.window().block_until(Instant::now() + pause);
+        pause
+    }
+}
+
+impl Service {
+    /// For these accounts.
+    ///
+    /// # Errors
+    /// When the HTTP client or the tokens can't be set up.
+    pub fn new(settings: &Settings, state: Arc<State>, portals: &[String]) -> anyhow::Result<Self> {
+        let http = http::client(settings.request_timeout)?;
+        let limits = settings.budget;
+        let budget = || Budget {
+            window: Mutex::new(Window::new(limits.requests, limits.reserve, limits.per)),
+            answered: Notify::new(),
+            throttled: AtomicU64::new(0),
+        };
+        Ok(Service {
+            tokens: Tokens::new(settings, state, http.clone(), portals)?,
+            http,
+            base_url: settings.base_url.trim_end_matches('/').to_owned(),
+            budgets: portals.iter().map(|portal| (portal.clone(), budget())).collect(),
+            calls: AtomicU64::new(0),
+            rate_limited: AtomicU64::new(0),
+        })
+    }
+
+    /// Refreshes of access tokens so far.
+    pub fn refreshes(&self) -> u64 {
+        self.tokens.refreshes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request would be sent at once, else when to ask again (none: after the next answer).
+    ///
+    /// # Errors
+    /// When to ask again.
+    pub fn ready(&self, portal: &str, share: Share, now: Instant) -> Result<(), Option<Instant>> {
+        let Some(budget) = self.budgets.get(portal) else { return Err(None) };
+        budget.window().ready(share, now).map_err(|wait| match wait {
+            Wait::Until(at) => Some(at),
+            Wait::Answer => None,
+        })
+    }
+
+    /// Sends one request for an account and says what came of it. Never fails: no answer is an outcome, too.
+    pub async fn call(&self, portal: &str, request: &Request, share: Share) -> Outcome {
+        let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
+        let access = match self.tokens.access(portal).await {
+            Ok(access) => access,
+            Err(error) => return no_token(portal, &error),
+        };
+        let mut outcome = self.send(budget, &access, request, share).await;
+        if outcome == Outcome::Unauthorized {
+            outcome = match self.tokens.renew(portal, access.version).await {
+                Ok(access) => self.send(budget, &access, request, share).await,
+                Err(error) => return no_token(portal, &error),
+            };
+        }
+        match &outcome {
+            Outcome::Throttled(asked) => {
+                self.rate_limited.fetch_add(1, Ordering::Relaxed);
+                let pause = budget.throttle(*asked);
+                tracing::warn!(portal, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "HubSpot asks for a pause");
+            }
+            Outcome::Transient(why, _) => tracing::warn!(portal, why, "HubSpot failed; to be repeated"),
+            _ => budget.throttled.store(0, Ordering::Relaxed),
+        }
+        outcome
+    }
+
+    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Share) -> Outcome {
+        let Request { method, path, body } = request;
+        let address = format!("{}{path}", self.base_url);
+        let mut call = match method {
+            Method::Get => self.http.get(address),
+            Method::Post => self.http.post(address),
+        };
+        call = call.bearer_auth(access.token.reveal());
+        if let Some(body) = body {
+            call = call.json(body);
+        }
+        let _place = budget.place(share).await;
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        // Addresses may hold e-mails and are left out of every message.
+        let response = match call.send().await {
+            Ok(response) => response,
+            Err(error) => return Outcome::Transient(kind_of(&error).to_owned(), None),
+        };
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        match http::body(response).await {
+            Ok(body) => classify(status, retry_after.as_deref(), &body),
+            Err(error) => Outcome::Transient(error.to_string(), None),
+        }
+    }
+}
+
+fn kind_of(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_connect() {
+        "no connection"
+    } else {
+        "the connection broke"
+    }
+}
+
+fn no_token(portal: &str, error: &TokenError) -> Outcome {
+    match error {
+        TokenError::Disconnected => Outcome::Disconnected,
+        // Wrong credentials are repaired by a new configuration; until then nothing is given up.
+        TokenError::BadClient(_) => {
+            tracing::error!(portal, "{error}");
+            Outcome::Disconnected
+        }
+        TokenError::Transient(_, after) => {
+            tracing::warn!(portal, "{error}");
+            Outcome::Transient("no access token".to_owned(), *after)
+        }
+        TokenError::State(_) => {
+            tracing::error!(portal, "{error}");
+            Outcome::Transient("no access token".to_owned(), None)
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The `hubspot` block of the configuration.
+//!
+//! Everything HubSpot may change has a setting: host, the path of each area with its version, the budget. Secrets are named by
+//! the environment variable or file that holds them, read once at the start, and never printed.
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Deserializer, de};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole block.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Scheme and host of the API; another one for the sandbox or a regional host.
+    #[serde(default = "base_url")]
+    pub base_url: String,
+    /// The app's public id.
+    pub client_id: String,
+    /// Environment variable that holds the app's secret; or `client_secret_file`.
+    #[serde(default)]
+    pub client_secret_env: Option<String>,
+    /// File that holds the app's secret (white space around it is ignored).
+    #[serde(default)]
+    pub client_secret_file: Option<PathBuf>,
+    /// The secret itself; only for callers in the same process, never read from a file.
+    #[serde(skip)]
+    pub client_secret: Option<Secret>,
+    /// Full address of the token endpoint, where it is not below `base_url`.
+    #[serde(default)]
+    pub token_url: Option<String>,
+    /// Paths of the API's areas.
+    #[serde(default)]
+    pub paths: Paths,
+    /// The accounts, by HubSpot's account id.
+    #[serde(default)]
+    pub portals: BTreeMap<String, Portal>,
+    /// Requests the sink allows itself in each account.
+    #[serde(default)]
+    pub budget: Budget,
+    /// Deadline of one request, body included. An answer that comes later counts as lost.
+    #[serde(default = "request_timeout", deserialize_with = "duration")]
+    pub request_timeout: Duration,
+    /// How long an event or a property waits for others to fill a batch.
+    #[serde(default = "linger", deserialize_with = "duration")]
+    pub linger: Duration,
+    /// Requests in flight at once, per account.
+    #[serde(default = "concurrency")]
+    pub concurrency: usize,
+    /// How long properties of an e-mail address wait for its contact to appear.
+    #[serde(default = "three_days", deserialize_with = "duration")]
+    pub park_for: Duration,
+    /// The first pause between two looks for such a contact; it doubles up to an hour.
+    #[serde(default = "park_retry", deserialize_with = "duration")]
+    pub park_retry: Duration,
+    /// How long a write is tried again while HubSpot answers with errors of its own; then it is a dead letter.
+    #[serde(default = "three_days", deserialize_with = "duration")]
+    pub give_up_after: Duration,
+    /// The longest pause between two tries.
+    #[serde(default = "retry_cap", deserialize_with = "duration")]
+    pub retry_cap: Duration,
+    /// How long the ledger remembers what was delivered. Must exceed what the delta topics retain.
+    #[serde(default = "ledger_for", deserialize_with = "duration")]
+    pub ledger_for: Duration,
+    /// How long a stop waits for requests in flight.
+    #[serde(default = "stop_grace", deserialize_with = "duration")]
+    pub stop_grace: Duration,
+}
+
+/// One HubSpot account.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Portal {
+    /// Environment variable that holds the refresh token of the installation. Not needed once a login has stored one.
+    #[serde(default)]
+    pub refresh_token_env: Option<String>,
+    /// File that holds it.
+    #[serde(default)]
+    pub refresh_token_file: Option<PathBuf>,
+    /// The token itself; only for callers in the same process.
+    #[serde(skip)]
+    pub refresh_token: Option<Secret>,
+    /// HubSpot's id of the app that owns the event template.
+    #[serde(default)]
+    pub app_id: Option<u64>,
+    /// The event template of short-link clicks.
+    #[serde(default)]
+    pub event_template_id: Option<String>,
+    /// Which of HubSpot's event APIs takes the events.
+    #[serde(default)]
+    pub events: Events,
+}
+
+/// HubSpot's event APIs that the sink can write to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Events {
+    /// Timeline v3 with event templates: for apps that have had them before.
+    #[default]
+    Timeline,
+}
+
+/// Where each area of the API lies below `base_url`, version included.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Token endpoint.
+    pub token: String,
+    /// Contacts.
+    pub contacts: String,
+    /// Deals.
+    pub deals: String,
+    /// Associations.
+    pub associations: String,
+    /// Timeline events with templates.
+    pub timeline: String,
+}
+
+/// Requests in a rolling window.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    /// At most this many requests …
+    pub requests: usize,
+    /// … in any span of this length.
+    #[serde(deserialize_with = "duration")]
+    pub per: Duration,
+    /// Of them kept free for deal stages.
+    pub reserve: usize,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Secret(value.into())
+    }
+
+    /// The value, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        // v3 and v4 paths end in 2027 and 2026-09 refuses more than we can check before; timeline v3 has no dated successor.
+        Paths {
+            token: "/oauth/2026-03/token".to_owned(),
+            contacts: "/crm/objects/2026-03/contacts".to_owned(),
+            deals: "/crm/objects/2026-03/deals".to_owned(),
+            associations: "/crm/associations/2026-03".to_owned(),
+            timeline: "/integrators/timeline/v3".to_owned(),
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget { requests: 110, per: Duration::from_secs(10), reserve: 10 }
+    }
+}
+
+fn base_url() -> String {
+    "https://api.hubapi.com".to_owned()
+}
+
+fn request_timeout() -> Duration {
+    Duration::from_secs(15)
+}
+
+fn linger() -> Duration {
+    Duration::from_millis(250)
+}
+
+/// HubSpot's own clients keep 6 in flight; at 11 requests/s four are enough up to 360 ms a request.
+fn concurrency() -> usize {
+    4
+}
+
+fn three_days() -> Duration {
+    Duration::from_secs(72 * 3600)
+}
+
+fn park_retry() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn retry_cap() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// The topics keep 33 days; three times that forgives an operator who doubles it.
+fn ledger_for() -> Duration {
+    Duration::from_secs(100 * 86_400)
+}
+
+fn stop_grace() -> Duration {
+    Duration::from_secs(20)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|e| de::Error::custom(format!("{text:?} is no length of time such as 10s or 72h: {e}")))
+}
+
+/// The value of a secret that is given directly, in an environment variable, or in a file.
+fn secret(what: &str, given: Option<&Secret>, env: Option<&str>, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
+    let text = match (given, env, file) {
+        (Some(given), _, _) => return Ok(Some(given.clone())),
+        (None, Some(_), Some(_)) => bail!("{what}: name an environment variable or a file, not both"),
+        (None, Some(name), None) => std::env::var(name).with_context(|| format!("{what}: environment variable {name} can't be read"))?,
+        (None, None, Some(path)) => {
+            std::fs::read_to_string(path).with_context(|| format!("{what}: file {} can't be read", path.display()))?
+        }
+        (None, None, None) => return Ok(None),
+    };
+    match text.trim() {
+        "" => bail!("{what} is empty"),
+        text => Ok(Some(Secret::new(text))),
+    }
+}
+
+impl Settings {
+    /// Settings with every default, for an app and no portal yet.
+    pub fn new(base_url: &str, client_id: &str, client_secret: &str) -> Self {
+        Settings {
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            client_id: client_id.to_owned(),
+            client_secret_env: None,
+            client_secret_file: None,
+            client_secret: Some(Secret::new(client_secret)),
+            token_url: None,
+            paths: Paths::default(),
+            portals: BTreeMap::new(),
+            budget: Budget::default(),
+            request_timeout: request_timeout(),
+            linger: linger(),
+            concurrency: concurrency(),
+            park_for: three_days(),
+            park_retry: park_retry(),
+            give_up_after: three_days(),
+            retry_cap: retry_cap(),
+            ledger_for: ledger_for(),
+            stop_grace: stop_grace(),
+        }
+    }
+
+    /// Settings for a sandbox at `url`: every portal with the refresh token given, events to the sandbox's own template.
+    pub fn for_sandbox(url: &str, client_id: &str, client_secret: &str, refresh_tokens: BTreeMap<String, String>) -> Self {
+        let portal = |token: String| Portal {
+            refresh_token_env: None,
+            refresh_token_file: None,
+            refresh_token: Some(Secret::new(token)),
+            app_id: None,
+            event_template_id: Some(SANDBOX_TEMPLATE.to_owned()),
+            events: Events::Timeline,
+        };
+        let portals = refresh_tokens.into_iter().map(|(id, token)| (id, portal(token))).collect();
+        Settings { portals, ..Settings::new(url, client_id, client_secret) }
+    }
+
+    /// The app's secret.
+    ///
+    /// # Errors
+    /// When none is named or it can't be read.
+    pub fn read_client_secret(&self) -> anyhow::Result<Secret> {
+        secret("hubspot.client_secret", self.client_secret.as_ref(), self.client_secret_env.as_deref(), self.client_secret_file.as_ref())?
+            .context("hubspot: name the app's secret by client_secret_env or client_secret_file")
+    }
+
+    /// The refresh token that the configuration gives a portal, if it does.
+    ///
+    /// # Errors
+    /// When it names a variable or file that can't be read.
+    pub fn read_refresh_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
+        let Some(Portal { refresh_token_env, refresh_token_file, refresh_token, app_id: _, event_template_id: _, events: _ }) =
+            self.portals.get(portal)
+        else {
+            return Ok(None);
+        };
+        let what = format!("hubspot.portals.{portal}.refresh_token");
+        secret(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
+    }
+
+    /// The token endpoint's address.
+    pub fn token_url(&self) -> String {
+        self.token_url.clone().unwrap_or_else(|| format!("{}{}", self.base_url, self.paths.token))
+    }
+
+    /// Checks what serde can't: bounds and what depends on other fields. Opens nothing.
+    ///
+    /// # Errors
+    /// Names the setting and what to do.
+    pub fn check(&self, portals: &[String]) -> anyhow::Result<()> {
+        for (what, address) in [("base_url", self.base_url.clone()), ("token_url", self.token_url())] {
+            let parsed = url::Url::parse(&address).with_context(|| format!("hubspot.{what}: {address:?} is no URL"))?;
+            let local = matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+            if parsed.scheme() != "https" && !(parsed.scheme() == "http" && local) {
+                bail!("hubspot.{what}: {address:?} must be https (http only to this machine): tokens travel over it");
+            }
+        }
+        let Budget { requests, per, reserve } = self.budget;
+        if reserve >= requests || per.is_zero() {
+            bail!("hubspot.budget: requests must exceed reserve, and per must not be zero");
+        }
+        if self.concurrency == 0 {
+            bail!("hubspot.concurrency must be at least 1");
+        }
+        for portal in portals {
+            let Some(settings) = self.portals.get(portal) else {
+                bail!("hubspot.portals: portal {portal} is connected to a workspace but has no entry here");
+            };
+            if settings.event_template_id.is_none() {
+                bail!("hubspot.portals.{portal}: timeline events need an event_template_id");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The template that a sandbox has from the start.
+pub const SANDBOX_TEMPLATE: &str = "1001298";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(yaml: &str) -> Result<Settings, serde_saphyr::Error> {
+        serde_saphyr::from_str(yaml)
+    }
+
+    #[test]
+    fn a_short_block_gets_the_defaults() {
+        let settings = parse("client_id: c\nportals:\n  \"4242\":\n    event_template_id: \"1\"\nbudget:\n  per: 20s\n").expect("parses");
+        assert_eq!(settings.token_url(), "https://api.hubapi.com/oauth/2026-03/token");
+        assert_eq!((settings.budget.requests, settings.budget.per), (110, Duration::from_secs(20)));
+        assert_eq!(settings.park_for, Duration::from_secs(259_200));
+        settings.check(&["4242".to_owned()]).expect("is right");
+        let error = settings.check(&["1".to_owned()]).expect_err("portal 1 is not there").to_string();
+        assert!(error.contains("portal 1"), "{error}");
+    }
+
+    #[test]
+    fn unknown_fields_and_odd_lengths_are_refused() {
+        assert!(parse("client_id: c\nclient_secret: oops\n").is_err(), "a secret has no place in the file");
+        assert!(parse("client_id: c\nlinger: soon\n").expect_err("no length").to_string().contains("10s"));
+    }
+
+    #[test]
+    fn secrets_are_never_printed() {
+        let tokens = BTreeMap::from([("4242".to_owned(), "canary-token".to_owned())]);
+        let settings = Settings::for_sandbox("http://127.0.0.1:1", "c", "canary-secret", tokens);
+        assert!(!format!("{settings:?}").contains("canary"));
+        assert_eq!(settings.read_client_secret().expect("given").reveal(), "canary-secret");
+        assert_eq!(settings.read_refresh_token("4242").expect("given").expect("given").reveal(), "canary-token");
+    }
+
+    #[test]
+    fn tokens_travel_only_over_tls_or_within_the_machine() {
+        assert!(Settings::new("http://example.com", "c", "s").check(&[]).is_err());
+        assert!(Settings::new("http://127.0.0.1:8080", "c", "s").check(&[]).is_ok());
+    }
+}

@@ -1,0 +1,190 @@
+//! The state database: tokens, what was delivered, how far the sink has read, what is parked, what was refused.
+//!
+//! One SQLite file, readable by its owner alone, in WAL mode with full synchronisation: a refresh token that HubSpot has rotated
+//! is the only copy, so it is on disk before it is used.
+//!
+//! # Guarantee
+//! A [`Settlement`] is one transaction: the ledger says what was done with a record, and the offset passes it, both or neither.
+//! After a crash the sink reads again what was not settled, finds in the ledger what was settled out of order, and repeats at most
+//! the writes that were in flight; those are idempotent. Without this file the sink starts at the topics' beginning and writes
+//! everything again (HubSpot then refuses the events it knows; deals are read before they are moved).
+//!
+//! # Limits
+//! One process: a second one on the same file is safe (`token_version` is compared and set, transactions wait for each other) but
+//! would deliver the same records. About 60 bytes a delivered record; 10 million records are 600 MB.
+
+mod settle;
+mod tokens;
+
+pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement};
+pub use tokens::{TokenRow, TokenUpdate};
+
+use anyhow::{Context, bail};
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// The version of the tables below; a file with a greater one was written by a newer clickline.
+const SCHEMA: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE tokens (
+    portal        TEXT PRIMARY KEY,
+    access_token  TEXT,
+    refresh_token TEXT NOT NULL,
+    expires_at    INTEGER NOT NULL,
+    token_version INTEGER NOT NULL,
+    rotations     INTEGER NOT NULL,
+    scopes        TEXT NOT NULL,
+    seed          BLOB
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ledger (
+    key     BLOB PRIMARY KEY,
+    outcome TEXT NOT NULL,
+    at      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ledger_at ON ledger (at);
+CREATE TABLE offsets (
+    topic     TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    next      INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE parked (
+    id         INTEGER PRIMARY KEY,
+    ledger_key BLOB NOT NULL UNIQUE,
+    portal     TEXT NOT NULL,
+    email      TEXT NOT NULL,
+    topic      TEXT NOT NULL,
+    partition  INTEGER NOT NULL,
+    \"offset\" INTEGER NOT NULL,
+    key        BLOB,
+    payload    BLOB NOT NULL,
+    parked_at  INTEGER NOT NULL,
+    next_at    INTEGER NOT NULL,
+    tries      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX parked_next ON parked (next_at);
+CREATE INDEX parked_email ON parked (portal, email);
+CREATE TABLE contact_values (
+    portal   TEXT NOT NULL,
+    contact  TEXT NOT NULL,
+    property TEXT NOT NULL,
+    ts       INTEGER NOT NULL,
+    click_id TEXT NOT NULL,
+    PRIMARY KEY (portal, contact, property)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead_letters (
+    id        INTEGER PRIMARY KEY,
+    at        INTEGER NOT NULL,
+    reason    TEXT NOT NULL,
+    detail    TEXT NOT NULL,
+    topic     TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    \"offset\" INTEGER NOT NULL,
+    key       BLOB,
+    payload   BLOB NOT NULL,
+    published INTEGER NOT NULL
+) STRICT;
+CREATE INDEX dead_letters_unpublished ON dead_letters (id) WHERE published = 0;
+";
+
+/// What the ledger knows a record by: a hash of topic and record id, so that the file holds no e-mail for what was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LedgerKey([u8; 16]);
+
+impl LedgerKey {
+    /// The key of the record `id` of `topic`.
+    pub fn of(topic: &str, id: &str) -> Self {
+        let topic = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, topic.as_bytes());
+        LedgerKey(uuid::Uuid::new_v5(&topic, id.as_bytes()).into_bytes())
+    }
+}
+
+/// The open database. Calls block for as long as a small SQLite transaction takes.
+#[derive(Debug)]
+pub struct State {
+    db: Mutex<Connection>,
+}
+
+impl State {
+    /// Opens the file, and makes it (mode 0600) where there is none.
+    ///
+    /// # Errors
+    /// When it can't be read or written, or was written by a newer version.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        create(path).with_context(|| format!("the state database {} can't be made", path.display()))?;
+        let db = Connection::open(path).with_context(|| format!("the state database {} can't be opened", path.display()))?;
+        let state = Self::prepare(db).with_context(|| format!("the state database {} can't be used", path.display()))?;
+        Ok(state)
+    }
+
+    fn prepare(mut db: Connection) -> anyhow::Result<Self> {
+        db.busy_timeout(Duration::from_secs(10))?;
+        db.pragma_update(None, "journal_mode", "wal")?;
+        db.pragma_update(None, "synchronous", "full")?;
+        db.set_prepared_statement_cache_capacity(64);
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match version {
+            0 => {
+                tx.execute_batch(TABLES)?;
+                tx.pragma_update(None, "user_version", SCHEMA)?;
+            }
+            SCHEMA => {}
+            newer => bail!("it has schema version {newer} and this clickline knows {SCHEMA}: use the version that wrote it"),
+        }
+        tx.commit()?;
+        Ok(State { db: Mutex::new(db) })
+    }
+
+    fn db(&self) -> MutexGuard<'_, Connection> {
+        // A panic elsewhere leaves SQLite itself whole: its open transaction was rolled back.
+        self.db.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Makes the file with the right mode before SQLite would make it with the process's; WAL files inherit it.
+fn create(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn open() -> (tempfile::TempDir, State) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::open(&folder.path().join("deep/state.db")).expect("opens");
+        (folder, state)
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn the_file_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (folder, _state) = open();
+        for file in std::fs::read_dir(folder.path().join("deep")).expect("lists") {
+            let file = file.expect("lists");
+            let mode = file.metadata().expect("is there").permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", file.path().display());
+        }
+    }
+
+    #[test]
+    fn a_newer_file_is_refused() {
+        let (folder, state) = open();
+        state.db().pragma_update(None, "user_version", SCHEMA + 1).expect("set");
+        drop(state);
+        let error = State::open(&folder.path().join("deep/state.db")).expect_err("is newer");
+        assert!(format!("{error:#}").contains("schema version 2"), "{error:#}");
+    }
+}
