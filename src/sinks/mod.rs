@@ -1,3 +1,4 @@
 //! Where the dataflow's output goes.
 
+pub mod hubspot;
 pub mod outbox;

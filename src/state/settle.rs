@@ -193,9 +193,8 @@ impl State {
     /// When the database fails.
     pub fn settled(&self, key: LedgerKey) -> anyhow::Result<bool> {
         let db = self.db();
-        let mut statement = db.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM ledger WHERE key = ?1) OR EXISTS (SELECT 1 FROM parked WHERE ledger_key = ?1)",
-        )?;
+        let mut statement = db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM ledger WHERE key = ?1) OR EXISTS (SELECT 1 FROM parked WHERE ledger_key = ?1)")?;
         Ok(statement.query_row([key.0.as_slice()], |row| row.get(0))?)
     }
 
@@ -342,8 +341,11 @@ mod tests {
         let (_folder, state) = open();
         let key = LedgerKey::of("t", "1");
         assert!(!state.settled(key).expect("reads"));
-        let settlement =
-            Settlement { done: vec![(key, "delivered".into())], offsets: vec![("t".into(), 0, 5), ("t".into(), 1, 9)], ..Default::default() };
+        let settlement = Settlement {
+            done: vec![(key, "delivered".into())],
+            offsets: vec![("t".into(), 0, 5), ("t".into(), 1, 9)],
+            ..Default::default()
+        };
         state.settle(&settlement, 1).expect("settles");
         assert!(state.settled(key).expect("reads"));
         assert!(!state.settled(LedgerKey::of("other", "1")).expect("reads"), "ids belong to their topic");

@@ -100,11 +100,6 @@ impl Window {
     pub fn block_until(&mut self, until: Instant) {
         self.blocked_until = Some(self.blocked_until.map_or(until, |old| old.max(until)));
     }
-
-    /// When sending is blocked by an answer of HubSpot's, until when.
-    pub fn blocked(&self, now: Instant) -> Option<Instant> {
-        self.blocked_until.filter(|until| now < *until)
-    }
 }
 
 #[cfg(test)]

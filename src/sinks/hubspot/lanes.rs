@@ -177,6 +177,7 @@ impl Lanes {
     }
 
     /// Whether nothing waits and nothing is under way.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.stages.is_empty() && self.emails.is_empty() && self.contacts.is_empty() && self.events.is_empty()
     }

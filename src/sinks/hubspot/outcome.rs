@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn throttling_says_how_long() {
-        let body = |policy: &str| json!({"status":"error","message":"You have reached your limit.","errorType":"RATE_LIMIT","policyName":policy});
+        let body =
+            |policy: &str| json!({"status":"error","message":"You have reached your limit.","errorType":"RATE_LIMIT","policyName":policy});
         assert_eq!(of(429, &body("TEN_SECONDLY_ROLLING")), Outcome::Throttled(Some(Duration::from_secs(10))));
         assert_eq!(of(429, &body("SECONDLY")), Outcome::Throttled(Some(Duration::from_secs(1))));
         assert_eq!(of(429, &body("OTHER")), Outcome::Throttled(None));

@@ -128,6 +128,7 @@ impl<V: Fold> Queue<V> {
     }
 
     /// Whether nothing waits and nothing is taken.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.taken.is_empty()
     }

@@ -28,6 +28,18 @@ pub struct Settings {
     /// The secret itself; only for callers in the same process, never read from a file.
     #[serde(skip)]
     pub client_secret: Option<Secret>,
+    /// Environment variable that holds the developer key, for accounts without an `event_template_id`; or `developer_key_file`.
+    #[serde(default)]
+    pub developer_key_env: Option<String>,
+    /// File that holds it.
+    #[serde(default)]
+    pub developer_key_file: Option<PathBuf>,
+    /// The key itself; only for callers in the same process.
+    #[serde(skip)]
+    pub developer_key: Option<Secret>,
+    /// Contact properties that the sink makes, as single-line texts, where an account does not have them.
+    #[serde(default = "provision")]
+    pub provision: Vec<String>,
     /// Full address of the token endpoint, where it is not below `base_url`.
     #[serde(default)]
     pub token_url: Option<String>,
@@ -85,7 +97,7 @@ pub struct Portal {
     /// HubSpot's id of the app that owns the event template.
     #[serde(default)]
     pub app_id: Option<u64>,
-    /// The event template of short-link clicks.
+    /// The event template of short-link clicks. Without one, the sink finds or makes it, with `app_id` and the developer key.
     #[serde(default)]
     pub event_template_id: Option<String>,
     /// Which of HubSpot's event APIs takes the events.
@@ -108,6 +120,8 @@ pub enum Events {
 pub struct Paths {
     /// Token endpoint.
     pub token: String,
+    /// Property definitions.
+    pub properties: String,
     /// Contacts.
     pub contacts: String,
     /// Deals.
@@ -159,6 +173,7 @@ impl Default for Paths {
         // v3 and v4 paths end in 2027 and 2026-09 refuses more than we can check before; timeline v3 has no dated successor.
         Paths {
             token: "/oauth/2026-03/token".to_owned(),
+            properties: "/crm/properties/2026-03".to_owned(),
             contacts: "/crm/objects/2026-03/contacts".to_owned(),
             deals: "/crm/objects/2026-03/deals".to_owned(),
             associations: "/crm/associations/2026-03".to_owned(),
@@ -175,6 +190,10 @@ impl Default for Budget {
 
 fn base_url() -> String {
     "https://api.hubapi.com".to_owned()
+}
+
+fn provision() -> Vec<String> {
+    ["elido_last_utm_source", "elido_last_utm_campaign", "elido_last_utm_medium"].map(str::to_owned).to_vec()
 }
 
 fn request_timeout() -> Duration {
@@ -242,6 +261,10 @@ impl Settings {
             client_secret_env: None,
             client_secret_file: None,
             client_secret: Some(Secret::new(client_secret)),
+            developer_key_env: None,
+            developer_key_file: None,
+            developer_key: None,
+            provision: provision(),
             token_url: None,
             paths: Paths::default(),
             portals: BTreeMap::new(),
@@ -258,18 +281,25 @@ impl Settings {
         }
     }
 
-    /// Settings for a sandbox at `url`: every portal with the refresh token given, events to the sandbox's own template.
+    /// Settings for a sandbox at `url` that was started with its default developer key: every portal with the refresh token given;
+    /// event template and properties are made at the start. Batches wait for less than they would in front of HubSpot.
     pub fn for_sandbox(url: &str, client_id: &str, client_secret: &str, refresh_tokens: BTreeMap<String, String>) -> Self {
         let portal = |token: String| Portal {
             refresh_token_env: None,
             refresh_token_file: None,
             refresh_token: Some(Secret::new(token)),
-            app_id: None,
-            event_template_id: Some(SANDBOX_TEMPLATE.to_owned()),
+            app_id: Some(SANDBOX_APP),
+            event_template_id: None,
             events: Events::Timeline,
         };
         let portals = refresh_tokens.into_iter().map(|(id, token)| (id, portal(token))).collect();
-        Settings { portals, ..Settings::new(url, client_id, client_secret) }
+        let linger = Duration::from_millis(50);
+        Settings {
+            portals,
+            linger,
+            developer_key: Some(Secret::new(SANDBOX_DEVELOPER_KEY)),
+            ..Settings::new(url, client_id, client_secret)
+        }
     }
 
     /// The app's secret.
@@ -293,6 +323,15 @@ impl Settings {
         };
         let what = format!("hubspot.portals.{portal}.refresh_token");
         secret(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
+    }
+
+    /// The developer key, if one is named.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn read_developer_key(&self) -> anyhow::Result<Option<Secret>> {
+        let (env, file) = (self.developer_key_env.as_deref(), self.developer_key_file.as_ref());
+        secret("hubspot.developer_key", self.developer_key.as_ref(), env, file)
     }
 
     /// The token endpoint's address.
@@ -323,16 +362,21 @@ impl Settings {
             let Some(settings) = self.portals.get(portal) else {
                 bail!("hubspot.portals: portal {portal} is connected to a workspace but has no entry here");
             };
-            if settings.event_template_id.is_none() {
-                bail!("hubspot.portals.{portal}: timeline events need an event_template_id");
+            let key = self.developer_key.is_some() || self.developer_key_env.is_some() || self.developer_key_file.is_some();
+            if settings.event_template_id.is_none() && (settings.app_id.is_none() || !key) {
+                bail!(
+                    "hubspot.portals.{portal}: timeline events need an event_template_id, or an app_id and the developer key to make one"
+                );
             }
         }
         Ok(())
     }
 }
 
-/// The template that a sandbox has from the start.
-pub const SANDBOX_TEMPLATE: &str = "1001298";
+/// The id of a sandbox's first app.
+const SANDBOX_APP: u64 = 1_000_001;
+/// The developer key that a sandbox has unless it is told otherwise.
+const SANDBOX_DEVELOPER_KEY: &str = "sandbox-developer-key";
 
 #[cfg(test)]
 mod tests {

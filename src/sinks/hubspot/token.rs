@@ -99,7 +99,6 @@ struct Cell {
     lifetime: Option<Duration>,
 }
 
-
 fn client(settings: &Settings) -> anyhow::Result<Client<EndpointSet>> {
     let secret = settings.read_client_secret()?;
     // HubSpot takes the credentials in the body; Basic is not documented.

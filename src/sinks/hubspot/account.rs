@@ -1,0 +1,116 @@
+//! One HubSpot account as the sink sees it: what waits, what is under way, what it refuses.
+
+use super::budget::Share;
+use super::lanes::{Batch, Lanes};
+use super::record::Lane;
+use super::service::Service;
+use super::work::Suspend;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long a suspended lane, or account, waits before one request finds out whether somebody has acted.
+const SUSPENDED_FOR: Duration = Duration::from_secs(120);
+
+/// One account.
+#[derive(Debug, Default)]
+pub struct Account {
+    /// What waits.
+    pub lanes: Lanes,
+    /// Batches under way.
+    pub in_flight: usize,
+    /// Properties that the account refuses for every contact, with HubSpot's code.
+    pub refused: BTreeMap<String, String>,
+    /// The event template, once it is known.
+    pub template: Option<String>,
+    /// Whether the account's contact properties are there.
+    pub provisioned: bool,
+    /// What can't be written to, until when, and why. `None` is the whole account.
+    suspended: BTreeMap<Option<Lane>, (Instant, String)>,
+}
+
+/// The part of the budget that a lane may use.
+pub fn share(lane: Lane) -> Share {
+    match lane {
+        Lane::Stages => Share::Full,
+        Lane::Properties | Lane::Events => Share::Bulk,
+    }
+}
+
+impl Account {
+    /// Stops writing to a lane or to all of the account; says whether that, or the reason, is new.
+    pub fn suspend(&mut self, suspend: Suspend, now: Instant) -> bool {
+        let Suspend { lane, why } = suspend;
+        let before = self.suspended.insert(lane, (now + SUSPENDED_FOR, why.clone()));
+        before.is_none_or(|(_, reason)| reason != why)
+    }
+
+    /// A lane was written to: nothing is in its way any more. Says whether something was.
+    pub fn resume(&mut self, lane: Lane) -> bool {
+        let lane = self.suspended.remove(&Some(lane)).is_some();
+        self.suspended.remove(&None).is_some() || lane
+    }
+
+    /// Whether anything of the account is suspended, also when its time to be tried again has come.
+    pub fn suspended(&self) -> bool {
+        !self.suspended.is_empty()
+    }
+
+    fn closed_until(&self, lane: Lane, now: Instant) -> Option<Instant> {
+        [None, Some(lane)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
+    }
+
+    fn prepared(&self, lane: Lane) -> bool {
+        match lane {
+            Lane::Stages => true,
+            Lane::Properties => self.provisioned,
+            Lane::Events => self.template.is_some(),
+        }
+    }
+
+    /// The next batch at `now`, if anything may be sent.
+    pub fn next(&mut self, portal: &str, service: &Service, linger: Duration, concurrency: usize, now: Instant) -> Option<Batch> {
+        if self.in_flight >= concurrency {
+            return None;
+        }
+        let open = Lane::ALL
+            .map(|lane| self.prepared(lane) && self.closed_until(lane, now).is_none() && service.ready(portal, share(lane), now).is_ok());
+        self.lanes.next(|lane| open[lane.index()], linger, now)
+    }
+
+    /// When [`Account::next`] may next change by time alone.
+    pub fn next_at(&self, portal: &str, service: &Service, linger: Duration, concurrency: usize, now: Instant) -> Option<Instant> {
+        if self.in_flight >= concurrency {
+            return None;
+        }
+        let mut wake: Option<Instant> = None;
+        for lane in Lane::ALL.into_iter().filter(|lane| self.prepared(*lane)) {
+            let Some(work) = self.lanes.next_at(|other| other == lane, linger) else { continue };
+            // Without a time it is an answer that makes room, and answers wake the loop by themselves.
+            let Ok(budget) = service.ready(portal, share(lane), now).map_or_else(|at| at.map(Some).ok_or(()), |()| Ok(None)) else {
+                continue;
+            };
+            let at = [Some(work), budget, self.closed_until(lane, now)].into_iter().flatten().max();
+            wake = wake.into_iter().chain(at).min();
+        }
+        wake
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspension_is_told_once_and_ends_with_a_write() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        let suspend = |why: &str| Suspend { lane: Some(Lane::Stages), why: why.into() };
+        assert!(account.suspend(suspend("scopes"), now));
+        assert!(!account.suspend(suspend("scopes"), now + SUSPENDED_FOR), "the same reason again");
+        assert!(account.suspend(suspend("other"), now));
+        assert!(account.closed_until(Lane::Stages, now).is_some() && account.closed_until(Lane::Events, now).is_none());
+        assert!(account.closed_until(Lane::Stages, now + SUSPENDED_FOR).is_none(), "time to find out");
+        assert!(!account.resume(Lane::Events) && account.suspended());
+        assert!(account.resume(Lane::Stages) && !account.suspended());
+    }
+}

@@ -1,0 +1,60 @@
+//! Writes the deltas to HubSpot: deal stages, contact properties, timeline events.
+//!
+//! ```text
+//!  Kafka: three delta topics          settings.rs  the configuration        deal.rs      may this deal be moved?
+//!     │ reader.rs   read_committed    record.rs    records, receipts        outcome.rs   what an answer means
+//!     ▼                               queue.rs     one key at a time        request.rs   effects as requests
+//!  run.rs ◄──► state database         lanes.rs     which batch is next      budget.rs    110 requests in 10 s
+//!     │ settle.rs   fates             tracker.rs   offsets                  token.rs     OAuth
+//!     ▼                               account.rs   lanes open and closed    service.rs   one request
+//!  stages.rs contacts.rs events.rs    prepare.rs, setup.rs  what an account must have
+//!     ▼
+//!  HubSpot                            dead_letters.rs  refused records to their topic
+//! ```
+//!
+//! # Guarantee
+//! Every delta has its effect once in the end. It is sent at least once; events are idempotent by their id, properties by the click
+//! they came from, stages because the deal is read before it is moved. What was delivered is in the ledger, so that reading a topic
+//! again sends nothing twice. Per contact and per deal, deltas are applied in order; a value that came from an older click never
+//! replaces one from a newer click.
+//!
+//! Not guaranteed: an order between contacts or deals, and that nobody moves a deal in the one round trip between reading and
+//! writing it: HubSpot has no conditional write.
+//!
+//! # Cost
+//! 110 requests in 10 s and account, 10 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
+//! second and account; a stage move costs three requests for up to 100 deals.
+
+mod account;
+mod budget;
+mod contacts;
+mod dead_letters;
+mod deal;
+mod events;
+#[cfg(test)]
+mod fixtures;
+mod lanes;
+mod outcome;
+mod prepare;
+mod queue;
+mod reader;
+mod record;
+mod request;
+mod run;
+mod service;
+mod settings;
+mod settle;
+mod setup;
+mod sink;
+mod stages;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod token;
+mod tracker;
+mod work;
+
+pub use settings::{Budget, Events, Paths, Portal, Secret, Settings};
+pub use sink::Sink;
+pub use stats::Stats;
+pub use token::exchange_code;

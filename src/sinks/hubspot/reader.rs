@@ -1,0 +1,139 @@
+//! Reads one delta topic, on a thread of its own, from the offsets that the state database holds.
+//!
+//! Partitions are assigned by hand: no group, no rebalance, no offsets in Kafka. Only committed transactions are read. The channel is
+//! bounded, so a sink that can't keep up stops the reading, and the records stay where they are safe.
+
+use super::record::{Lane, Raw};
+use crate::kafka::Kafka;
+use crate::state::State;
+use anyhow::Context;
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Sender;
+
+/// What a reader tells.
+#[derive(Debug)]
+pub enum Read {
+    /// It reads these partitions, each from the offset given.
+    Assigned(BTreeMap<i32, i64>),
+    /// A record.
+    Record(Raw),
+    /// The end of a partition was reached.
+    End(i32),
+}
+
+/// Records between a reader and the sink. A record is about 1 KB.
+pub const CHANNEL: usize = 1000;
+
+/// How long one poll waits; also how long a stop takes.
+const POLL: Duration = Duration::from_millis(100);
+/// How often a topic's partitions are looked up, for those that were added.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Starts a reader; it ends when `stop` is set or the receiver is gone.
+///
+/// # Errors
+/// When the Kafka client can't be made.
+pub fn start(lane: Lane, kafka: &Kafka, state: &Arc<State>, stop: &Arc<AtomicBool>, to: Sender<Read>) -> anyhow::Result<JoinHandle<()>> {
+    let consumer: BaseConsumer = kafka
+        .client(&[
+            // librdkafka wants one even where no group is joined and nothing is committed.
+            ("group.id", "clickline-hubspot"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "true"),
+            ("fetch.wait.max.ms", "50"),
+            ("queued.max.messages.kbytes", "4096"),
+        ])
+        .create()
+        .context("the Kafka consumer can't be made")?;
+    let topic = kafka.topics.output(lane.topic()).to_owned();
+    let reader = Reader { consumer, topic, state: Arc::clone(state), stop: Arc::clone(stop), to, at: BTreeMap::new() };
+    let thread = std::thread::Builder::new().name(format!("hubspot-read-{}", lane.index()));
+    thread.spawn(move || reader.run()).context("no thread for a reader")
+}
+
+struct Reader {
+    consumer: BaseConsumer,
+    topic: String,
+    state: Arc<State>,
+    stop: Arc<AtomicBool>,
+    to: Sender<Read>,
+    /// The next offset of each partition that is assigned.
+    at: BTreeMap<i32, i64>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut look = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            if Instant::now() >= look {
+                match self.assign() {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => tracing::warn!(topic = self.topic, "partitions can't be read: {error:#}"),
+                }
+                // A topic that is not there yet is asked for more often.
+                look = Instant::now() + if self.at.is_empty() { POLL * 5 } else { LOOK };
+            }
+            if self.at.is_empty() {
+                std::thread::sleep(POLL);
+                continue;
+            }
+            let read = match self.consumer.poll(POLL) {
+                None => continue,
+                Some(Ok(message)) => {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    let payload = message.payload().unwrap_or_default().to_vec();
+                    self.at.insert(partition, offset + 1);
+                    Read::Record(Raw { partition, offset, key: message.key().map(<[u8]>::to_vec), payload })
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => Read::End(partition),
+                Some(Err(error)) => {
+                    tracing::warn!(topic = self.topic, "Kafka: {error}");
+                    continue;
+                }
+            };
+            if self.to.blocking_send(read).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Assigns the topic's partitions where they are not; `false` when nobody listens any more.
+    fn assign(&mut self) -> anyhow::Result<bool> {
+        let metadata = match self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(5)) {
+            Ok(metadata) => metadata,
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let found = metadata.topics().iter().filter(|t| t.name() == self.topic && t.error().is_none());
+        let partitions: Vec<i32> = found.flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+        if partitions.iter().all(|p| self.at.contains_key(p)) {
+            return Ok(true);
+        }
+        let stored = self.state.offsets(&self.topic)?;
+        let mut list = TopicPartitionList::new();
+        let mut new = BTreeMap::new();
+        for partition in partitions {
+            let next = self.at.get(&partition).or_else(|| stored.get(&partition)).copied();
+            list.add_partition_offset(&self.topic, partition, next.map_or(Offset::Beginning, Offset::Offset))?;
+            if let std::collections::btree_map::Entry::Vacant(slot) = self.at.entry(partition) {
+                slot.insert(next.unwrap_or(0));
+                new.insert(partition, next.unwrap_or(0));
+            }
+        }
+        self.consumer.assign(&list)?;
+        tracing::debug!(topic = self.topic, partitions = self.at.len(), "reading");
+        Ok(self.to.blocking_send(Read::Assigned(new)).is_ok())
+    }
+}

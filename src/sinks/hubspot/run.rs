@@ -1,0 +1,469 @@
+//! The sink's loop: read, plan, send, settle, commit.
+//!
+//! ```text
+//!  readers (a thread a topic) ──► intake ──► lanes of each account ──► batches ──► tasks ──► HubSpot
+//!                                   │ ledger: seen before                            │ fates
+//!                                   ▼                                                ▼
+//!                                  skip          one SQLite transaction ◄── settlement
+//! ```
+//!
+//! One task owns all of this and is the only one that writes to the state database (tokens apart); requests run beside it.
+//!
+//! # Limits
+//! At most [`HELD`] records a lane in memory, about 2 KB each. While an account is suspended its records stay there; when they fill a
+//! lane, the other accounts' records of that lane wait behind them.
+
+use super::account::Account;
+use super::dead_letters::DeadLetters;
+use super::lanes::Batch;
+use super::reader::Read;
+use super::record::{Delta, Lane, Raw, Receipt};
+use super::service::Service;
+use super::settings::Settings;
+use super::stats::Stats;
+use super::token::wall_ms;
+use super::work::{Desk, Report, Suspend};
+use super::{contacts, events, lanes, prepare, stages};
+use crate::state::{LedgerKey, Settlement, State};
+use anyhow::Context;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Records of one lane that may be in memory.
+const HELD: usize = 20_000;
+/// Parked records that may be in memory.
+const PARKED_HELD: usize = 2_000;
+/// How often parked records, the ledger's age and the counters are looked at.
+const CHORES: Duration = Duration::from_secs(1);
+/// A parked record that was loaded is due again after this, should we crash.
+const PARKED_LEASE_MS: u64 = 600_000;
+/// Ledger rows forgotten at once.
+const PRUNE: usize = 5_000;
+/// Longest wait for dead letters to reach Kafka at a stop; the rest follows at the next start.
+const PUBLISH_GRACE: Duration = Duration::from_secs(5);
+
+/// How to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// Let requests in flight finish, commit, end.
+    Gently,
+    /// End here and now, as a crash would. For tests.
+    #[cfg(test)]
+    Dead,
+}
+
+/// What came of a task.
+pub enum Done {
+    /// Deals.
+    Stages(String, Report<lanes::Stages>),
+    /// E-mail addresses.
+    Emails(String, Report<lanes::Properties>),
+    /// Contacts.
+    Contacts(String, Report<lanes::Properties>),
+    /// Events.
+    Events(String, Report<lanes::Event>),
+    /// An account's template and properties, or what is in the way.
+    Prepared(String, prepare::Prepared),
+    /// Whether all dead letters are on their topic.
+    Published(anyhow::Result<bool>),
+}
+
+/// Everything the loop owns.
+pub struct Run {
+    pub(super) settings: Arc<Settings>,
+    pub(super) state: Arc<State>,
+    pub(super) service: Arc<Service>,
+    pub(super) dead_letters: Arc<DeadLetters>,
+    /// Topic names in the order of [`Lane::ALL`].
+    pub(super) topics: [String; 3],
+    pub(super) accounts: BTreeMap<String, Account>,
+    pub(super) tracker: super::tracker::Tracker,
+    /// What the next commit holds.
+    pub(super) settlement: Settlement,
+    /// Parked records in memory.
+    pub(super) loaded: HashSet<LedgerKey>,
+    /// Portals and addresses that have a contact now.
+    pub(super) appeared: Vec<(String, String)>,
+    pub(super) stats: Stats,
+    shared: Arc<Mutex<Stats>>,
+    /// Batches under way.
+    work: JoinSet<Done>,
+    /// Everything else under way; not waited for at a stop.
+    chores: JoinSet<Done>,
+    /// Per lane, the partitions and whether they were read to their end.
+    ends: [BTreeMap<i32, bool>; 3],
+    publishing: bool,
+    published: bool,
+    chores_at: Instant,
+    committed_at: Instant,
+}
+
+/// What wakes the loop.
+enum Event {
+    Stop,
+    Done(Result<Done, tokio::task::JoinError>),
+    Read(Lane, Option<Read>),
+    Time,
+}
+
+impl Run {
+    /// Nothing read yet.
+    pub fn new(
+        settings: Arc<Settings>,
+        state: Arc<State>,
+        service: Arc<Service>,
+        dead_letters: DeadLetters,
+        topics: [String; 3],
+        portals: &[String],
+        shared: Arc<Mutex<Stats>>,
+    ) -> Self {
+        let now = Instant::now();
+        Run {
+            accounts: portals.iter().map(|portal| (portal.clone(), Account::default())).collect(),
+            settings,
+            state,
+            service,
+            dead_letters: Arc::new(dead_letters),
+            topics,
+            tracker: super::tracker::Tracker::default(),
+            settlement: Settlement::default(),
+            loaded: HashSet::new(),
+            appeared: Vec::new(),
+            stats: Stats::default(),
+            shared,
+            work: JoinSet::new(),
+            chores: JoinSet::new(),
+            ends: Default::default(),
+            publishing: false,
+            published: false,
+            chores_at: now,
+            committed_at: now,
+        }
+    }
+
+    pub(super) fn topic(&self, lane: Lane) -> &str {
+        &self.topics[lane.index()]
+    }
+
+    pub(super) fn with(&mut self, portal: &str, change: impl FnOnce(&mut Account)) {
+        if let Some(account) = self.accounts.get_mut(portal) {
+            change(account);
+        }
+    }
+
+    /// Runs until it is stopped.
+    ///
+    /// # Errors
+    /// When the state database fails: what was not committed is done again after a restart.
+    pub async fn run(mut self, mut readers: [mpsc::Receiver<Read>; 3], mut stop: watch::Receiver<Stop>) -> anyhow::Result<Stats> {
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            self.prepare(portal, Duration::ZERO);
+        }
+        loop {
+            let now = Instant::now();
+            if now >= self.chores_at {
+                self.chores_at = now + CHORES;
+                self.look_around(now)?;
+            }
+            self.plan(now)?;
+            self.commit(now)?;
+            self.publish();
+            self.tell(readers.iter().all(mpsc::Receiver::is_empty));
+            let wake = self.wake_at(now);
+            let [stages, properties, events] = &mut readers;
+            let room = Lane::ALL.map(|lane| self.tracker.outstanding(lane) < HELD);
+            let event = tokio::select! {
+                biased;
+                _ = stop.changed() => Event::Stop,
+                Some(done) = self.work.join_next() => Event::Done(done),
+                Some(done) = self.chores.join_next() => Event::Done(done),
+                read = stages.recv(), if room[0] => Event::Read(Lane::Stages, read),
+                read = properties.recv(), if room[1] => Event::Read(Lane::Properties, read),
+                read = events.recv(), if room[2] => Event::Read(Lane::Events, read),
+                () = tokio::time::sleep_until(wake.into()) => Event::Time,
+            };
+            match event {
+                Event::Stop => break,
+                Event::Done(done) => self.done(done)?,
+                Event::Time => {}
+                Event::Read(lane, read) => {
+                    let Some(first) = read else { anyhow::bail!("the reader of {} has ended", self.topic(lane)) };
+                    self.take_in(lane, first)?;
+                    // A few at a time, so that answers don't wait for a long topic.
+                    for _ in 0..256 {
+                        let Ok(read) = readers[lane.index()].try_recv() else { break };
+                        self.take_in(lane, read)?;
+                    }
+                }
+            }
+        }
+        #[cfg(test)]
+        if *stop.borrow() == Stop::Dead {
+            return Ok(self.stats);
+        }
+        drop(readers);
+        self.end().await
+    }
+
+    /// Lets what is in flight finish, and commits.
+    async fn end(mut self) -> anyhow::Result<Stats> {
+        let deadline = tokio::time::Instant::now() + self.settings.stop_grace;
+        while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.work.join_next()).await {
+            self.done(done)?;
+            self.commit(Instant::now())?;
+        }
+        self.commit(Instant::now())?;
+        if !self.work.is_empty() {
+            tracing::warn!(batches = self.work.len(), "stopped with requests in flight; their records are read again at the next start");
+        }
+        // Kept in the database when it fails.
+        let _ = tokio::time::timeout(PUBLISH_GRACE, self.dead_letters.publish()).await;
+        self.tell(true);
+        Ok(self.stats)
+    }
+
+    fn take_in(&mut self, lane: Lane, read: Read) -> anyhow::Result<()> {
+        match read {
+            Read::Assigned(partitions) => {
+                for (partition, next) in partitions {
+                    self.tracker.start(lane, partition, next);
+                    self.ends[lane.index()].insert(partition, false);
+                }
+            }
+            Read::End(partition) => {
+                self.ends[lane.index()].insert(partition, true);
+            }
+            Read::Record(raw) => {
+                self.ends[lane.index()].insert(raw.partition, false);
+                self.tracker.read(lane, raw.partition, raw.offset);
+                self.stats.read += 1;
+                self.record(lane, raw)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A record of a delta topic.
+    fn record(&mut self, lane: Lane, raw: Raw) -> anyhow::Result<()> {
+        let delta = match Delta::decode(lane, &raw.payload) {
+            Ok(delta) => delta,
+            Err(detail) => {
+                let place = format!("{}:{}", raw.partition, raw.offset);
+                let receipt = Receipt { lane, ledger_key: LedgerKey::of(self.topic(lane), &place), raw, parked: None };
+                self.dead(&receipt, "malformed", &detail);
+                return Ok(());
+            }
+        };
+        let receipt = Receipt { lane, ledger_key: LedgerKey::of(self.topic(lane), delta.id()), raw, parked: None };
+        let Some(account) = self.accounts.get_mut(delta.portal()) else {
+            self.stats.foreign += 1;
+            self.tracker.settled(lane, receipt.raw.partition, receipt.raw.offset);
+            return Ok(());
+        };
+        if self.state.settled(receipt.ledger_key)? {
+            self.stats.skipped += 1;
+            self.tracker.settled(lane, receipt.raw.partition, receipt.raw.offset);
+        } else if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
+            self.stats.shadow += 1;
+            self.settle(&receipt, "shadow".to_owned());
+        } else {
+            account.lanes.push(delta, receipt, Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Sends what may be sent.
+    fn plan(&mut self, now: Instant) -> anyhow::Result<()> {
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            while let Some(account) = self.accounts.get_mut(&portal)
+                && let Some(batch) = account.next(&portal, &self.service, self.settings.linger, self.settings.concurrency, now)
+            {
+                let batch = match batch {
+                    Batch::Contacts(batch) => Batch::Contacts(self.worth_writing(&portal, batch)?),
+                    batch => batch,
+                };
+                if !matches!(&batch, Batch::Contacts(batch) if batch.is_empty()) {
+                    self.send(portal.clone(), batch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out what the account refuses, and what a newer click has overtaken; settles contacts of which nothing is left.
+    fn worth_writing(
+        &mut self,
+        portal: &str,
+        batch: Vec<super::queue::Entry<lanes::Properties>>,
+    ) -> anyhow::Result<Vec<super::queue::Entry<lanes::Properties>>> {
+        let mut worth = Vec::with_capacity(batch.len());
+        for mut entry in batch {
+            self.with(portal, |account| {
+                entry.value.refuse(&account.refused);
+            });
+            let mut overtaken = Vec::new();
+            for (name, change) in &entry.value.changes {
+                if self.state.contact_value(portal, &entry.key, name)?.is_some_and(|written| written >= change.from) {
+                    overtaken.push(name.clone());
+                }
+            }
+            overtaken.iter().for_each(|name| drop(entry.value.changes.remove(name)));
+            if entry.value.changes.is_empty() {
+                self.written(&entry.value, "superseded");
+                self.with(portal, |account| account.lanes.contacts.release(&entry.key));
+            } else {
+                worth.push(entry);
+            }
+        }
+        Ok(worth)
+    }
+
+    fn send(&mut self, portal: String, batch: Batch) {
+        let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
+        let mut template = String::new();
+        self.with(&portal, |account| {
+            account.in_flight += 1;
+            template = account.template.clone().unwrap_or_default();
+        });
+        self.work.spawn_local(async move {
+            let desk = Desk { service: &service, paths: &settings.paths, portal: &portal };
+            match batch {
+                Batch::Stages(batch) => Done::Stages(portal.clone(), stages::write(desk, batch).await),
+                Batch::Emails(batch) => Done::Emails(portal.clone(), contacts::find(desk, batch).await),
+                Batch::Contacts(batch) => Done::Contacts(portal.clone(), contacts::write(desk, batch).await),
+                Batch::Events(batch) => Done::Events(portal.clone(), events::write(desk, &template, batch).await),
+            }
+        });
+    }
+
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) -> anyhow::Result<()> {
+        let now = Instant::now();
+        match done.context("a task of the HubSpot sink has failed")? {
+            Done::Stages(portal, report) => self.stages_done(&portal, report, now),
+            Done::Emails(portal, report) => self.emails_done(&portal, report, now),
+            Done::Contacts(portal, report) => self.contacts_done(&portal, report, now),
+            Done::Events(portal, report) => self.events_done(&portal, report, now),
+            Done::Prepared(portal, prepared) => self.prepared(portal, prepared, now),
+            Done::Published(all) => {
+                self.publishing = false;
+                self.published = all?;
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, portal: String, after: Duration) {
+        let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
+        self.chores.spawn_local(async move {
+            tokio::time::sleep(after).await;
+            let prepared = prepare::account(&service, &settings, &portal).await;
+            Done::Prepared(portal, prepared)
+        });
+    }
+
+    fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
+        let prepare::Prepared { template, provisioned, problem, again } = prepared;
+        self.with(&portal, |account| {
+            account.template = template.or(account.template.take());
+            account.provisioned |= provisioned;
+            if let Some(Suspend { lane, why }) = problem
+                && account.suspend(Suspend { lane, why: why.clone() }, now)
+            {
+                tracing::error!(portal, ?lane, "suspended: {why}");
+            }
+        });
+        if let Some(after) = again {
+            self.prepare(portal, after);
+        }
+    }
+
+    /// Parked records that are due, contacts that appeared, old ledger rows, counters.
+    fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
+        let wall = wall_ms();
+        for (portal, email) in std::mem::take(&mut self.appeared) {
+            self.state.parked_appeared(&portal, &email, wall)?;
+        }
+        if self.loaded.len() < PARKED_HELD {
+            for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
+                row.next_at = wall + PARKED_LEASE_MS;
+                self.settlement.park.push(row.clone());
+                let Ok(delta) = Delta::decode(Lane::Properties, &row.payload) else { continue };
+                let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
+                let receipt = Receipt { lane: Lane::Properties, raw, ledger_key: row.ledger_key, parked: Some((row.parked_at, row.tries)) };
+                if let Some(account) = self.accounts.get_mut(&row.portal)
+                    && self.loaded.insert(row.ledger_key)
+                {
+                    account.lanes.push(delta, receipt, now);
+                }
+            }
+        }
+        let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
+        self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
+        self.stats.parked = self.state.parked_count()?;
+        Ok(())
+    }
+
+    /// Commits what is settled.
+    ///
+    /// # Safety
+    /// - Everything in the settlement has happened: HubSpot has answered, or the decision not to write was made.
+    /// - The offsets pass only records that are in this settlement, in an earlier one, or skipped because the ledger has them.
+    /// - Therefore a crash before this line repeats writes that are idempotent, and a crash after it repeats nothing.
+    fn commit(&mut self, now: Instant) -> anyhow::Result<()> {
+        let moved = self.tracker.moved();
+        // Offsets alone can wait: to read a skipped record again costs a look into the ledger.
+        let due = now.saturating_duration_since(self.committed_at) >= Duration::from_millis(200);
+        if self.settlement.is_empty() && (moved.is_empty() || !due) {
+            return Ok(());
+        }
+        self.published &= self.settlement.dead.is_empty();
+        let mut settlement = std::mem::take(&mut self.settlement);
+        settlement.offsets = moved.iter().map(|(lane, partition, next)| (self.topic(*lane).to_owned(), *partition, *next)).collect();
+        self.state.settle(&settlement, wall_ms()).context("the state database can't be written")?;
+        self.stats.parked = if settlement.park.is_empty() { self.stats.parked } else { self.state.parked_count()? };
+        self.tracker.committed(&moved);
+        self.committed_at = now;
+        Ok(())
+    }
+
+    /// Brings refused records to their topic, one round at a time.
+    fn publish(&mut self) {
+        if self.publishing || self.published {
+            return;
+        }
+        self.publishing = true;
+        let dead_letters = Arc::clone(&self.dead_letters);
+        // Not at once again when Kafka is away.
+        let pause = if self.stats.dead_letters == 0 { Duration::ZERO } else { Duration::from_millis(20) };
+        self.chores.spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            Done::Published(dead_letters.publish().await)
+        });
+    }
+
+    fn wake_at(&self, now: Instant) -> Instant {
+        let linger = self.settings.linger;
+        let next = self.accounts.iter().filter_map(|(portal, a)| a.next_at(portal, &self.service, linger, self.settings.concurrency, now));
+        next.chain([self.chores_at, now + Duration::from_millis(250)]).min().map_or(now, |at| at.max(now))
+    }
+
+    /// Publishes the counters.
+    fn tell(&mut self, channels_empty: bool) {
+        let load = std::sync::atomic::Ordering::Relaxed;
+        let outstanding: usize = Lane::ALL.iter().map(|lane| self.tracker.outstanding(*lane)).sum();
+        self.stats.lag = (outstanding + self.loaded.len()) as u64;
+        self.stats.calls = self.service.calls.load(load);
+        self.stats.rate_limited = self.service.rate_limited.load(load);
+        self.stats.refreshes = self.service.refreshes();
+        self.stats.suspended = self.accounts.values().filter(|account| account.suspended()).count() as u64;
+        let read = self.ends.iter().all(|lane| !lane.is_empty() && lane.values().all(|end| *end));
+        let settled = self.stats.lag == 0 && self.work.is_empty() && self.published && self.settlement.is_empty();
+        self.stats.caught_up = read && channels_empty && settled && self.tracker.moved().is_empty();
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
+    }
+}

@@ -1,0 +1,294 @@
+//! From fates to settlements: what each record's end means for ledger, offsets, parked records, dead letters and queues.
+//!
+//! # Safety
+//! A record leaves memory by one of four doors, each of which is in the settlement that the same loop turn commits: the ledger
+//! (delivered, dropped), the dead letters (with the ledger), the parked records, or back into its queue. Only the first three let the
+//! offset pass.
+
+use super::lanes::{Event, Properties, Stages};
+use super::outcome::refused_everywhere;
+use super::queue::{Entry, Queue};
+use super::record::{Lane, Receipt};
+use super::run::Run;
+use super::token::wall_ms;
+use super::work::{Again, Fate, Report};
+use crate::model::outputs::Person;
+use crate::state::{ContactValue, DeadLetterRow};
+use std::time::{Duration, Instant};
+
+/// The pause after the first failed try; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest wait between two looks for a parked record's contact.
+const PARK_RETRY_MAX: Duration = Duration::from_secs(3600);
+
+/// The pause after so many failed tries, between half and all of the doubled one: `spread` is 0 to 1.
+pub fn backoff(attempts: u32, cap: Duration, spread: f64) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << attempts.clamp(1, 20).saturating_sub(1)).min(cap);
+    doubled.mul_f64(0.5 + 0.5 * spread.clamp(0.0, 1.0))
+}
+
+impl Run {
+    /// A record is done with.
+    pub(super) fn settle(&mut self, receipt: &Receipt, outcome: String) {
+        self.settlement.done.push((receipt.ledger_key, outcome));
+        self.leave(receipt);
+    }
+
+    /// A record leaves memory; its offset may pass.
+    fn leave(&mut self, receipt: &Receipt) {
+        match receipt.parked {
+            Some(_) => {
+                self.loaded.remove(&receipt.ledger_key);
+            }
+            None => self.tracker.settled(receipt.lane, receipt.raw.partition, receipt.raw.offset),
+        }
+    }
+
+    /// A record is refused for good.
+    pub(super) fn dead(&mut self, receipt: &Receipt, reason: &str, detail: &str) {
+        self.stats.dead_letters += 1;
+        self.settlement.dead.push(DeadLetterRow {
+            id: 0,
+            at: wall_ms(),
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            topic: self.topic(receipt.lane).to_owned(),
+            partition: receipt.raw.partition,
+            offset: receipt.raw.offset,
+            key: receipt.raw.key.clone(),
+            payload: receipt.raw.payload.clone(),
+        });
+        self.settle(receipt, format!("dead: {reason}"));
+    }
+
+    /// How to try an entry again: when, or not at all.
+    fn again<V>(&mut self, entry: &mut Entry<V>, again: Again, now: Instant) -> Option<Instant> {
+        let Again { counts, cap, after } = again;
+        entry.tries.cap = cap.unwrap_or(entry.tries.cap).max(1);
+        if !counts {
+            return Some(now + after);
+        }
+        self.stats.retried += 1;
+        entry.tries.attempts += 1;
+        let tried_for = now.saturating_duration_since(entry.tries.since);
+        let pause = backoff(entry.tries.attempts, self.settings.retry_cap, rand::random());
+        (tried_for < self.settings.give_up_after).then(|| now + pause.max(after))
+    }
+
+    /// What is the same for every kind of batch.
+    fn reported<V>(&mut self, portal: &str, lane: Lane, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
+        let Report { fates, suspend, ignored } = report;
+        self.stats.ignored += ignored;
+        let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
+        account.in_flight -= 1;
+        match suspend {
+            Some(suspend) => {
+                let why = suspend.why.clone();
+                if account.suspend(suspend, now) {
+                    tracing::error!(portal, ?lane, "suspended: {why}");
+                }
+            }
+            None if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) && account.resume(lane) => {
+                tracing::info!(portal, ?lane, "resumed");
+            }
+            None => {}
+        }
+        fates
+    }
+
+    /// Stage deltas: each fate is that of the deal's oldest delta.
+    pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
+        for (mut entry, fate) in self.reported(portal, Lane::Stages, report, now) {
+            if let Fate::Again(again) = fate
+                && let Some(at) = self.again(&mut entry, again, now)
+            {
+                self.with(portal, |account| account.lanes.stages.put_back(entry, at));
+                continue;
+            }
+            let Some((delta, receipt)) = entry.value.0.pop_front() else { continue };
+            match fate {
+                Fate::Delivered => {
+                    self.stats.stages += 1;
+                    tracing::info!(portal, deal = delta.deal_id, rule = delta.rule, to_stage = delta.to_stage, "deal moved");
+                    self.settle(&receipt, "delivered".to_owned());
+                }
+                Fate::Dropped(reason) => {
+                    self.stats.dropped += 1;
+                    tracing::info!(portal, deal = delta.deal_id, rule = delta.rule, reason, "deal not moved");
+                    self.settle(&receipt, format!("dropped: {reason}"));
+                }
+                Fate::Dead(reason, detail) => self.dead(&receipt, reason, &detail),
+                _ => self.dead(&receipt, "gave-up", "HubSpot kept failing"),
+            }
+            if entry.value.0.is_empty() {
+                self.with(portal, |account| account.lanes.stages.release(&entry.key));
+            } else {
+                entry.tries.attempts = 0;
+                entry.tries.cap = usize::MAX;
+                entry.tries.since = now;
+                self.with(portal, |account| account.lanes.stages.put_back(entry, now));
+            }
+        }
+    }
+
+    /// Timeline events.
+    pub(super) fn events_done(&mut self, portal: &str, report: Report<Event>, now: Instant) {
+        for (mut entry, fate) in self.reported(portal, Lane::Events, report, now) {
+            match fate {
+                Fate::Again(again) => {
+                    if let Some(at) = self.again(&mut entry, again, now) {
+                        self.with(portal, |account| account.lanes.events.put_back(entry, at));
+                        continue;
+                    }
+                    entry.value.receipts.iter().for_each(|r| self.dead(r, "gave-up", "HubSpot kept failing"));
+                }
+                Fate::Contact(survivor) => {
+                    entry.value.merged_into = Some(survivor);
+                    self.with(portal, |account| account.lanes.events.put_back(entry, now));
+                    continue;
+                }
+                Fate::Dead(reason, detail) => entry.value.receipts.iter().for_each(|r| self.dead(r, reason, &detail)),
+                _ => {
+                    for receipt in &entry.value.receipts {
+                        self.stats.events += 1;
+                        self.settle(receipt, "delivered".to_owned());
+                    }
+                    if let Person::Email(email) = &entry.value.delta.person {
+                        // HubSpot has made the contact where there was none.
+                        self.appeared.push((portal.to_owned(), email.clone()));
+                    }
+                }
+            }
+            self.with(portal, |account| account.lanes.events.release(&entry.key));
+        }
+    }
+
+    /// E-mail addresses whose contact was looked for.
+    pub(super) fn emails_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
+        for (entry, fate) in self.reported(portal, Lane::Properties, report, now) {
+            match fate {
+                Fate::Contact(id) => self.with(portal, |account| {
+                    account.lanes.emails.release(&entry.key);
+                    account.lanes.contacts.push(id, entry.value, now);
+                }),
+                Fate::NoContact => {
+                    self.park(portal, &entry);
+                    self.with(portal, |account| account.lanes.emails.release(&entry.key));
+                }
+                fate => self.not_written(portal, entry, fate, now, |lanes| &mut lanes.emails),
+            }
+        }
+    }
+
+    fn park(&mut self, portal: &str, entry: &Entry<Properties>) {
+        let now = wall_ms();
+        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        for (receipt, _) in &entry.value.receipts {
+            let (since, tries) = receipt.parked.unwrap_or((now, 0));
+            if now >= since.saturating_add(ms(self.settings.park_for)) {
+                self.dead(receipt, "no-contact", "no contact with this e-mail address appeared in time");
+                continue;
+            }
+            let pause = self.settings.park_retry.saturating_mul(1 << tries.min(16)).min(PARK_RETRY_MAX);
+            let topic = self.topic(receipt.lane).to_owned();
+            self.settlement.park.push(receipt.park(&topic, portal, &entry.key, now, now.saturating_add(ms(pause))));
+            self.leave(receipt);
+        }
+    }
+
+    /// Contacts whose properties were written.
+    pub(super) fn contacts_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
+        for (mut entry, fate) in self.reported(portal, Lane::Properties, report, now) {
+            match fate {
+                Fate::Delivered => {
+                    for (property, change) in std::mem::take(&mut entry.value.changes) {
+                        let (ts, click_id) = change.from;
+                        let (portal, contact) = (portal.to_owned(), entry.key.clone());
+                        self.settlement.values.push(ContactValue { portal, contact, property, ts, click_id });
+                    }
+                    self.written(&entry.value, "delivered");
+                    self.with(portal, |account| account.lanes.contacts.release(&entry.key));
+                }
+                Fate::Contact(survivor) if survivor != entry.key => {
+                    entry.value.looked_up = true;
+                    self.with(portal, |account| {
+                        account.lanes.contacts.release(&entry.key);
+                        account.lanes.contacts.push(survivor, entry.value, now);
+                    });
+                }
+                fate => self.not_written(portal, entry, fate, now, |lanes| &mut lanes.contacts),
+            }
+        }
+    }
+
+    /// The records of a contact that is done with: those that name a refused property are dead letters.
+    pub(super) fn written(&mut self, value: &Properties, outcome: &str) {
+        for (receipt, names) in &value.receipts {
+            if let Some((name, code)) = names.iter().find_map(|name| value.refused.get_key_value(name)) {
+                self.dead(receipt, "property-refused", &format!("HubSpot does not take the property {name}: {code}"));
+                continue;
+            }
+            match outcome {
+                "delivered" => self.stats.properties += 1,
+                _ => self.stats.superseded += 1,
+            }
+            self.settle(receipt, outcome.to_owned());
+        }
+    }
+
+    /// Fates that the two queues of properties share.
+    fn not_written(
+        &mut self,
+        portal: &str,
+        mut entry: Entry<Properties>,
+        fate: Fate,
+        now: Instant,
+        queue: impl Fn(&mut super::lanes::Lanes) -> &mut Queue<Properties>,
+    ) {
+        let (reason, detail) = match fate {
+            Fate::Again(again) => match self.again(&mut entry, again, now) {
+                Some(at) => return self.with(portal, |account| queue(&mut account.lanes).put_back(entry, at)),
+                None => ("gave-up", "HubSpot kept failing".to_owned()),
+            },
+            Fate::WithoutProperties(refused) => {
+                self.refuse_everywhere(portal, &refused);
+                if entry.value.refuse(refused.iter().map(|(name, code)| (name, code))) {
+                    // What is left is written by the next batch; nothing may be left.
+                    return self.with(portal, |account| queue(&mut account.lanes).put_back(entry, now));
+                }
+                ("refused", "HubSpot refuses a property".to_owned())
+            }
+            Fate::Dead(reason, detail) => (reason, detail),
+            _ => ("refused", "HubSpot's answer makes no sense for this record".to_owned()),
+        };
+        for (receipt, _) in &entry.value.receipts {
+            self.dead(receipt, reason, &detail);
+        }
+        self.with(portal, |account| queue(&mut account.lanes).release(&entry.key));
+    }
+
+    /// A property that is not there, or read-only, is not sent to the account again until a restart.
+    fn refuse_everywhere(&mut self, portal: &str, refused: &[(String, String)]) {
+        for (name, code) in refused.iter().filter(|(_, code)| refused_everywhere(code)) {
+            let mut new = false;
+            self.with(portal, |account| new = account.refused.insert(name.clone(), code.clone()).is_none());
+            if new {
+                tracing::error!(portal, property = name, code, "HubSpot does not take this property: correct the field mapping");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_cap() {
+        let cap = Duration::from_secs(60);
+        assert_eq!(backoff(1, cap, 1.0), FIRST_PAUSE);
+        assert_eq!(backoff(1, cap, 0.0), FIRST_PAUSE / 2);
+        assert_eq!(backoff(4, cap, 1.0), FIRST_PAUSE * 8);
+        assert_eq!(backoff(u32::MAX, cap, 1.0), cap);
+    }
+}

@@ -1,0 +1,107 @@
+//! Starts and stops the sink: threads, runtime, clients.
+
+use super::dead_letters::DeadLetters;
+use super::reader;
+use super::record::Lane;
+use super::run::{Run, Stop};
+use super::service::Service;
+use super::settings::Settings;
+use super::stats::Stats;
+use crate::kafka::Kafka;
+use crate::state::State;
+use anyhow::Context;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::{mpsc, watch};
+
+/// A running sink. Dropped, it stops as by [`Sink::stop`].
+#[derive(Debug)]
+pub struct Sink {
+    stop: watch::Sender<Stop>,
+    stats: Arc<Mutex<Stats>>,
+    thread: Option<JoinHandle<anyhow::Result<Stats>>>,
+}
+
+impl Sink {
+    /// Starts a sink for `portals` on threads of its own. Topics that are not there yet are waited for, and so is HubSpot.
+    ///
+    /// # Errors
+    /// When the settings are wrong, a secret can't be read, a portal is not connected, or the state database can't be opened.
+    // By value: the sink keeps them.
+    #[expect(clippy::needless_pass_by_value)]
+    pub fn start(settings: Settings, kafka: Kafka, portals: Vec<String>, state: &Path) -> anyhow::Result<Sink> {
+        settings.check(&portals)?;
+        let settings = Arc::new(settings);
+        let state = Arc::new(State::open(state)?);
+        let service = Arc::new(Service::new(&settings, Arc::clone(&state), &portals)?);
+        let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
+        let run = Run::new(settings, Arc::clone(&state), service, dead_letters, topics, &portals, Arc::clone(&stats));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the HubSpot sink")?;
+
+        let halt = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        let mut receivers = Vec::new();
+        for lane in Lane::ALL {
+            let (sender, receiver) = mpsc::channel(reader::CHANNEL);
+            receivers.push(receiver);
+            threads.push(reader::start(lane, &kafka, &state, &halt, sender)?);
+        }
+        let Ok(receivers) = <[_; 3]>::try_from(receivers) else { unreachable!("there are three lanes") };
+        let (stop, stopped) = watch::channel(Stop::No);
+        let thread = std::thread::Builder::new().name("hubspot-sink".to_owned()).spawn(move || {
+            let result = tokio::task::LocalSet::new().block_on(&runtime, run.run(receivers, stopped));
+            halt.store(true, Ordering::Relaxed);
+            // What a reader had to say has been said.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            if let Err(error) = &result {
+                tracing::error!("the HubSpot sink has ended: {error:#}");
+            }
+            result
+        });
+        Ok(Sink { stop, stats, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+    }
+
+    /// The counters as of now.
+    pub fn stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it still runs; if not, [`Sink::stop`] says why.
+    pub fn running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Lets requests in flight finish, commits, ends; gives back the last counters.
+    ///
+    /// # Errors
+    /// What ended the sink, if it did not run any more.
+    pub fn stop(mut self) -> anyhow::Result<Stats> {
+        self.end(Stop::Gently)
+    }
+
+    /// Ends as a crash would: nothing more is sent, settled or committed.
+    #[cfg(test)]
+    pub(super) fn kill(mut self) {
+        let _ = self.end(Stop::Dead);
+    }
+
+    fn end(&mut self, how: Stop) -> anyhow::Result<Stats> {
+        // It may have ended already; then its result is waiting.
+        let _ = self.stop.send(how);
+        let Some(thread) = self.thread.take() else { return Ok(self.stats()) };
+        thread.join().map_err(|_| anyhow::anyhow!("the HubSpot sink has panicked"))?
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            // The thread has logged its error.
+            let _ = self.end(Stop::Gently);
+        }
+    }
+}

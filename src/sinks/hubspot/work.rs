@@ -1,0 +1,179 @@
+//! What came of a batch, record by record; and what is the same for every kind of batch.
+
+use super::budget::Share;
+use super::outcome::Outcome;
+use super::queue::Entry;
+use super::record::Lane;
+use super::request::{self, Request};
+use super::service::Service;
+use super::settings::Paths;
+use serde_json::Value;
+use std::time::Duration;
+
+/// What came of one entry.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate {
+    /// HubSpot has it.
+    Delivered,
+    /// Not to be written after all; the reason's code.
+    Dropped(&'static str),
+    /// Refused for good: reason code, and what is wrong.
+    Dead(&'static str, String),
+    /// To be tried again.
+    Again(Again),
+    /// These properties are refused, each with HubSpot's code; the others may still be written.
+    WithoutProperties(Vec<(String, String)>),
+    /// It belongs to this contact.
+    Contact(String),
+    /// No contact has this e-mail address.
+    NoContact,
+}
+
+/// How to try again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Whether it counts as a failed try, and the pause grows.
+    pub counts: bool,
+    /// The largest batch it may be part of from now on.
+    pub cap: Option<usize>,
+    /// At least this pause.
+    pub after: Duration,
+}
+
+/// What can't be written to until somebody acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspend {
+    /// One lane, or all of the account.
+    pub lane: Option<Lane>,
+    /// What to do.
+    pub why: String,
+}
+
+/// What came of a batch.
+#[derive(Debug, Default, PartialEq)]
+pub struct Report<V> {
+    /// Every entry of the batch, once.
+    pub fates: Vec<(Entry<V>, Fate)>,
+    /// Set when the account refuses more than these records.
+    pub suspend: Option<Suspend>,
+    /// Property values that HubSpot took and did not keep.
+    pub ignored: u64,
+}
+
+impl<V> Report<V> {
+    /// An empty report.
+    pub fn new() -> Self {
+        Report { fates: Vec::new(), suspend: None, ignored: 0 }
+    }
+
+    /// Gives every entry the fate of the whole batch, for outcomes that don't depend on what was sent; else gives the batch back.
+    pub fn whole(&mut self, lane: Lane, batch: Vec<Entry<V>>, outcome: &Outcome) -> Option<Vec<Entry<V>>> {
+        let size = batch.len();
+        let mut rest = Vec::new();
+        for entry in batch {
+            match self.common(lane, &entry, size, outcome) {
+                Some(fate) => self.fates.push((entry, fate)),
+                None => rest.push(entry),
+            }
+        }
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// The fate of an entry, for outcomes that don't depend on what was sent.
+    pub fn common(&mut self, lane: Lane, entry: &Entry<V>, size: usize, outcome: &Outcome) -> Option<Fate> {
+        match outcome {
+            Outcome::Throttled(_) => Some(Fate::Again(Again::default())),
+            Outcome::Transient(_, after) => {
+                // A record that makes HubSpot stumble must not take others along for ever.
+                let cap = (entry.tries.attempts >= 2).then_some((size / 2).max(1));
+                Some(Fate::Again(Again { counts: true, cap, after: after.unwrap_or_default() }))
+            }
+            Outcome::Unauthorized | Outcome::Disconnected => {
+                let why = "HubSpot no longer accepts our tokens for this account: install the app again".to_owned();
+                self.suspend = Some(Suspend { lane: None, why });
+                Some(Fate::Again(Again::default()))
+            }
+            Outcome::Forbidden(scopes) => {
+                let why = match scopes.as_slice() {
+                    [] => "HubSpot forbids this: check the app's scopes".to_owned(),
+                    scopes => format!("the app lacks one of these scopes: {}", scopes.join(", ")),
+                };
+                self.suspend = Some(Suspend { lane: Some(lane), why });
+                Some(Fate::Again(Again::default()))
+            }
+            Outcome::Done(_) | Outcome::Exists | Outcome::NotFound(_) | Outcome::Refused(_) => None,
+        }
+    }
+}
+
+/// To be tried again in a smaller batch, to find out which record of this one is refused.
+pub fn smaller(size: usize) -> Fate {
+    Fate::Again(Again { cap: Some((size / 2).max(1)), ..Again::default() })
+}
+
+/// To be tried again alone.
+pub fn alone() -> Fate {
+    Fate::Again(Again { cap: Some(1), ..Again::default() })
+}
+
+/// What HubSpot says of a contact that it did not find in a batch.
+#[derive(Debug)]
+pub enum LookUp {
+    /// It is there, under the id we know.
+    There,
+    /// It was merged into this contact.
+    Merged(String),
+    /// It is not there.
+    Gone,
+    /// No answer to go by.
+    Unclear(Outcome),
+}
+
+/// The account and the service, as a batch needs them.
+#[derive(Clone, Copy, Debug)]
+pub struct Desk<'a> {
+    /// HubSpot.
+    pub service: &'a Service,
+    /// Its paths.
+    pub paths: &'a Paths,
+    /// The account.
+    pub portal: &'a str,
+}
+
+impl Desk<'_> {
+    /// Sends a request.
+    pub async fn call(&self, request: &Request, share: Share) -> Outcome {
+        self.service.call(self.portal, request, share).await
+    }
+
+    /// Asks for one contact by id.
+    pub async fn look_up(&self, id: &str, share: Share) -> LookUp {
+        match self.call(&request::get_contact(self.paths, id), share).await {
+            Outcome::Done(body) => match body.get("id").and_then(super::outcome::text) {
+                Some(found) if found != id => LookUp::Merged(found),
+                _ => LookUp::There,
+            },
+            Outcome::NotFound(_) => LookUp::Gone,
+            outcome => LookUp::Unclear(outcome),
+        }
+    }
+
+    /// Asks which contact has an e-mail address.
+    pub async fn find(&self, email: &str, share: Share) -> LookUp {
+        match self.call(&request::get_contact_by_email(self.paths, email), share).await {
+            Outcome::Done(body) => body.get("id").and_then(super::outcome::text).map_or(LookUp::Gone, LookUp::Merged),
+            Outcome::NotFound(_) => LookUp::Gone,
+            outcome => LookUp::Unclear(outcome),
+        }
+    }
+}
+
+/// The records that the answer to a batch lists as done.
+pub fn results(body: &Value) -> &[Value] {
+    body.get("results").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// A field of a record of HubSpot's that holds an id.
+pub fn id_in(record: &Value, field: &str) -> Option<String> {
+    record.get(field).and_then(super::outcome::text)
+}
