@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Contacts and deals that one message shows at most; those that changed last go first.
 const RECORDS_SHOWN: usize = 300;
 /// Events of a record that the page shows.
-const EVENTS_SHOWN: usize = 8;
+const EVENTS_SHOWN: usize = 5;
 /// Pause between two messages: fast enough to look alive, slow enough to bundle a batch.
 const PAUSE: Duration = Duration::from_millis(150);
 
