@@ -4,7 +4,8 @@
     convert.py FOLDER OUT
 
 FOLDER holds bit.ly's hourly files (JSON lines, plain or gzip). OUT gets clicks.jsonl, forms.jsonl, contacts.jsonl,
-deals.jsonl, rules.yaml and report.json. The same FOLDER always gives the same bytes.
+deals.jsonl, rules.yaml, hubspot.json (what HubSpot holds at the beginning) and report.json. The same FOLDER always gives
+the same bytes.
 
 Real: every click with its time, order, link, address, browser, place, language and campaign; lines that were delivered
 twice; lines that were cut off. Invented, each by a hash of what is real, because bit.ly's records name nobody: which
@@ -165,6 +166,37 @@ def deal_records(persons):
                "contact_ids": contacts}
 
 
+def hubspot_of(persons, deals):
+    """What HubSpot holds when the clicks begin, so that a sandbox can be filled: more than the mirror knows, and a little less.
+
+    It has a contact for every person of the mirror, merged as there; for every other person that a link names (every 500th
+    of them is deleted again), each name its own; none for other strangers. A further address comes as HubSpot gets
+    them: with a contact that was merged. Deals are as in the mirror, without those of the other pipeline.
+    """
+    contacts, merges = [], []
+    for person in persons:
+        if person.known_by is None:
+            continue
+        mirrored = list(contact_records(person))
+        if mirrored:
+            contacts.append({"id": person.contact, "email": mirrored[0]["email"]})
+            contacts += [{"id": merged, "email": None} for merged in person.merged]
+            # The oldest first: a merge of a merge.
+            names = [person.contact, *person.merged]
+            merges += [pair for pair in reversed(list(zip(names, names[1:])))]
+            for further in mirrored[0]["additional_emails"]:
+                other = str(int(person.contact) + 90_000_000_000)
+                contacts.append({"id": other, "email": further.lower()})
+                merges.append((person.contact, other))
+        elif person.known_by == "eid" and person.seed // 17 % 500:
+            contacts += [{"id": name, "email": None} for name in (person.contact, *person.merged)]
+    there = {contact["id"] for contact in contacts}
+    kept = [{"id": deal["deal_id"], "stage": deal["stage"], "amount": deal["amount"],
+             "contacts": [contact for contact in deal["contact_ids"] if contact in there]}
+            for deal in deals if deal["pipeline"] == "default"]
+    return {"contacts": contacts, "merges": merges, "deals": kept}
+
+
 def rule(name, trigger, window, threshold, stages=("appointmentscheduled", "qualifiedtobuy"), mode="live", **guard):
     """A rule as its file holds it."""
     return {"name": name, "mode": mode,
@@ -261,6 +293,8 @@ def convert(folder, out):
     write_lines(out / "deals.jsonl", deals)
     # JSON is YAML, and the plain program that reads it has no YAML parser.
     (out / "rules.yaml").write_text(json.dumps(rules, indent=1) + "\n", encoding="utf-8")
+    hubspot = hubspot_of([persons[contact] for contact in sorted(persons)], deals)
+    (out / "hubspot.json").write_text(json.dumps(hubspot) + "\n", encoding="utf-8")
     distinct = {click["id"] for click in clicks if isinstance(click, dict)}
     report |= {"distinct clicks": len(distinct), "links": len({c["link"] for c in clicks if isinstance(c, dict)}), "tags": len(by_tag),
                "persons": len(persons), "contacts": len(contacts), "deals": len(deals), "rules": len(rules)}

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 import check
+import check_hubspot
 import convert
 import expect
 
@@ -196,6 +197,47 @@ class Check(unittest.TestCase):
         self.assertEqual(self.verdict([other], [self.WANTED]), 1)
         self.assertEqual(self.verdict([self.EVENT | {"amount": {"least": 5.0}}], [self.WANTED | {"amount": {"least": 5}}]), 0)
         self.assertEqual(self.verdict([self.EVENT | {"amount": {"least": 5.5}}], [self.WANTED | {"amount": {"least": 5}}]), 1)
+
+
+class CheckHubSpot(unittest.TestCase):
+    START = {"contacts": [{"id": "1", "email": "a@x"}, {"id": "2", "email": None}], "merges": [("1", "2")],
+             "deals": [{"id": "d", "stage": "a", "contacts": ["2"]}, {"id": "e", "stage": "a", "contacts": []}]}
+    GUARD = {"require_associated_contact": True}
+
+    def event(self, n, **person):
+        return {"click_id": f"c{n}", "title": "T", "ts": n} | person
+
+    def delta(self, deal, to_stage="b", shadow=False, at=1, **person):
+        return {"deal_id": deal, "from_stage": "a", "to_stage": to_stage, "shadow": shadow, "guard": self.GUARD, "at": at} | person
+
+    def wanted(self, events=(), changes=(), stages=()):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for topic, records in (("timeline", events), ("contact-properties", changes), ("deal-stages", stages)):
+                (folder / f"hubspot.{topic}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+            return check_hubspot.wanted(check_hubspot.HubSpot(self.START), self.START, folder)
+
+    def test_deltas_go_to_whoever_the_person_is_in_hubspot(self):
+        events, _, _, refused = self.wanted(
+            [self.event(1, contact_id="2"), self.event(2, email="a@x"), self.event(3, email="new@x"), self.event(4, contact_id="9")])
+        self.assertEqual(set(events), {("1", "c1", "T", 1), ("1", "c2", "T", 2), ("new@x", "c3", "T", 3)})
+        self.assertEqual(refused, 1)
+
+    def test_the_last_value_stays(self):
+        def change(at, value):
+            return {"contact_id": "1", "properties": {"p": value}, "at": at}
+        self.assertEqual(self.wanted(changes=[change(2, "new"), change(1, "old")])[1], {"1": {"p": "new"}})
+
+    def test_a_deal_moves_once_if_its_contact_is_there_and_the_rule_is_live(self):
+        deltas = [self.delta("d", shadow=True, to_stage="x", contact_id="1"), self.delta("d", contact_id="9"), self.delta("d", at=2, contact_id="1"),
+                  self.delta("d", at=3, to_stage="z", contact_id="1"), self.delta("e", contact_id="1")]
+        self.assertEqual(self.wanted(stages=deltas)[2], {"d": ["a", "b"], "e": ["a"]})
+
+    def test_differences_are_found(self):
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertFalse(check_hubspot.differences("x", {"a": 1}, {"a": 1}))
+            for there in ({}, {"a": 2}, {"a": 1, "b": 1}):
+                self.assertTrue(check_hubspot.differences("x", there, {"a": 1}))
 
 
 class Convert(unittest.TestCase):
