@@ -20,12 +20,14 @@ use clickline::model::outputs::Topic;
 use clickline::model::time::Ms;
 use clickline::sources::kafka::Limits;
 use clickline::stop::Stop;
+use clickline_sandbox::Sandbox;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -74,6 +76,14 @@ fn every_real_click_through_kafka_and_the_job_comes_out_as_expected() {
         consume(&broker, topic.default_name(), &out.join(format!("{}.jsonl", topic.default_name())));
     }
     python("check.py", &[&out, &folder.join("expected")], &[]);
+
+    let began = Instant::now();
+    let sandbox = hubspot(&folder);
+    println!("the sandbox was filled after {:.1} s", began.elapsed().as_secs_f64());
+    let snapshot = folder.join("snapshot");
+    write_snapshot(&sandbox, &snapshot);
+    println!("snapshot after {:.1} s", began.elapsed().as_secs_f64());
+    python("check_hubspot.py", &[&folder, &folder.join("expected"), &snapshot], &[]);
 }
 
 /// The folder of bit.ly's files, if this machine has it.
@@ -158,4 +168,57 @@ fn consume(broker: &Broker, topic: &str, path: &Path) {
         }
     }
     file.flush().expect("writes");
+}
+
+/// A HubSpot that holds what `convert.py` says it held when the clicks began.
+fn hubspot(folder: &Path) -> Sandbox {
+    let sandbox = Sandbox::start(clickline_sandbox::Config { portals: vec![PORTAL.to_owned()], ..Default::default() }).expect("starts");
+    let start: Value = serde_json::from_slice(&fs::read(folder.join("hubspot.json")).expect("convert.py wrote it")).expect("JSON");
+    let list = |name: &str| start[name].as_array().expect("a list").clone();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    for contact in list("contacts") {
+        let email = contact["email"].as_str().map(|email| ("email", email));
+        sandbox.create_contact(PORTAL, Some(&text(&contact["id"])), email.as_slice());
+    }
+    for merge in list("merges") {
+        sandbox.merge_contacts(PORTAL, &text(&merge[0]), &text(&merge[1]));
+    }
+    for deal in list("deals") {
+        let (stage, amount) = (text(&deal["stage"]), deal["amount"].as_f64().map(|amount| amount.to_string()));
+        let mut properties = vec![("dealstage", stage.as_str())];
+        properties.extend(amount.as_deref().map(|amount| ("amount", amount)));
+        let contacts: Vec<String> = deal["contacts"].as_array().expect("a list").iter().map(text).collect();
+        let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
+        sandbox.create_deal(PORTAL, Some(&text(&deal["id"])), &properties, &contacts);
+    }
+    sandbox
+}
+
+/// Writes what the sandbox holds for `check_hubspot.py`.
+fn write_snapshot(sandbox: &Sandbox, folder: &Path) {
+    fs::create_dir_all(folder).expect("a folder");
+    let snapshot = sandbox.snapshot(PORTAL);
+    let write = |name: &str, records: &mut dyn Iterator<Item = Value>| {
+        let mut file = BufWriter::new(File::create(folder.join(name)).expect("a file"));
+        records.for_each(|record| writeln!(file, "{record}").expect("writes"));
+        file.flush().expect("writes");
+    };
+    write(
+        "events.jsonl",
+        &mut snapshot.events.iter().map(|e| json!({"id": e.id, "contact": e.object_id, "title": e.title, "ts": e.timestamp_ms})),
+    );
+    write(
+        "contacts.jsonl",
+        &mut snapshot.contacts.iter().map(|contact| {
+            let ours: BTreeMap<_, _> = contact.properties.iter().filter(|(name, _)| name.starts_with("elido_")).collect();
+            json!({"id": contact.id, "email": contact.properties.get("email"), "properties": ours})
+        }),
+    );
+    write(
+        "deals.jsonl",
+        &mut snapshot.deals.iter().map(|deal| {
+            let stages: Vec<&str> = deal.stages.iter().map(|change| change.stage.as_str()).collect();
+            json!({"id": deal.id, "stages": stages})
+        }),
+    );
 }
