@@ -29,6 +29,9 @@ struct Args {
     /// Let each refresh give out a new refresh token and kill the old one.
     #[arg(long)]
     rotate: bool,
+    /// Requests per rolling 10 seconds, app and account.
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    burst_limit: usize,
     /// How far search lags behind writes, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     search_delay: u64,
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         portals: args.portals,
         access_token_for: Duration::from_secs(args.access_token_for),
         rotation: if args.rotate { Rotation::Always } else { Rotation::Never },
+        burst_limit: args.burst_limit,
         search_delay: Duration::from_millis(args.search_delay),
         ..Config::default()
     };

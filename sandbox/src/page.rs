@@ -7,7 +7,7 @@ use crate::crm::Kind;
 use crate::crm::record::Record;
 use crate::http::{AppState, Pairs};
 use crate::portal::Portal;
-use crate::timeline::templates::Templates;
+use crate::timeline::render::Renderer;
 use crate::world::World;
 use axum::Router;
 use axum::extract::State;
@@ -73,7 +73,8 @@ fn message(world: &World, id: &str, seen: Option<u64>) -> Option<(Value, u64)> {
     }
     let recent = || portal.recent.range(since + 1..).rev().map(|(_, what)| *what);
     let of = |kind| recent().filter(move |(k, _)| *k == kind).filter_map(move |(_, id)| portal.store(kind).records.get(&id));
-    let contacts: Vec<Value> = of(Kind::Contact).take(RECORDS_SHOWN).map(|r| contact(portal, &world.templates, r)).collect();
+    let renderer = Renderer::new(&world.templates);
+    let contacts: Vec<Value> = of(Kind::Contact).take(RECORDS_SHOWN).map(|r| contact(portal, &renderer, r)).collect();
     let deals: Vec<Value> = of(Kind::Deal).take(RECORDS_SHOWN).map(|r| deal(portal, r)).collect();
     let mut message = json!({
         "all": all, "portal": portal.id, "portals": world.portal_ids(), "contacts": contacts, "deals": deals,
@@ -100,12 +101,12 @@ fn name(record: &Record) -> String {
     }
 }
 
-fn contact(portal: &Portal, templates: &Templates, record: &Record) -> Value {
+fn contact(portal: &Portal, renderer: &Renderer, record: &Record) -> Value {
     let at = portal.events_of.get(&(Kind::Contact, record.id)).map(Vec::as_slice).unwrap_or_default();
     let mut events: Vec<_> = at.iter().map(|at| &portal.events[*at]).collect();
     events.sort_by_key(|e| std::cmp::Reverse(e.timestamp));
     let shown = events.iter().take(EVENTS_SHOWN).map(|e| {
-        let (title, detail) = e.rendered(templates);
+        let (title, detail) = renderer.title_and_detail(e);
         json!({ "id": e.key.1, "title": title, "detail": detail, "at": e.timestamp })
     });
     let shown: Vec<Value> = shown.collect();

@@ -2,6 +2,7 @@
 
 use crate::crm::Kind;
 use crate::portal::Portal;
+use crate::timeline::render::Renderer;
 use crate::timeline::templates::Templates;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -122,8 +123,9 @@ impl Snapshot {
             let contact_ids = portal.deals.linked_to(r.id).map(|id| id.to_string()).collect();
             Deal { id: r.id.to_string(), properties, history, contact_ids, stages: stages.collect() }
         });
+        let renderer = Renderer::new(templates);
         let events = portal.events.iter().map(|e| {
-            let (title, detail) = e.rendered(templates);
+            let (title, detail) = renderer.title_and_detail(e);
             TimelineEvent {
                 id: e.key.1.clone(),
                 template_id: e.key.0.clone(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 fn click(template: &str, id: &str, object_id: &str) -> Value {
     json!({
         "eventTemplateId": template, "id": id, "objectId": object_id, "timestamp": "2026-11-23T08:15:30.123Z",
-        "tokens": { "title": "Q2 pricing PDF", "link": "s.elido.me/abc123" }, "extraData": { "utm": { "source": "webinar" } },
+        "tokens": { "title": "Q2 pricing PDF", "link": "s.elido.me/abc123" }, "extraData": { "utm": { "source": "<webinar>" } },
     })
 }
 
@@ -31,7 +31,10 @@ async fn an_event_lands_on_the_contact_and_is_rendered() {
     assert_eq!(snapshot.events.len(), 2);
     let event = &snapshot.events[0];
     assert_eq!(event.title, "Clicked: Q2 pricing PDF (s.elido.me/abc123)");
-    assert_eq!((event.detail.as_str(), event.object_id.as_str(), event.timestamp_ms), ("Source: webinar", "801", START_MS));
+    assert_eq!(
+        (event.detail.as_str(), event.object_id.as_str(), event.timestamp_ms),
+        ("Source: <webinar> 2026-11-23T08:15:30.123Z", "801", START_MS)
+    );
 }
 
 #[tokio::test]

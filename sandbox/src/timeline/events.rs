@@ -3,8 +3,8 @@
 //! An id is unique per template. A second event with the id of one on the same record is refused (or accepted unchanged, if
 //! the configuration says so); on another record it moves there: the last to be processed wins, as HubSpot documents.
 
+use super::PREFIXES;
 use super::templates::{Template, Templates};
-use super::{PREFIXES, render};
 use crate::access::Access;
 use crate::clock::{iso, parse_time};
 use crate::config::{Config, DuplicateEvents};
@@ -109,13 +109,6 @@ impl Event {
             shown["timelineIFrame"] = iframe.clone();
         }
         shown
-    }
-
-    /// Header and detail, rendered.
-    pub fn rendered(&self, templates: &Templates) -> (String, String) {
-        let Some(template) = templates.any(&self.key.0) else { return Default::default() };
-        let one = |text: &str| render::render(text, &self.tokens, &self.extra_data, self.timestamp);
-        (one(&template.header_template), one(&template.detail_template))
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! What comes out is text, not HTML: whoever shows it escapes it. HubSpot also understands Markdown; here it stays as written.
 
+use super::events::Event;
+use super::templates::Templates;
 use crate::clock::{iso, parse_time};
 use handlebars::{Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use serde_json::json;
 
 /// `{{#formatDate timestamp}}{{/formatDate}}` writes the time.
 fn format_date(helper: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output) -> HelperResult {
@@ -15,24 +16,40 @@ fn format_date(helper: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut Ren
     Ok(())
 }
 
-fn engine() -> Handlebars<'static> {
-    let mut engine = Handlebars::new();
-    engine.register_escape_fn(handlebars::no_escape);
-    engine.register_helper("formatDate", Box::new(format_date));
-    engine
-}
-
 /// Whether a template can be read; the reason when not.
 pub(super) fn check(template: &str) -> Result<(), String> {
     handlebars::Template::compile(template).map(|_| ()).map_err(|e| e.to_string())
 }
 
-/// The template filled with an event's tokens, extra data and time. A template that fails is shown as it is written.
-pub(super) fn render(template: &str, tokens: &BTreeMap<String, String>, extra_data: &Value, timestamp: u64) -> String {
-    let mut data = json!(tokens);
-    data["extraData"] = extra_data.clone();
-    data["timestamp"] = timestamp.into();
-    engine().render_template(template, &data).unwrap_or_else(|_| template.to_owned())
+/// Every template of the sandbox, read once and ready to be filled many times.
+pub(crate) struct Renderer(Handlebars<'static>);
+
+impl Renderer {
+    pub fn new(templates: &Templates) -> Self {
+        let mut engine = Handlebars::new();
+        engine.register_escape_fn(handlebars::no_escape);
+        engine.register_helper("formatDate", Box::new(format_date));
+        for template in templates.all() {
+            for (part, text) in [("header", &template.header_template), ("detail", &template.detail_template)] {
+                // Templates were checked when they were created; one that fails all the same renders to nothing.
+                let _ = engine.register_template_string(&name(part, &template.id), text);
+            }
+        }
+        Self(engine)
+    }
+
+    /// Header and detail of an event, from its tokens, extra data and time.
+    pub fn title_and_detail(&self, event: &Event) -> (String, String) {
+        let mut data = json!(event.tokens);
+        data["extraData"] = event.extra_data.clone();
+        data["timestamp"] = event.timestamp.into();
+        let one = |part| self.0.render(&name(part, &event.key.0), &data).unwrap_or_default();
+        (one("header"), one("detail"))
+    }
+}
+
+fn name(part: &str, template: &str) -> String {
+    format!("{part} {template}")
 }
 
 #[cfg(test)]
@@ -40,13 +57,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_and_details_are_filled() {
-        let tokens = BTreeMap::from([("title".into(), "Q2 <pricing>".into())]);
-        let extra = json!({ "utm": { "source": "webinar" } });
-        assert_eq!(render("Clicked: {{title}}", &tokens, &extra, 0), "Clicked: Q2 <pricing>");
-        let detail =
-            "{{#if extraData.utm.source}}Source: {{extraData.utm.source}}{{/if}} {{#formatDate timestamp}}{{/formatDate}}{{nosuch}}";
-        assert_eq!(render(detail, &tokens, &extra, 0), "Source: webinar 1970-01-01T00:00:00.000Z");
+    fn templates_are_checked() {
+        assert!(check("Clicked: {{title}} {{#if extraData.utm}}{{extraData.utm.source}}{{/if}}").is_ok());
         assert!(check("{{#if x}}").is_err());
     }
 }

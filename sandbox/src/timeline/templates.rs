@@ -77,9 +77,9 @@ impl Templates {
         self.by_id.get(id).filter(|t| t.app == app)
     }
 
-    /// A template of any app.
-    pub fn any(&self, id: &str) -> Option<&Template> {
-        self.by_id.get(id)
+    /// The templates of all apps.
+    pub fn all(&self) -> impl Iterator<Item = &Template> {
+        self.by_id.values()
     }
 }
 

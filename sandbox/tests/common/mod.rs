@@ -134,7 +134,7 @@ impl Bench {
             json!({ "name": "device", "label": "Device", "type": "enumeration", "options": [{ "value": "mobile", "label": "Mobile" }] });
         let template = json!({
             "name": "Short link click", "objectType": "contacts", "headerTemplate": "Clicked: {{title}} ({{link}})",
-            "detailTemplate": "{{#if extraData.utm}}Source: {{extraData.utm.source}}{{/if}}",
+            "detailTemplate": "{{#if extraData.utm}}Source: {{extraData.utm.source}}{{/if}} {{#formatDate timestamp}}{{/formatDate}}{{nosuch}}",
             "tokens": [token("title", "string"), token("link", "string"), token("clicks", "number"), device],
         });
         let path = "/integrators/timeline/v3/1000001/event-templates?hapikey=sandbox-developer-key";
