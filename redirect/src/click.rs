@@ -26,7 +26,7 @@ struct Click<'a> {
     link: &'a str,
     title: Option<&'a str>,
     destination: &'a str,
-    tags: &'a [String],
+    tags: &'a [Box<str>],
     deal_id: Option<&'a str>,
     contact_id: Option<&'a str>,
     fbclid: Option<&'a str>,
@@ -59,7 +59,7 @@ pub(crate) struct Visitor<'a> {
 /// Writes the record of a click as JSON; returns its event time.
 pub(crate) fn write(ts: u64, link: &Link, query: &str, visitor: &Visitor<'_>, random: &mut impl Rng, out: &mut Vec<u8>) -> u64 {
     let ts = ts.min(MAX_TS);
-    let marks = Marks::of(query).or(&link.target.marks);
+    let marks = Marks::of(query).or(link.target.marks());
     let words = visitor.user_agent.map(String::from_utf8_lossy).unwrap_or_default();
     let agent = Agent::read(&words);
     let mut bytes = [0; 10];
@@ -73,7 +73,7 @@ pub(crate) fn write(ts: u64, link: &Link, query: &str, visitor: &Visitor<'_>, ra
         workspace: &link.workspace,
         link: &link.key,
         title: link.title.as_deref(),
-        destination: &link.destination,
+        destination: link.destination(),
         tags: &link.tags,
         deal_id: link.deal_id.as_deref(),
         contact_id: marks.eid.as_deref(),

@@ -50,6 +50,6 @@ mod worker;
 pub use config::{Clock, Config, KafkaConfig};
 pub use error::Error;
 pub use kafka::KafkaSink;
-pub use links::{Link, LinkFile, Problem};
+pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};

@@ -17,6 +17,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use serde::Serialize;
 use std::borrow::Cow;
+use url::Url;
 
 /// Longest value that is recorded, in bytes: half of what the job takes, and more than any click id in use.
 pub(crate) const MAX_VALUE: usize = 512;
@@ -76,7 +77,8 @@ impl<'a> Marks<'a> {
     }
 
     /// These, and where one is absent the destination's. The destination's `eid` is its own affair.
-    pub(crate) fn or(self, destination: &'a Marks<'static>) -> Marks<'a> {
+    pub(crate) fn or(self, destination: Option<&'a Marks<'static>>) -> Marks<'a> {
+        let Some(destination) = destination else { return self };
         let Marks { eid, fbclid, gclid, utm } = self;
         let theirs = &destination.utm;
         Marks {
@@ -107,23 +109,34 @@ impl<'a> Marks<'a> {
 /// The destination in the parts that a `Location` is put together from. All of it is ASCII without control characters.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    base: Box<str>,
-    query: Option<Box<str>>,
-    /// With its `#`, or empty.
-    fragment: Box<str>,
-    /// What the destination's own query says.
-    pub(crate) marks: Marks<'static>,
+    url: Box<str>,
+    /// Where the query's `?` is, if there is a query.
+    query_at: Option<u32>,
+    /// Where the fragment's `#` is; the end if there is none.
+    fragment_at: u32,
+    /// What the destination's own query says; most say nothing.
+    marks: Option<Box<Marks<'static>>>,
 }
 
 impl Target {
-    /// `url` is what the URL standard writes (`Url::as_str`).
-    pub(crate) fn new(url: &str, marks: Marks<'static>) -> Target {
-        let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
-        let (base, query) = match rest.split_once('?') {
-            Some((base, query)) => (base, Some(query.into())),
-            None => (rest, None),
-        };
-        Target { base: base.into(), query, fragment: fragment.into(), marks }
+    /// What a destination's query (of a checked length) says is read once, here.
+    pub(crate) fn new(url: Url) -> Target {
+        let marks = Marks::of(url.query().unwrap_or("")).into_owned();
+        let url: Box<str> = String::from(url).into();
+        let at = |at: usize| u32::try_from(at).expect("destinations are far shorter than 4 GiB");
+        let fragment_at = url.find('#').unwrap_or(url.len());
+        let query_at = url[..fragment_at].find('?').map(at);
+        Target { query_at, fragment_at: at(fragment_at), url, marks: (marks != Marks::default()).then(|| Box::new(marks)) }
+    }
+
+    /// The whole destination.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the destination's own query says, if anything.
+    pub(crate) fn marks(&self) -> Option<&Marks<'static>> {
+        self.marks.as_deref()
     }
 
     /// The `Location` for a request with this query.
@@ -136,14 +149,13 @@ impl Target {
 
     /// Writes the `Location` for a request with this query.
     pub(crate) fn write_location(&self, query: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.base.as_bytes());
+        let (whole, fragment) = self.url.split_at(self.fragment_at as usize);
+        let (base, own_query) = whole.split_at(self.query_at.map_or(whole.len(), |at| at as usize));
+        out.extend_from_slice(base.as_bytes());
         let mut passed: Vec<(Cow<'_, str>, &str, bool)> =
             pairs(query).filter(|(name, _)| name != "eid").map(|(name, raw)| (name, raw, false)).collect();
         if passed.is_empty() {
-            if let Some(own) = &self.query {
-                out.push(b'?');
-                out.extend_from_slice(own.as_bytes());
-            }
+            out.extend_from_slice(own_query.as_bytes());
         } else {
             let mut separator = b'?';
             let mut put = |raw: &str| {
@@ -153,7 +165,7 @@ impl Target {
                     out.extend_from_slice(piece.as_bytes());
                 }
             };
-            for (name, own) in pairs(self.query.as_deref().unwrap_or("")) {
+            for (name, own) in pairs(own_query.strip_prefix('?').unwrap_or("")) {
                 let mut overridden = false;
                 for (_, raw, done) in passed.iter_mut().filter(|(other, _, _)| *other == name) {
                     overridden = true;
@@ -167,7 +179,7 @@ impl Target {
             }
             passed.iter().filter(|(_, _, done)| !done).for_each(|(_, raw, _)| put(raw));
         }
-        out.extend_from_slice(self.fragment.as_bytes());
+        out.extend_from_slice(fragment.as_bytes());
     }
 }
 

@@ -2,11 +2,9 @@
 
 use super::*;
 use proptest::prelude::*;
-use url::Url;
 
 fn target(url: &str) -> Target {
-    let url = Url::parse(url).expect("a URL");
-    Target::new(url.as_str(), Marks::of(url.query().unwrap_or("")).into_owned())
+    Target::new(Url::parse(url).expect("a URL"))
 }
 
 #[test]
@@ -32,7 +30,7 @@ fn by_hand() {
 #[test]
 fn marks_are_the_requests_else_the_destinations() {
     let target = target("https://x.example/?utm_source=site&utm_medium=web&gclid=G0&eid=5");
-    let marks = Marks::of("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").or(&target.marks);
+    let marks = Marks::of("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").or(target.marks());
     assert_eq!(marks.utm.source.as_deref(), Some("mail"));
     assert_eq!(marks.utm.medium.as_deref(), Some("web"));
     assert_eq!(marks.utm.campaign.as_deref(), Some("spring sale!"));

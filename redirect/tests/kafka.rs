@@ -185,3 +185,37 @@ fn an_outage_shorter_than_the_queue_loses_nothing() {
         read_all(&mock, "clicks", 60).iter().map(|record| record.json["contact_id"].as_str().map(str::to_owned)).collect();
     assert_eq!(contacts.len(), 60);
 }
+
+#[test]
+fn under_load_every_click_arrives() {
+    // 12,000 clicks are 7 MB over three partitions; the mock keeps 5 MB of each.
+    const CLIENTS: usize = 4;
+    const CLICKS: usize = 3_000;
+    let mock = mock(&["clicks"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start(Config { kafka: Some(KafkaConfig::at(mock.bootstrap_servers())), ..config(folder.path()) })
+        .expect("the server starts");
+    let address = server.address();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            std::thread::spawn(move || {
+                for round in 0..CLICKS / 20 {
+                    let mut text = String::new();
+                    for number in 0..20 {
+                        let end = if number == 19 { "Connection: close\r\n" } else { "" };
+                        text += &format!("GET /abc123?eid={client}-{round}-{number} HTTP/1.1\r\nHost: x\r\n{SAFARI}{end}\r\n");
+                    }
+                    assert_eq!(talk(address, text.as_bytes()).matches("HTTP/1.1 302 ").count(), 20);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().expect("a client ends well"));
+    let stats = server.stop();
+    let count = CLIENTS * CLICKS;
+    assert_eq!((stats.served, stats.delivered, stats.lost), (count as u64, count as u64, 0));
+    let records = read_all(&mock, "clicks", count);
+    let contacts: HashSet<_> = records.iter().map(|record| record.json["contact_id"].as_str().map(str::to_owned)).collect();
+    let ids: HashSet<_> = records.iter().map(|record| record.json["id"].as_str().map(str::to_owned)).collect();
+    assert_eq!((contacts.len(), ids.len()), (count, count));
+}

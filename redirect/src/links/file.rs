@@ -9,7 +9,7 @@
 //! Of two links with one `domain/slug` the later counts, and the earlier is reported.
 //!
 //! # Limits
-//! YAML is for what people write by hand, up to some ten thousand links; beyond that use JSON lines or the topic.
+//! YAML is for what people write by hand, up to some 20,000 links; beyond that use JSON lines or the topic.
 
 use super::{Layer, Link};
 use crate::Error;
@@ -81,7 +81,10 @@ impl LinkFile {
         // The outer list is read strictly, each link as a plain value first: so one bad link spoils no other.
         let list: Option<Vec<serde_saphyr::Spanned<serde_json::Value>>> = serde_saphyr::from_str(text).map_err(|error| Problem {
             line: error.location().map_or(0, |location| location.line()),
-            message: format!("not a YAML list of links ({}); start each link with `- domain: …`", first_line(&error.to_string())),
+            message: match first_line(&error.to_string()) {
+                long if long.contains("budget") => format!("too many links for YAML ({long}); use JSON lines"),
+                other => format!("not a YAML list of links ({other}); start each link with `- domain: …`"),
+            },
         })?;
         let mut file = LinkFile::default();
         for item in list.unwrap_or_default() {
@@ -143,7 +146,7 @@ mod tests {
         let file = LinkFile::json_lines(
             b"{\"domain\":\"d.example\",\"slug\":\"a\",\"workspace\":\"w\",\"destination\":\"https://x.example\"}\n\n{\"domain\":1}\n{\"domain\":\"d.example\",\"slug\":\"a\",\"workspace\":\"w\",\"destination\":\"https://y.example\"}",
         );
-        assert_eq!(file.layer.get("d.example/a").expect("the later one").destination, "https://y.example");
+        assert_eq!(file.layer.get("d.example/a").expect("the later one").destination(), "https://y.example");
         let lines: Vec<u64> = file.problems.iter().map(|problem| problem.line).collect();
         assert_eq!(lines, [3, 1]);
     }

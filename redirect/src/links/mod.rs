@@ -16,7 +16,7 @@ pub use file::{LinkFile, Problem};
 pub(crate) use table::{Layer, Live, Table};
 pub(crate) use topic::TopicReader;
 
-use crate::query::{MAX_VALUE, Marks, Target};
+use crate::query::{MAX_VALUE, Target};
 use serde::Deserialize;
 use url::Url;
 
@@ -29,21 +29,21 @@ const RESERVED: [&str; 2] = ["healthz", "readyz"];
 
 /// One short link, checked.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// `domain/slug`, the domain in lower case: the key of the `links` topic and the click's `link`.
     pub key: Box<str>,
     /// Whose link it is.
-    pub workspace: String,
-    /// Where visitors go, as the owner wrote it.
-    pub destination: String,
+    pub workspace: Box<str>,
+    /// Where visitors go, as the owner wrote it, where that is not how the URL standard writes it.
+    as_written: Option<Box<str>>,
     /// Title for humans.
-    pub title: Option<String>,
+    pub title: Option<Box<str>>,
     /// Tags that rules count by.
-    pub tags: Vec<String>,
+    pub tags: Box<[Box<str>]>,
     /// The deal that a click on this link speaks for.
-    pub deal_id: Option<String>,
+    pub deal_id: Option<Box<str>>,
     /// The destination in the parts that the redirect puts together.
-    pub(crate) target: Target,
+    pub target: Target,
 }
 
 /// A link as it is written in a file or a topic.
@@ -73,8 +73,13 @@ enum DealId {
 
 impl Link {
     /// The domain, in lower case.
-    pub fn domain(&self) -> &str {
+    pub(crate) fn domain(&self) -> &str {
         self.key.split_once('/').map_or("", |(domain, _)| domain)
+    }
+
+    /// Where visitors go, as the owner wrote it.
+    pub(crate) fn destination(&self) -> &str {
+        self.as_written.as_deref().unwrap_or(self.target.url())
     }
 
     /// Reads and checks one JSON value. The error says what is wrong and what to do.
@@ -100,7 +105,7 @@ impl Link {
         let domain = check_domain(&domain)?;
         check_slug(&slug)?;
         short("workspace", &workspace, false)?;
-        let (destination, target) = check_destination(&destination)?;
+        let target = check_destination(destination.trim())?;
         let title = title.filter(|title| !title.trim().is_empty());
         if let Some(title) = &title {
             short("title", title, true)?;
@@ -125,7 +130,16 @@ impl Link {
             short("deal_id", id, true)?;
         }
         let key = format!("{domain}/{slug}").into_boxed_str();
-        Ok(Link { key, workspace, destination, title, tags, deal_id, target })
+        let destination = destination.trim();
+        Ok(Link {
+            key,
+            workspace: workspace.into(),
+            as_written: (destination != target.url()).then(|| destination.into()),
+            title: title.map(Into::into),
+            tags: tags.into_iter().map(Into::into).collect(),
+            deal_id: deal_id.map(Into::into),
+            target,
+        })
     }
 }
 
@@ -185,8 +199,7 @@ fn check_slug(slug: &str) -> Result<(), String> {
 }
 
 /// Only http(s), and only in the form that the URL standard writes: pure ASCII, so nothing in it can end a header.
-fn check_destination(text: &str) -> Result<(String, Target), String> {
-    let text = text.trim();
+fn check_destination(text: &str) -> Result<Target, String> {
     if text.len() > MAX_DESTINATION {
         return Err(format!("`destination` has {} bytes; shorten it to {MAX_DESTINATION}", text.len()));
     }
@@ -198,8 +211,7 @@ fn check_destination(text: &str) -> Result<(String, Target), String> {
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(format!("`destination` starts with {:?}; only http and https are served", url.scheme()));
     }
-    let marks = Marks::of(url.query().unwrap_or("")).into_owned();
-    Ok((text.to_owned(), Target::new(url.as_str(), marks)))
+    Ok(Target::new(url))
 }
 
 #[cfg(test)]
@@ -218,7 +230,7 @@ mod tests {
         )
         .expect("a link");
         assert_eq!((&*link.key, link.domain()), ("s.elido.me/abc123", "s.elido.me"));
-        assert_eq!(link.tags, ["sales-collateral"]);
+        assert_eq!(*link.tags, ["sales-collateral".into()]);
         assert_eq!(link.deal_id.as_deref(), Some("9001"));
     }
 
@@ -254,7 +266,7 @@ mod tests {
     fn international_destinations_become_ascii() {
         let link =
             link(r#"{"domain":"d.example","slug":"a","workspace":"w","destination":"https://bücher.example/ü?q=ö#ß"}"#).expect("a link");
-        assert_eq!(link.destination, "https://bücher.example/ü?q=ö#ß");
+        assert_eq!(link.destination(), "https://bücher.example/ü?q=ö#ß");
         assert!(link.target.location("").is_ascii());
     }
 }

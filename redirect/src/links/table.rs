@@ -10,8 +10,9 @@
 
 use super::Link;
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,33 @@ const SHARDS: usize = 1_024;
 /// How long the old table may be in use by a worker; a look-up takes microseconds.
 const RETIRE: Duration = Duration::from_secs(1);
 
+/// A link in a set, found by its key: so that no key is kept twice.
+#[derive(Clone, Debug)]
+struct ByKey(Arc<Link>);
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
 #[derive(Clone, Debug, Default)]
 struct Shard {
-    links: HashMap<Box<str>, Arc<Link>>,
+    links: HashSet<ByKey>,
     /// How many links each domain has, to tell a foreign host from an unknown slug. A domain's shard is its own, not its links'.
     domains: HashMap<Box<str>, usize>,
 }
@@ -62,7 +87,7 @@ impl Layer {
     /// Adds a link, or replaces the one with its key, which is returned.
     pub(crate) fn insert(&mut self, link: Link) -> Option<Arc<Link>> {
         let link = Arc::new(link);
-        let old = self.shard_mut(&link.key).links.insert(link.key.clone(), link.clone());
+        let old = self.shard_mut(&link.key).links.replace(ByKey(link.clone())).map(|old| old.0);
         if old.is_none() {
             self.len += 1;
             *self.shard_mut(link.domain()).domains.entry(link.domain().into()).or_default() += 1;
@@ -75,7 +100,7 @@ impl Layer {
         if self.get(key).is_none() {
             return;
         }
-        let Some(link) = self.shard_mut(key).links.remove(key) else { return };
+        let Some(ByKey(link)) = self.shard_mut(key).links.take(key) else { return };
         self.len -= 1;
         let domains = &mut self.shard_mut(link.domain()).domains;
         if let Some(count) = domains.get_mut(link.domain()) {
@@ -87,7 +112,7 @@ impl Layer {
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Arc<Link>> {
-        self.shard(key).links.get(key)
+        self.shard(key).links.get(key).map(|link| &link.0)
     }
 
     fn has_domain(&self, domain: &str) -> bool {
@@ -167,7 +192,7 @@ mod tests {
         let mut topic = Layer::default();
         topic.insert(link("d.example", "a", "https://topic.example/"));
         live.set_topic(topic.clone());
-        let destination = |live: &Live| live.table().get("d.example/a").map(|link| link.destination.clone());
+        let destination = |live: &Live| live.table().get("d.example/a").map(|link| link.destination().to_owned());
         assert_eq!(destination(&live).as_deref(), Some("https://topic.example/"));
         topic.remove("d.example/a");
         live.set_topic(topic);
@@ -202,7 +227,7 @@ mod tests {
         let before = layer.clone();
         layer.insert(link("d.example", "s7", "https://y.example/"));
         layer.remove("d.example/s8");
-        assert_eq!(before.get("d.example/s7").expect("s7").destination, "https://x.example/");
+        assert_eq!(before.get("d.example/s7").expect("s7").destination(), "https://x.example/");
         assert_eq!((before.len(), layer.len()), (5_000, 4_999));
         assert!(before.get("d.example/s8").is_some() && layer.get("d.example/s8").is_none());
     }
