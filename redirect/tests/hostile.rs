@@ -17,7 +17,7 @@ static SERVER: LazyLock<Running> = LazyLock::new(start);
 fn still_answers(server: &Server) {
     let begin = Instant::now();
     assert!(request(server.address(), "GET", "/abc123", SAFARI).0.starts_with("HTTP/1.1 302 "));
-    assert!(begin.elapsed() < Duration::from_secs(1), "took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
 }
 
 /// A connection whose kernel buffers hold little, with more pipelined requests under way than their answers fit into.
@@ -62,7 +62,7 @@ fn who_never_reads_is_cut_off() {
     // The sender blocks until the server gives up.
     assert!(!sending.join().expect("the sender ends"), "everything was taken from a client that reads nothing");
     let took = begin.elapsed();
-    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(20), "cut off after {took:?}");
+    assert!(took > Duration::from_secs(5) && took < Duration::from_secs(30), "cut off after {took:?}");
     still_answers(&server);
     drop(stream);
 }

@@ -81,7 +81,7 @@ impl LinkFile {
         // The outer list is read strictly, each link as a plain value first: so one bad link spoils no other.
         let list: Option<Vec<serde_saphyr::Spanned<serde_json::Value>>> = serde_saphyr::from_str(text).map_err(|error| Problem {
             line: error.location().map_or(0, |location| location.line()),
-            message: match first_line(&error.to_string()) {
+            message: match first_line(error.to_string().trim_start_matches("error: ")) {
                 long if long.contains("budget") => format!("too many links for YAML ({long}); use JSON lines"),
                 other => format!("not a YAML list of links ({other}); start each link with `- domain: …`"),
             },
