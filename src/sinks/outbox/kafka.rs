@@ -293,10 +293,13 @@ impl Writer {
 
     fn explain(&self, error: KafkaError) -> anyhow::Error {
         let topic = &self.kafka.topics.progress;
-        let fatal = self.producer.client().fatal_error();
-        let detail = fatal.map(|(code, text)| format!(" ({code}: {text})")).unwrap_or_default();
-        let told = format!("the outbox cannot go on{detail}; most likely another job with the progress topic `{topic}` has taken over");
-        anyhow::Error::new(error).context(told)
+        match self.producer.client().fatal_error() {
+            Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch, _)) => {
+                anyhow::anyhow!("another job with the progress topic `{topic}` has taken over; two of them need a topic each")
+            }
+            Some((code, text)) => anyhow::anyhow!("the outbox cannot go on ({code}): {text}"),
+            None => anyhow::Error::new(error).context("the outbox cannot go on"),
+        }
     }
 
     fn attempt(&self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
@@ -388,4 +391,58 @@ fn fitting(output: &Output) -> Option<Output> {
     };
     let value = serde_json::to_vec(&letter).expect("numbers and strings are always JSON");
     Some(Output { topic: Topic::DeadLetters, key: letter.source, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter_of(output: &Output) -> DeadLetter {
+        assert_eq!(output.topic, Topic::DeadLetters);
+        assert!(output.value.len() <= LARGEST, "{} bytes", output.value.len());
+        serde_json::from_slice(&output.value).expect("a dead letter")
+    }
+
+    #[test]
+    fn what_fits_is_written_as_it_is() {
+        assert_eq!(fitting(&Output { topic: Topic::Timeline, key: "1".into(), value: vec![b'x'; LARGEST] }), None);
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_too_large_keeps_its_place_and_the_beginning_of_its_payload() {
+        let payload: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+        let letter = DeadLetter {
+            v: 1,
+            reason: "json".into(),
+            detail: "not JSON".into(),
+            source: "clicks".into(),
+            partition: 3,
+            offset: 7,
+            key_base64: None,
+            payload_base64: STANDARD.encode(&payload),
+            at: 1_300,
+        };
+        let value = serde_json::to_vec(&letter).expect("JSON");
+        let cut = letter_of(&fitting(&Output { topic: Topic::DeadLetters, key: "clicks".into(), value }).expect("too large"));
+        assert_eq!((cut.reason.as_str(), cut.partition, cut.offset, cut.at), ("json", 3, 7, 1_300));
+        assert!(cut.detail.contains("cut"));
+        let kept = STANDARD.decode(cut.payload_base64).expect("base64");
+        assert_eq!(kept, payload[..kept.len()]);
+        assert_eq!(kept.len(), KEPT_PAYLOAD / 4 * 3);
+    }
+
+    #[test]
+    fn any_other_output_that_is_too_large_becomes_a_dead_letter_of_its_tick() {
+        let value = format!(r#"{{"at":1300,"title":"{}"}}"#, "x".repeat(LARGEST)).into_bytes();
+        let letter = letter_of(&fitting(&Output { topic: Topic::Timeline, key: "4242".into(), value }).expect("too large"));
+        assert_eq!((letter.reason.as_str(), letter.source.as_str(), letter.at), ("bounds", "hubspot.timeline", 1_300));
+    }
+
+    #[test]
+    fn progress_of_a_later_version_is_not_guessed_at() {
+        let read = parse(br#"{"v":1,"frontier":7,"rules":{"w: tag":3}}"#).expect("version 1");
+        assert_eq!((read.frontier, read.rules["w: tag"]), (7, 3));
+        assert!(parse(br#"{"v":2,"frontier":7,"rules":{}}"#).expect_err("version 2").to_string().contains("version 2"));
+        assert!(parse(b"").is_err());
+    }
 }

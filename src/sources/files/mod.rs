@@ -162,3 +162,73 @@ pub fn files<'scope>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Kind, line and tick of everything in the files, in the order in which it enters the dataflow.
+    fn merged(files: &[(Kind, &str)]) -> Vec<(Kind, i64, Ms)> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut paths = Vec::new();
+        for (index, (kind, text)) in files.iter().enumerate() {
+            let path = folder.path().join(index.to_string());
+            fs::write(&path, text).expect("writes");
+            paths.push((*kind, path.display().to_string()));
+        }
+        let mut files = Files::open(&paths, Times::with_tick(100), Arc::default()).expect("opens");
+        let mut said = Vec::new();
+        while let Some((place, at)) = files.next() {
+            let head = files.inputs[place].head.take().expect("it is the next one");
+            let line = match &head.arrival {
+                Arrival::Click(place, _) | Arrival::Form(place, _) => place.offset,
+                Arrival::Contact(place, ..) | Arrival::Deal(place, ..) => place.offset,
+                Arrival::Dead(letter) => {
+                    assert_eq!(letter.at, at, "a dead letter knows its tick");
+                    letter.offset
+                }
+            };
+            said.push((files.inputs[place].kind, line, at));
+            files.advance(place).expect("reads");
+        }
+        said
+    }
+
+    fn click(ts: Ms) -> String {
+        format!(r#"{{"id":"c{ts}","ts":{ts},"workspace":"w","link":"l"}}"#)
+    }
+
+    #[test]
+    fn files_are_merged_by_the_greatest_time_so_far() {
+        let clicks = [click(1_010), click(1_250), click(1_020), "broken".to_owned(), click(1_301)].join("\n");
+        let forms = r#"{"id":"f","ts":1210,"workspace":"w","email":"e"}"#;
+        assert_eq!(
+            merged(&[(Kind::Clicks, &clicks), (Kind::Forms, forms)]),
+            [
+                (Kind::Clicks, 1, 1_100),
+                (Kind::Forms, 1, 1_300),
+                (Kind::Clicks, 2, 1_300),
+                (Kind::Clicks, 3, 1_300), // older than the line before: it was appended after it
+                (Kind::Clicks, 4, 1_300), // no time of its own
+                (Kind::Clicks, 5, 1_400),
+            ]
+        );
+    }
+
+    #[test]
+    fn states_without_a_time_are_known_before_everything() {
+        let contacts = "{\"portal\":\"1\",\"contact_id\":\"1\"}\n{\"portal\":\"1\",\"contact_id\":\"2\",\"ts\":1200}\n{\"portal\":\"1\",\"contact_id\":\"3\"}";
+        assert_eq!(
+            merged(&[(Kind::Clicks, &click(1_150)), (Kind::Contacts, contacts)]),
+            [(Kind::Contacts, 1, 0), (Kind::Clicks, 1, 1_200), (Kind::Contacts, 2, 1_200), (Kind::Contacts, 3, 1_200)]
+        );
+    }
+
+    #[test]
+    fn standard_input_can_be_named_once() {
+        let twice = [(Kind::Clicks, "-".to_owned()), (Kind::Forms, "-".to_owned())];
+        let error = Files::open(&twice, Times::with_tick(100), Arc::default()).err().expect("refused");
+        assert!(error.to_string().contains("only once"));
+    }
+}

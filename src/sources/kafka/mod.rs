@@ -243,11 +243,10 @@ impl Reader {
     fn take_up(&mut self, mine: &[i32], clock: Ms) -> anyhow::Result<()> {
         let new: Vec<i32> = mine.iter().filter(|p| !self.tails.iter().any(|tail| tail.partition == **p)).copied().collect();
         let mut list = TopicPartitionList::with_capacity(new.len());
-        for partition in &new {
-            list.add_partition_offset(&self.topic, *partition, Offset::Beginning)?;
-        }
-        self.consumer.incremental_assign(&list).with_context(|| format!("cannot read the topic {}", self.topic))?;
         for partition in new {
+            list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+            // Before the partition is assigned: librdkafka then leaves its queue alone. Otherwise records that are
+            // fetched in between come through the client's own queue, past the credit.
             let queue = self.consumer.split_partition_queue(&self.topic, partition);
             let mut queue = queue.with_context(|| format!("cannot read partition {partition} of {}", self.topic))?;
             let wake = Arc::clone(&self.wake);
@@ -260,10 +259,11 @@ impl Reader {
                 tracing::warn!(topic = self.topic, partition, "a new partition: what it holds counts from now on");
             }
         }
-        Ok(())
+        self.consumer.incremental_assign(&list).with_context(|| format!("cannot read the topic {}", self.topic))
     }
 
-    /// Serves the client's own queue: its complaints, and records that came before their partition had its own queue.
+    /// Serves the client's own queue: its complaints. Records do not come here; one that did would be older than those of
+    /// its partition's queue, and is taken first.
     fn strays(&mut self, give: &mut dyn FnMut((Arrival, Ms))) {
         let consumer = Arc::clone(&self.consumer);
         while let Some(event) = consumer.poll(Duration::ZERO) {
