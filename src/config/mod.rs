@@ -9,10 +9,11 @@ pub mod rules;
 use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, WorkspaceSpec};
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
+use crate::sinks::hubspot::Settings;
 use crate::sources::kafka::Limits;
 use raw::{RawConfig, RawWorkspace, RulesAt};
 use rules::{Rule, RuleError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use ustr::ustr;
 
@@ -67,6 +68,8 @@ pub struct Config {
     pub limits: Limits,
     /// Worker threads.
     pub workers: usize,
+    /// The sink, if there is one.
+    pub hubspot: Option<Settings>,
     /// The state database: tokens and what was delivered.
     pub state: PathBuf,
     /// Workspaces, by name.
@@ -89,6 +92,12 @@ impl Config {
         let raw: RawConfig = serde_saphyr::from_str_with_options(&text, options)
             .map_err(|error| ConfigError::Yaml { path: path.to_owned(), problem: error.to_string() })?;
         check(raw, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// All portals that a workspace is connected to.
+    pub fn portals(&self) -> Vec<String> {
+        let portals: BTreeSet<&String> = self.workspaces.iter().flat_map(|workspace| &workspace.portals).collect();
+        portals.into_iter().cloned().collect()
     }
 
     /// What the dataflow is asked to compute.
@@ -122,7 +131,7 @@ pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
 }
 
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, tick, times, workspaces, state, workers, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, workspaces, state, workers, in_flight } = raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
@@ -142,6 +151,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         times: times.checked(tick),
         limits: Limits { in_flight_bytes: in_flight.0, idle_slack: times.idle_slack.0 },
         workers: workers.unwrap_or(1),
+        hubspot,
         state: folder.join(state),
         workspaces: Vec::new(),
         rules: Vec::new(),
@@ -161,6 +171,16 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     }
     rules::unique(&config.rules).map_err(|source| ConfigError::Rules { place: "workspaces".to_owned(), source })?;
     config.plan(None)?;
+    let portals = config.portals();
+    if let Some(settings) = &mut config.hubspot {
+        settings.check(&portals).map_err(|error| wrong("hubspot", &format!("{error:#}")))?;
+        // A property that a mapping names is made where it is missing, as the default ones are.
+        for name in config.mappings.values().flat_map(|mapping| &mapping.names) {
+            if !settings.provision.contains(name) {
+                settings.provision.push(name.clone());
+            }
+        }
+    }
     Ok(config)
 }
 

@@ -4,6 +4,7 @@ use super::rules::RawRule;
 use crate::dataflow::plan::{Counts, Times};
 use crate::kafka::Kafka;
 use crate::model::time::{DAY, HOUR, Ms, millis};
+use crate::sinks::hubspot::Settings;
 use crate::sources::kafka::Limits;
 use serde::de::{self, Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, de::Error as _};
@@ -23,6 +24,9 @@ pub struct RawConfig {
     /// Other lengths of time.
     #[serde(default)]
     pub times: RawTimes,
+    /// Writes the deltas to HubSpot; without it they stay in their topics.
+    #[serde(default)]
+    pub hubspot: Option<Settings>,
     /// Workspaces by name.
     #[serde(default)]
     pub workspaces: BTreeMap<String, RawWorkspace>,

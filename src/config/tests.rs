@@ -19,6 +19,14 @@ times: {dedupe_horizon: 24h, idle_slack: 1s}
 workers: 2
 in_flight: 16MiB
 state: state/clickline.sqlite
+hubspot:
+  base_url: "http://localhost:8080"
+  client_id: app
+  client_secret_env: HUBSPOT_SECRET
+  portals:
+    "4242": {event_template_id: "1"}
+    "4243": {event_template_id: "2"}
+    "7": {event_template_id: "3"}
 workspaces:
   acme:
     portals: [4242, "4243"]
@@ -48,6 +56,8 @@ fn a_full_configuration_means_what_it_says() {
     assert_eq!(config.kafka.topics.forms, "forms");
     assert_eq!((config.times.tick, config.times.dedupe_horizon, config.times.max_lateness), (250, 24 * HOUR, 33 * DAY));
     assert_eq!((config.limits.idle_slack, config.limits.in_flight_bytes, config.workers), (1_000, 16 << 20, 2));
+    let provision = &config.hubspot.as_ref().expect("a sink").provision;
+    assert!(provision.contains(&"last_source".to_owned()) && provision.contains(&"elido_last_utm_source".to_owned()));
     assert!(config.state.ends_with("state/clickline.sqlite") && config.state.is_absolute(), "beside the configuration");
     assert_eq!(config.workspaces[0].portals, ["4242", "4243"]);
     assert_eq!(config.workspaces[0].counts, Counts::All);
@@ -66,6 +76,7 @@ fn the_least_configuration_is_three_lines() {
     let config = load("kafka: {brokers: 'localhost:9092'}\nworkspaces:\n  acme: {portals: ['1']}\n").expect("right");
     assert_eq!((config.times, config.workers, config.rules.len()), (Times::with_tick(100), 1, 0));
     assert_eq!(config.limits, Limits::default());
+    assert!(config.hubspot.is_none());
 }
 
 #[test]
@@ -85,9 +96,12 @@ fn mistakes_are_told_with_line_or_field_and_what_to_do() {
         ("portals: [\"7\"]", "portals: [\"7/8\"]", &["workspaces.beta.portals", "7/8"]),
         ("utm_source: last_source", "utm_source: hs_analytics_source", &["workspaces.acme.field_mapping.utm_source", "HubSpot keeps"]),
         ("click_threshold: 3", "click_threshold: 0", &["workspaces.beta.rules", "fast", "at least 1"]),
-        ("click_threshold: 3", "click_treshold: 3", &["click_treshold", "line 21"]),
+        ("click_threshold: 3", "click_treshold: 3", &["click_treshold", "line 29"]),
         ("- name: fast", "- name: fast\n        workspace: gamma", &["workspaces.beta.rules", "gamma"]),
-        ("counts: all", "counts: some", &["some", "line 14"]),
+        ("\"7\": {event_template_id: \"3\"}", "\"8\": {event_template_id: \"3\"}", &["hubspot", "portal 7"]),
+        ("http://localhost:8080", "http://api.example", &["hubspot", "https"]),
+        ("client_id: app", "client: app", &["client", "line 13"]),
+        ("counts: all", "counts: some", &["some", "line 22"]),
     ] {
         let text = FULL.replace(from, to);
         assert_ne!(text, FULL, "{from} stands there");
