@@ -136,8 +136,8 @@ impl Snapshot {
                 detail,
                 timestamp_ms: e.timestamp,
                 created_at_ms: e.created_at,
-                tokens: e.tokens.clone(),
-                extra_data: e.extra_data.clone(),
+                tokens: e.tokens.read(),
+                extra_data: e.extra_data.read(),
             }
         });
         Self { portal: portal.id.clone(), contacts: contacts.collect(), deals: deals.collect(), events: events.collect() }

@@ -19,7 +19,8 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -43,6 +44,21 @@ const READ_SCOPES: &[&str] =
 /// Template and event id.
 pub(crate) type EventKey = (String, String);
 
+/// JSON kept as text. Events are many and seldom read: as maps, their tokens and extra data would take several times the room.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed(Box<str>);
+
+impl Packed {
+    fn of(value: &impl Serialize) -> Self {
+        Self(serde_json::to_string(value).unwrap_or_else(|_| "null".into()).into())
+    }
+
+    /// The value again.
+    pub fn read<T: DeserializeOwned + Default>(&self) -> T {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
 /// One event of a record's timeline.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
@@ -54,8 +70,8 @@ pub(crate) struct Event {
     pub timestamp: u64,
     /// When it was created, ms.
     pub created_at: u64,
-    pub tokens: BTreeMap<String, String>,
-    pub extra_data: Value,
+    pub tokens: Packed,
+    pub extra_data: Packed,
     pub iframe: Option<Value>,
 }
 
@@ -100,10 +116,11 @@ impl Event {
     fn show(&self, object_type: &str) -> Value {
         let mut shown = json!({
             "eventTemplateId": self.key.0, "id": self.key.1, "objectId": self.object_id.to_string(), "objectType": object_type,
-            "timestamp": iso(self.timestamp), "createdAt": iso(self.created_at), "tokens": self.tokens,
+            "timestamp": iso(self.timestamp), "createdAt": iso(self.created_at), "tokens": self.tokens.read::<Value>(),
         });
-        if !self.extra_data.is_null() {
-            shown["extraData"] = self.extra_data.clone();
+        let extra_data: Value = self.extra_data.read();
+        if !extra_data.is_null() {
+            shown["extraData"] = extra_data;
         }
         if let Some(iframe) = &self.iframe {
             shown["timelineIFrame"] = iframe.clone();
@@ -221,8 +238,8 @@ fn store(portal: &mut Portal, templates: &Templates, access: &Access, config: &C
         object_id,
         timestamp,
         created_at: now,
-        tokens: new.tokens,
-        extra_data,
+        tokens: Packed::of(&new.tokens),
+        extra_data: Packed::of(&extra_data),
         iframe: new.iframe,
     };
     let shown = event.show(&template.object_type);

@@ -6,7 +6,6 @@ use super::events::Event;
 use super::templates::Templates;
 use crate::clock::{iso, parse_time};
 use handlebars::{Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason};
-use serde_json::json;
 
 /// `{{#formatDate timestamp}}{{/formatDate}}` writes the time.
 fn format_date(helper: &Helper<'_>, _: &Handlebars<'_>, _: &Context, _: &mut RenderContext<'_, '_>, out: &mut dyn Output) -> HelperResult {
@@ -40,10 +39,15 @@ impl Renderer {
 
     /// Header and detail of an event, from its tokens, extra data and time.
     pub fn title_and_detail(&self, event: &Event) -> (String, String) {
-        let mut data = json!(event.tokens);
-        data["extraData"] = event.extra_data.clone();
-        data["timestamp"] = event.timestamp.into();
-        let one = |part| self.0.render(&name(part, &event.key.0), &data).unwrap_or_default();
+        let mut data = event.tokens.read::<serde_json::Map<_, _>>();
+        data.insert("extraData".into(), event.extra_data.read());
+        data.insert("timestamp".into(), event.timestamp.into());
+        let one = |part| {
+            let mut text = self.0.render(&name(part, &event.key.0), &data).unwrap_or_default();
+            // Handlebars gives out strings with 8 kB of room; a portal's snapshot holds one or two per event.
+            text.shrink_to_fit();
+            text
+        };
         (one("header"), one("detail"))
     }
 }
