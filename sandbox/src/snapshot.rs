@@ -159,5 +159,8 @@ type ValuesAndCounts = (BTreeMap<String, String>, BTreeMap<String, usize>);
 fn values(portal: &Portal, kind: Kind, record: &crate::crm::record::Record) -> ValuesAndCounts {
     let names = portal.schema(kind).properties.keys();
     let set = names.filter_map(|name| Some((name.clone(), record.read(kind, name)?))).collect();
-    (set, record.values.iter().map(|(name, versions)| (name.clone(), versions.len())).collect())
+    (
+        set,
+        record.values.iter().filter(|(_, versions)| !versions.is_empty()).map(|(name, versions)| (name.clone(), versions.len())).collect(),
+    )
 }
