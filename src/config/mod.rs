@@ -174,12 +174,12 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     let portals = config.portals();
     if let Some(settings) = &mut config.hubspot {
         settings.check(&portals).map_err(|error| wrong("hubspot", &format!("{error:#}")))?;
-        // A property that a mapping names is made where it is missing, as the default ones are.
-        for name in config.mappings.values().flat_map(|mapping| &mapping.names) {
-            if !settings.provision.contains(name) {
-                settings.provision.push(name.clone());
-            }
-        }
+        // The properties that are made where they are missing are those that the mappings name.
+        let unmapped = UtmProperties::default().names;
+        settings.provision.retain(|name| !unmapped.contains(name));
+        let mapped: BTreeSet<&String> = config.mappings.values().flat_map(|mapping| &mapping.names).collect();
+        let listed = settings.provision.clone();
+        settings.provision.extend(mapped.into_iter().filter(|name| !listed.contains(name)).cloned());
     }
     Ok(config)
 }
