@@ -4,7 +4,8 @@
 //! # Meaning
 //! `usagov/convert.py` makes click, form, contact and deal records of the recorded clicks; they are put on the topics as the
 //! redirect server and the mirror would; the job runs until its clock has passed them; what readers of committed records
-//! find on the output topics is compared, record by record, with what `usagov/expect.py` works out from the same files. Then
+//! find on the output topics is compared, record by record, with what `usagov/expect.py` works out from the same files. On the
+//! way the job is stopped and started again, and the broker is killed and started again. Then
 //! the sink writes all of it to a sandbox at HubSpot's own rate, and what the sandbox holds in the end is compared too: every
 //! event, every contact's last campaign values, every stage that a deal was in.
 //!
@@ -44,13 +45,16 @@ use support::kafka::Broker;
 const WORKSPACE: &str = "usagov";
 const PORTAL: &str = "1776";
 const TICK: Ms = 1_000;
-/// For each wait; the whole takes about a minute.
+/// When the job is stopped, and when the broker is killed, by the job's clock: 15 January and 9 February 2013.
+const STOP_AT: Ms = 1_358_208_000_000;
+const KILL_AT: Ms = 1_360_368_000_000;
+/// For each wait; the whole takes about four minutes.
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[test]
 fn every_real_click_through_kafka_and_the_job_comes_out_as_expected() {
     let Some(clicks) = recorded_clicks() else { return };
-    let Some(broker) = Broker::start_if_there() else { return };
+    let Some(mut broker) = Broker::start_if_there() else { return };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("usagov");
     python("convert.py", &[&clicks, &folder], &[]);
     python("expect.py", &[&folder, &folder.join("expected")], &["--run-on"]);
@@ -64,15 +68,8 @@ fn every_real_click_through_kafka_and_the_job_comes_out_as_expected() {
     println!("{sent} records on the topics after {:.1} s", began.elapsed().as_secs_f64());
 
     let began = Instant::now();
-    let job = Job::start(job_config(&broker, &folder), Stop::new()).expect("starts");
-    let all_read_by = now() + TICK;
-    while job.frontier() <= all_read_by {
-        assert!(!job.ended(), "the job ended: {:?}", job.wait());
-        assert!(began.elapsed() < LIMIT, "the job's clock stands at {}", job.frontier());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    job.stop().expect("ends as asked");
-    println!("the job was through after {:.1} s", began.elapsed().as_secs_f64());
+    let starts = run_job(&mut broker, &folder);
+    println!("the job was through after {:.1} s and {starts} starts", began.elapsed().as_secs_f64());
 
     let out = folder.join("out");
     fs::create_dir_all(&out).expect("a folder");
@@ -111,6 +108,38 @@ fn job_config(broker: &Broker, folder: &Path) -> JobConfig {
     let specs = [WorkspaceSpec { name: WORKSPACE.into(), portals: vec![PORTAL.into()], ..WorkspaceSpec::default() }];
     let plan = Plan::new(Times::with_tick(TICK), &specs, &rules, |_, _| 0).expect("a plan");
     JobConfig { kafka: Kafka::at(broker.address()), plan, workers: 2, limits: Limits::default(), now: Arc::new(now) }
+}
+
+/// Runs the job until its clock has passed all records, with what a bad day brings: it is stopped once, and once the broker is
+/// killed under it. A job that ends by itself is started again, as a supervisor would. Says how many starts it took.
+fn run_job(broker: &mut Broker, folder: &Path) -> usize {
+    let began = Instant::now();
+    let all_read_by = now() + TICK;
+    let (mut stopped, mut killed) = (false, false);
+    for start in 1..=5 {
+        let job = Job::start(job_config(broker, folder), Stop::new()).expect("starts");
+        while !job.ended() {
+            let frontier = job.frontier();
+            if frontier > all_read_by {
+                job.stop().expect("ends as asked");
+                assert!(stopped && killed, "the bad day came");
+                return start;
+            }
+            if !stopped && frontier > STOP_AT {
+                stopped = true;
+                job.stop().expect("ends as asked");
+                break;
+            }
+            if stopped && !killed && frontier > KILL_AT {
+                killed = true;
+                broker.kill();
+                broker.restart();
+            }
+            assert!(began.elapsed() < LIMIT, "the job's clock stands at {frontier}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    panic!("the job does not come to an end");
 }
 
 fn now() -> Ms {
