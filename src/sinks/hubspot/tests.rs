@@ -1,12 +1,18 @@
 //! The whole sink between an embedded broker and the sandbox. What rests on transactions is tested on Apache Kafka, not here.
 
+mod auth;
+mod deals;
+mod delivery;
+mod faults;
+mod proxy;
+
 use super::fixtures::{event, properties, stage};
 use super::{Settings, Sink, Stats};
 use crate::kafka::Kafka;
-use crate::model::outputs::{ContactProperties, DeadLetter, DealStage, Person, Topic};
+use crate::model::outputs::{ContactProperties, DeadLetter, DealStage, Person, TimelineEvent, Topic};
 use crate::state::{LedgerKey, State};
-use base64::Engine;
 use clickline_sandbox::{Config, Sandbox};
+use proxy::Proxy;
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
@@ -56,6 +62,11 @@ impl World {
             folder: tempfile::tempdir().expect("a folder"),
             settings,
         }
+    }
+
+    /// Puts a proxy in front of the sandbox.
+    fn through(&mut self, proxy: &Proxy) {
+        self.settings.base_url = proxy.url();
     }
 
     fn state(&self) -> PathBuf {
@@ -138,6 +149,16 @@ fn wait(sink: &Sink, what: &str, until: impl Fn(&Stats) -> bool) -> Stats {
 
 fn by_email(delta: ContactProperties, email: &str) -> ContactProperties {
     ContactProperties { person: Person::Email(email.into()), ..delta }
+}
+
+/// An event of a contact that no other test cares about.
+fn nth(n: usize) -> TimelineEvent {
+    event(&format!("clk:c{n}:{PORTAL}"), "801")
+}
+
+/// A stage delta for a deal.
+fn nth_stage(n: usize, deal: &str) -> DealStage {
+    stage(&format!("s{n}"), deal)
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! Tokens and scopes.
+
+use super::proxy::Fault;
+use super::*;
+use crate::sinks::hubspot::exchange_code;
+use clickline_sandbox::Rotation;
+
+#[test]
+fn tokens_are_refreshed_in_time_and_rotated_ones_are_kept() {
+    let config = Config { access_token_for: Duration::from_secs(2), rotation: Rotation::Always, ..Config::default() };
+    let world = World::with(config);
+    let sink = world.start();
+    for n in 0..8u64 {
+        world.put(Topic::Timeline, &nth(n as usize));
+        world.flush();
+        wait(&sink, "delivered", |stats| stats.events == n + 1);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let stats = sink.stop().expect("stops");
+    assert!((2..=5).contains(&stats.refreshes), "{stats:?}");
+    let denied = world.sandbox.requests().iter().filter(|r| r.status == 401).count();
+    assert_eq!(denied, 0, "refreshed before the end, not after a 401");
+    let row = State::open(&world.state()).expect("opens").token(PORTAL).expect("reads").expect("is there");
+    assert_eq!(row.rotations, i64::try_from(stats.refreshes).expect("few"));
+
+    // The configuration still holds the first refresh token, which is dead by now.
+    std::thread::sleep(Duration::from_secs(2));
+    let sink = world.start();
+    world.put(Topic::Timeline, &nth(99));
+    assert_eq!(world.settle(&sink, "after a restart", 1).events, 1);
+}
+
+#[test]
+fn a_token_that_ends_early_is_refreshed_once() {
+    let mut world = World::new();
+    let expired = r#"{"status":"error","message":"The OAuth token used to make this call expired.","category":"EXPIRED_AUTHENTICATION"}"#;
+    let proxy = Proxy::start(&world.sandbox.url(), "/events/batch/create", move |seen| match seen.number {
+        0 => Fault::Answer(401, None, expired),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    world.put(Topic::Timeline, &nth(1));
+    let sink = world.start();
+    let stats = world.settle(&sink, "delivered", 1);
+    assert_eq!((stats.events, stats.refreshes, stats.retried), (1, 2, 0));
+}
+
+#[test]
+fn a_removed_app_keeps_its_queue_until_it_is_installed_again() {
+    let mut world = World::new();
+    let good = world.settings.portals[PORTAL].clone();
+    let mut bad = good.clone();
+    bad.refresh_token = Some(super::super::Secret::new("na1-revoked"));
+    world.settings.portals.insert(PORTAL.to_owned(), bad);
+    for n in 0..10 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "suspended", |stats| stats.suspended == 1 && stats.read == 10);
+    std::thread::sleep(Duration::from_secs(2));
+    let stats = sink.stop().expect("stops");
+    assert_eq!((stats.events, stats.dead_letters, stats.lag, stats.caught_up), (0, 0, 10, false));
+    assert_eq!(stats.refreshes, 1, "no storm at the token endpoint");
+
+    world.settings.portals.insert(PORTAL.to_owned(), good);
+    let sink = world.start();
+    assert_eq!(world.settle(&sink, "all", 10).events, 10);
+}
+
+#[test]
+fn a_missing_scope_stops_its_lane_alone() {
+    let mut world = World::new();
+    world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["801"]);
+    let scopes = [
+        "oauth",
+        "timeline",
+        "crm.objects.contacts.read",
+        "crm.objects.contacts.write",
+        "crm.schemas.contacts.write",
+        "crm.objects.deals.read",
+    ];
+    let token = world.sandbox.refresh_token_for(PORTAL, "clickline", &scopes);
+    world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = Some(super::super::Secret::new(token));
+    world.put(Topic::DealStages, &nth_stage(1, "1"));
+    world.put(Topic::Timeline, &nth(1));
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[("elido_last_utm_source", "x", 1)]));
+    world.flush();
+    let sink = world.start();
+    let stats = wait(&sink, "the others", |stats| stats.events == 1 && stats.properties == 1 && stats.suspended == 1);
+    assert_eq!((stats.stages, stats.dead_letters, stats.lag), (0, 0, 1));
+    assert_eq!(world.deal("1"), "appointmentscheduled");
+}
+
+#[test]
+fn an_installation_connects_a_portal() {
+    let mut world = World::new();
+    let portal = world.settings.portals.get_mut(PORTAL).expect("is there");
+    portal.refresh_token = None;
+    let failed = Sink::start(world.settings.clone(), world.kafka.clone(), vec![PORTAL.to_owned()], &world.state());
+    assert!(failed.expect_err("not connected").to_string().contains("log in"));
+
+    let redirect = "http://localhost:1/cb";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let installed = runtime.block_on(async {
+        let http = crate::http::client(Duration::from_secs(5)).expect("a client");
+        let address = format!("{}/sandbox/portals/{PORTAL}/authorization-code", world.sandbox.url());
+        let made = http.post(address).json(&serde_json::json!({ "redirect_uri": redirect })).send().await.expect("answers");
+        let made: serde_json::Value = made.json().await.expect("JSON");
+        let code = made["code"].as_str().expect("a code");
+        let state = State::open(&world.state()).expect("opens");
+        exchange_code(&world.settings, &state, code, redirect).await
+    });
+    assert_eq!(installed.expect("installs"), PORTAL);
+    world.put(Topic::Timeline, &nth(1));
+    let sink = world.start();
+    assert_eq!(world.settle(&sink, "delivered", 1).events, 1);
+}

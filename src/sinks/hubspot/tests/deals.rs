@@ -1,0 +1,118 @@
+//! Deals: read before they are moved, in order, never twice.
+
+use super::*;
+use crate::model::outputs::Guard;
+
+fn qualified(world: &World, id: &str) {
+    world.sandbox.create_deal(PORTAL, Some(id), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["801"]);
+}
+
+#[test]
+fn a_deal_that_no_longer_qualifies_stays() {
+    let world = World::new();
+    let stage = [("dealstage", "appointmentscheduled")];
+    world.sandbox.create_contact(PORTAL, Some("802"), &[("email", "other@example.com")]);
+    qualified(&world, "1");
+    world.sandbox.create_deal(PORTAL, Some("2"), &[stage[0], ("amount", "4999")], &["801"]);
+    world.sandbox.create_deal(PORTAL, Some("3"), &[stage[0]], &["801"]);
+    world.sandbox.create_deal(PORTAL, Some("4"), &[stage[0], ("amount", "12000")], &["802"]);
+    world.sandbox.create_deal(PORTAL, Some("5"), &[stage[0], ("amount", "12000")], &[]);
+    world.sandbox.create_deal(PORTAL, Some("6"), &[("dealstage", "contractsent"), ("amount", "12000")], &["801"]);
+    world.sandbox.create_deal(PORTAL, Some("7"), &[("dealstage", "qualifiedtobuy"), ("amount", "12000")], &["801"]);
+    qualified(&world, "8");
+    for n in 1..=7 {
+        world.put(Topic::DealStages, &nth_stage(n, &n.to_string()));
+    }
+    world.put(Topic::DealStages, &DealStage { shadow: true, ..nth_stage(8, "8") });
+    world.put(Topic::DealStages, &nth_stage(9, "999"));
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 9);
+    assert_eq!((stats.stages, stats.dropped, stats.shadow, stats.dead_letters), (1, 6, 1, 1));
+    assert_eq!(world.deal("1"), "qualifiedtobuy");
+    assert_eq!(world.deal("6"), "contractsent");
+    assert_eq!(world.deal("8"), "appointmentscheduled", "a shadow writes nothing");
+    let outcomes: Vec<String> = (1..=9).filter_map(|n| world.outcome(Topic::DealStages, &format!("s{n}"))).collect();
+    assert_eq!(
+        outcomes,
+        [
+            "delivered",
+            "dropped: amount",
+            "dropped: amount",
+            "dropped: not-associated",
+            "dropped: not-associated",
+            "dropped: other-stage",
+            "dropped: already-there",
+            "shadow",
+            "dead: deal-gone",
+        ]
+    );
+    assert_eq!(world.dead_letters(1)[0].reason, "deal-gone");
+}
+
+#[test]
+fn the_steps_of_one_deal_are_applied_in_order() {
+    let world = World::new();
+    let ids: Vec<String> = (1..=120).map(|n| n.to_string()).collect();
+    for id in &ids {
+        qualified(&world, id);
+        world.put(Topic::DealStages, &stage(&format!("a{id}"), id));
+        let second = DealStage { from_stage: "qualifiedtobuy".into(), to_stage: "contractsent".into(), ..stage(&format!("b{id}"), id) };
+        world.put(Topic::DealStages, &second);
+    }
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 240);
+    assert_eq!((stats.stages, stats.dropped), (240, 0));
+    for deal in world.sandbox.snapshot(PORTAL).deals {
+        let stages: Vec<&str> = deal.stages.iter().map(|s| s.stage.as_str()).collect();
+        assert_eq!(stages, ["appointmentscheduled", "qualifiedtobuy", "contractsent"], "deal {}", deal.id);
+    }
+}
+
+#[test]
+fn a_merged_contact_still_counts_as_associated() {
+    let world = World::new();
+    world.sandbox.create_contact(PORTAL, Some("77"), &[("email", "old@example.com")]);
+    world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["77"]);
+    world.sandbox.merge_contacts(PORTAL, "801", "77");
+    // The deltas were made before the merge was known.
+    let survivor = world.sandbox.snapshot(PORTAL).deal("1").expect("the deal").contact_ids.clone();
+    assert!(!survivor.contains(&"77".to_owned()));
+    world.put(Topic::DealStages, &DealStage { person: Some(Person::ContactId("77".into())), ..nth_stage(1, "1") });
+    world.put(Topic::ContactProperties, &properties("p1", "77", &[("elido_last_utm_source", "x", 1)]));
+    world.put(Topic::Timeline, &event("clk:c1:4242", "77"));
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 3);
+    assert_eq!((stats.stages, stats.properties, stats.events, stats.dead_letters), (1, 1, 1, 0), "{stats:?}");
+    assert_eq!(world.deal("1"), "qualifiedtobuy");
+    assert_eq!(world.contact(&survivor[0])["elido_last_utm_source"], "x");
+}
+
+#[test]
+fn a_deals_own_links_need_no_contact() {
+    let world = World::new();
+    world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled")], &[]);
+    let guard = Guard { require_associated_contact: false, deal_amount_min: None };
+    world.put(Topic::DealStages, &DealStage { person: None, guard, ..nth_stage(1, "1") });
+    let sink = world.start();
+    assert_eq!(world.settle(&sink, "moved", 1).stages, 1);
+    assert_eq!(world.deal("1"), "qualifiedtobuy");
+}
+
+#[test]
+fn a_lost_answer_moves_no_deal_a_second_time() {
+    let mut world = World::new();
+    // The first write is applied and its answer lost.
+    let proxy = Proxy::start(&world.sandbox.url(), "/deals/batch/update", |seen| match seen.number {
+        0 => proxy::Fault::Lose,
+        _ => proxy::Fault::None,
+    });
+    world.through(&proxy);
+    qualified(&world, "1");
+    world.put(Topic::DealStages, &nth_stage(1, "1"));
+    let sink = world.start();
+    let stats = world.settle(&sink, "moved", 1);
+    assert_eq!((stats.stages, stats.dropped, stats.retried), (1, 0, 1));
+    assert_eq!(world.posts("/deals/batch/update"), 1, "the second try read and saw that it was done");
+    let snapshot = world.sandbox.snapshot(PORTAL);
+    assert_eq!(snapshot.deal("1").expect("the deal").stages.len(), 2);
+}

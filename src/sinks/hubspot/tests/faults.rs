@@ -1,0 +1,145 @@
+//! HubSpot fails, stalls, throttles.
+
+use super::proxy::Fault;
+use super::*;
+
+#[test]
+fn a_429_moves_the_clock_and_counts_as_no_try() {
+    let mut world = World::new();
+    let body = r#"{"status":"error","message":"You have reached your ten_secondly_rolling limit.","policyName":"TEN_SECONDLY_ROLLING"}"#;
+    let proxy = Proxy::start(&world.sandbox.url(), "/events/batch/create", move |seen| match seen.number {
+        0..3 => Fault::Answer(429, Some("1"), body),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    world.settings.concurrency = 1;
+    world.put(Topic::Timeline, &nth(1));
+    let sink = world.start();
+    let started = Instant::now();
+    let stats = world.settle(&sink, "delivered", 1);
+    assert_eq!((stats.events, stats.rate_limited, stats.retried), (1, 3, 0));
+    assert!(started.elapsed() >= Duration::from_secs(3), "each answer asked for a second");
+}
+
+#[test]
+fn the_budget_is_kept_so_well_that_hubspot_never_has_to_say_no() {
+    let limit = 14;
+    let mut world = World::with(Config { burst_limit: limit, ..Config::default() });
+    world.settings.budget.requests = limit;
+    world.settings.budget.reserve = 2;
+    for n in 0..1_500 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 1_500);
+    assert_eq!((stats.events, stats.rate_limited), (1_500, 0));
+    let times: Vec<u64> = world.sandbox.requests().iter().filter(|r| r.portal.is_some()).map(|r| r.at_ms).collect();
+    assert!(times.len() > limit, "{} requests", times.len());
+    for (i, first) in times.iter().enumerate() {
+        assert!(times[i..].iter().take_while(|at| **at < first + 10_000).count() <= limit);
+    }
+}
+
+#[test]
+fn an_outage_is_sat_out_and_lost_answers_make_no_second_event() {
+    let mut world = World::new();
+    world.settings.request_timeout = Duration::from_secs(1);
+    let proxy = Proxy::start(&world.sandbox.url(), "/create", |seen| match seen.number % 5 {
+        _ if !seen.path.ends_with("/create") => Fault::None,
+        0 => Fault::Lose,
+        1 => Fault::Answer(503, None, "<html>down</html>"),
+        2 => Fault::Hang,
+        3 => Fault::Answer(500, None, ""),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    for n in 0..400 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 400);
+    assert_eq!((stats.events, stats.dead_letters), (400, 0));
+    assert!(stats.retried > 0);
+    assert_eq!(world.sandbox.snapshot(PORTAL).events.len(), 400);
+}
+
+#[test]
+fn a_record_that_makes_hubspot_stumble_is_given_up_alone() {
+    let mut world = World::new();
+    world.settings.retry_cap = Duration::from_millis(200);
+    world.settings.give_up_after = Duration::from_secs(6);
+    let proxy = Proxy::start(&world.sandbox.url(), "/create", |seen| match seen.body.contains("clk:c13:") {
+        true => Fault::Answer(500, None, "{}"),
+        false => Fault::None,
+    });
+    world.through(&proxy);
+    for n in 0..64 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 64);
+    assert_eq!((stats.events, stats.dead_letters), (63, 1), "{stats:?}");
+    assert_eq!(world.dead_letters(1)[0].reason, "gave-up");
+}
+
+#[test]
+fn hubspot_away_at_the_start_is_waited_for() {
+    let mut world = World::new();
+    let until = Instant::now() + Duration::from_secs(3);
+    let proxy = Proxy::start(&world.sandbox.url(), "", move |_| match Instant::now() < until {
+        true => Fault::Answer(502, None, "<html>"),
+        false => Fault::None,
+    });
+    world.through(&proxy);
+    world.put(Topic::Timeline, &nth(1));
+    let sink = world.start();
+    assert_eq!(world.settle(&sink, "delivered", 1).events, 1);
+}
+
+#[test]
+fn no_secret_and_no_address_is_ever_logged() {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("unpoisoned").write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    // The only test that installs a subscriber; it hears the others, too.
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).expect("no other subscriber");
+
+    let mut world = World::new();
+    world.settings.park_for = Duration::from_secs(1);
+    let proxy = Proxy::start(&world.sandbox.url(), "", |seen| match seen.number {
+        1 | 7 => Fault::Answer(502, None, "<html>"),
+        9 => Fault::Answer(429, Some("1"), "{}"),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    let email = "canary@example.com";
+    for n in 0..5 {
+        world.put(Topic::Timeline, &TimelineEvent { person: Person::Email(email.into()), ..nth(n) });
+        world.put(Topic::ContactProperties, &by_email(properties(&format!("p{n}"), "", &[("no_such_property", "x", 1)]), email));
+        let stranger = by_email(properties(&format!("q{n}"), "", &[("elido_last_utm_source", "x", 1)]), "stranger-canary@example.com");
+        world.put(Topic::ContactProperties, &stranger);
+    }
+    let sink = world.start();
+    world.flush();
+    wait(&sink, "all", |stats| stats.read == 15 && stats.caught_up && stats.parked == 0);
+    sink.stop().expect("stops");
+    let text = String::from_utf8_lossy(&log.0.lock().expect("unpoisoned")).into_owned();
+    assert!(text.contains("HubSpot"), "something was logged");
+    let ours: Vec<&str> = text.lines().filter(|line| line.contains("clickline::")).collect();
+    for word in ["canary@example.com", "sandbox-secret", "na1-", "Bearer", "sandbox-developer-key"] {
+        let found = ours.iter().find(|line| line.contains(word));
+        assert!(found.is_none(), "{word}: {found:?}");
+    }
+}
