@@ -4,6 +4,7 @@ use super::budget::Share;
 use super::lanes::{Batch, Lanes};
 use super::record::Lane;
 use super::service::Service;
+use super::suspects::Suspects;
 use super::work::Suspend;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub struct Account {
     pub template: Option<String>,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
+    /// Who makes HubSpot stumble: by lane, then the e-mail addresses.
+    pub suspects: [Suspects; 4],
     /// What can't be written to, until when, and why. `None` is the whole account.
     suspended: BTreeMap<Option<Lane>, (Instant, String)>,
 }

@@ -44,7 +44,7 @@ pub async fn find(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prope
             None => match desk.find(&entry.key, Share::Bulk).await {
                 LookUp::Merged(id) => Fate::Contact(id),
                 LookUp::There | LookUp::Gone => Fate::NoContact,
-                LookUp::Unclear(outcome) => report.common(LANE, &entry, 1, &outcome).unwrap_or_else(alone),
+                LookUp::Unclear(outcome) => report.common(LANE, &outcome).unwrap_or_else(alone),
             },
         };
         report.fates.push((entry, fate));
@@ -140,7 +140,7 @@ fn kept_another(record: &Value, name: &str, sent: &str) -> bool {
 }
 
 async fn failed(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<Properties>, outcome: &Outcome) -> Fate {
-    if let Some(fate) = report.common(LANE, entry, 1, outcome) {
+    if let Some(fate) = report.common(LANE, outcome) {
         return fate;
     }
     match outcome {
@@ -160,7 +160,7 @@ async fn unknown(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<
         LookUp::Merged(survivor) => Fate::Contact(survivor),
         LookUp::Gone => Fate::Dead("contact-gone", detail.to_owned()),
         LookUp::There => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
-        LookUp::Unclear(outcome) => report.common(LANE, entry, 1, &outcome).unwrap_or_else(alone),
+        LookUp::Unclear(outcome) => report.common(LANE, &outcome).unwrap_or_else(alone),
     }
 }
 

@@ -45,7 +45,7 @@ pub async fn write(desk: Desk<'_>, template: &str, batch: Vec<Entry<Event>>) -> 
 
 /// What an answer about one event means for it.
 async fn single(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>, outcome: &Outcome) -> Fate {
-    if let Some(fate) = report.common(LANE, entry, 1, outcome) {
+    if let Some(fate) = report.common(LANE, outcome) {
         return fate;
     }
     match outcome {
@@ -73,6 +73,6 @@ async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event
             report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is event_template_id right? {detail}") });
             Fate::Again(super::work::Again::default())
         }
-        LookUp::Unclear(outcome) => report.common(LANE, entry, 1, &outcome).unwrap_or_else(alone),
+        LookUp::Unclear(outcome) => report.common(LANE, &outcome).unwrap_or_else(alone),
     }
 }

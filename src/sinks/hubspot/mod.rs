@@ -8,7 +8,7 @@
 //!     │ settle.rs   fates             tracker.rs   offsets                  token.rs     OAuth
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
 //!  stages.rs contacts.rs events.rs    prepare.rs, setup.rs  what an account must have
-//!     ▼
+//!     ▼                               suspects.rs  what makes HubSpot stumble
 //!  HubSpot                            dead_letters.rs  refused records to their topic
 //! ```
 //!
@@ -27,6 +27,7 @@
 
 mod account;
 mod budget;
+mod chores;
 mod contacts;
 mod dead_letters;
 mod deal;
@@ -41,6 +42,7 @@ mod reader;
 mod record;
 mod request;
 mod run;
+mod secret;
 mod service;
 mod settings;
 mod settle;
@@ -48,13 +50,15 @@ mod setup;
 mod sink;
 mod stages;
 mod stats;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod token;
 mod tracker;
 mod work;
 
-pub use settings::{Budget, Events, Paths, Portal, Secret, Settings};
+pub use secret::Secret;
+pub use settings::{Budget, Events, Paths, Portal, Settings};
 pub use sink::Sink;
 pub use stats::Stats;
 pub use token::exchange_code;

@@ -27,6 +27,8 @@ pub struct Tries {
     pub cap: usize,
     /// Since when it waits.
     pub since: Instant,
+    /// When it failed last.
+    pub failed_at: Option<Instant>,
 }
 
 /// A key and what waits, or waited, for it.
@@ -66,7 +68,7 @@ impl<V: Fold> Queue<V> {
             waiting.fold(value);
             return;
         }
-        self.waiting.insert(key.clone(), (value, Tries { attempts: 0, cap: usize::MAX, since: now }));
+        self.waiting.insert(key.clone(), (value, Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None }));
         if !self.taken.contains(&key) {
             self.ready.push_back(key);
         }

@@ -60,8 +60,8 @@ fn shorten(value: &mut Value) -> bool {
             }
             None => false,
         },
-        Value::Array(list) => list.iter_mut().fold(false, |any, value| shorten(value) || any),
-        Value::Object(fields) => fields.values_mut().fold(false, |any, value| shorten(value) || any),
+        Value::Array(list) => list.iter_mut().map(shorten).filter(|cut| *cut).count() > 0,
+        Value::Object(fields) => fields.values_mut().map(shorten).filter(|cut| *cut).count() > 0,
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -22,7 +22,7 @@ use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
 use super::token::wall_ms;
-use super::work::{Desk, Report, Suspend};
+use super::work::{Desk, Report};
 use super::{contacts, events, lanes, prepare, stages};
 use crate::state::{LedgerKey, Settlement, State};
 use anyhow::Context;
@@ -34,14 +34,8 @@ use tokio::task::JoinSet;
 
 /// Records of one lane that may be in memory.
 const HELD: usize = 20_000;
-/// Parked records that may be in memory.
-const PARKED_HELD: usize = 2_000;
 /// How often parked records, the ledger's age and the counters are looked at.
 const CHORES: Duration = Duration::from_secs(1);
-/// A parked record that was loaded is due again after this, should we crash.
-const PARKED_LEASE_MS: u64 = 600_000;
-/// Ledger rows forgotten at once.
-const PRUNE: usize = 5_000;
 /// Longest wait for dead letters to reach Kafka at a stop; the rest follows at the next start.
 const PUBLISH_GRACE: Duration = Duration::from_secs(5);
 
@@ -94,11 +88,11 @@ pub struct Run {
     /// Batches under way.
     work: JoinSet<Done>,
     /// Everything else under way; not waited for at a stop.
-    chores: JoinSet<Done>,
+    pub(super) chores: JoinSet<Done>,
     /// Per lane, the partitions and whether they were read to their end.
     ends: [BTreeMap<i32, bool>; 3],
-    publishing: bool,
-    published: bool,
+    pub(super) publishing: bool,
+    pub(super) published: bool,
     chores_at: Instant,
     committed_at: Instant,
 }
@@ -357,57 +351,6 @@ impl Run {
         Ok(())
     }
 
-    fn prepare(&mut self, portal: String, after: Duration) {
-        let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
-        self.chores.spawn_local(async move {
-            tokio::time::sleep(after).await;
-            let prepared = prepare::account(&service, &settings, &portal).await;
-            Done::Prepared(portal, prepared)
-        });
-    }
-
-    fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
-        let prepare::Prepared { template, provisioned, problem, again } = prepared;
-        self.with(&portal, |account| {
-            account.template = template.or(account.template.take());
-            account.provisioned |= provisioned;
-            if let Some(Suspend { lane, why }) = problem
-                && account.suspend(Suspend { lane, why: why.clone() }, now)
-            {
-                tracing::error!(portal, ?lane, "suspended: {why}");
-            }
-        });
-        if let Some(after) = again {
-            self.prepare(portal, after);
-        }
-    }
-
-    /// Parked records that are due, contacts that appeared, old ledger rows, counters.
-    fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
-        let wall = wall_ms();
-        for (portal, email) in std::mem::take(&mut self.appeared) {
-            self.state.parked_appeared(&portal, &email, wall)?;
-        }
-        if self.loaded.len() < PARKED_HELD {
-            for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
-                row.next_at = wall + PARKED_LEASE_MS;
-                self.settlement.park.push(row.clone());
-                let Ok(delta) = Delta::decode(Lane::Properties, &row.payload) else { continue };
-                let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
-                let receipt = Receipt { lane: Lane::Properties, raw, ledger_key: row.ledger_key, parked: Some((row.parked_at, row.tries)) };
-                if let Some(account) = self.accounts.get_mut(&row.portal)
-                    && self.loaded.insert(row.ledger_key)
-                {
-                    account.lanes.push(delta, receipt, now);
-                }
-            }
-        }
-        let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
-        self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
-        self.stats.parked = self.state.parked_count()?;
-        Ok(())
-    }
-
     /// Commits what is settled.
     ///
     /// # Safety
@@ -429,21 +372,6 @@ impl Run {
         self.tracker.committed(&moved);
         self.committed_at = now;
         Ok(())
-    }
-
-    /// Brings refused records to their topic, one round at a time.
-    fn publish(&mut self) {
-        if self.publishing || self.published {
-            return;
-        }
-        self.publishing = true;
-        let dead_letters = Arc::clone(&self.dead_letters);
-        // Not at once again when Kafka is away.
-        let pause = if self.stats.dead_letters == 0 { Duration::ZERO } else { Duration::from_millis(20) };
-        self.chores.spawn_local(async move {
-            tokio::time::sleep(pause).await;
-            Done::Published(dead_letters.publish().await)
-        });
     }
 
     fn wake_at(&self, now: Instant) -> Instant {

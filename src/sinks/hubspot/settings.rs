@@ -3,10 +3,10 @@
 //! Everything HubSpot may change has a setting: host, the path of each area with its version, the budget. Secrets are named by
 //! the environment variable or file that holds them, read once at the start, and never printed.
 
+use super::secret::{self, Secret};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -145,29 +145,6 @@ pub struct Budget {
     pub reserve: usize,
 }
 
-/// A value that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a value.
-    pub fn new(value: impl Into<String>) -> Self {
-        Secret(value.into())
-    }
-
-    /// The value, for the one place that sends it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 impl Default for Paths {
     fn default() -> Self {
         // v3 and v4 paths end in 2027 and 2026-09 refuses more than we can check before; timeline v3 has no dated successor.
@@ -235,23 +212,6 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     humantime::parse_duration(&text).map_err(|e| de::Error::custom(format!("{text:?} is no length of time such as 10s or 72h: {e}")))
 }
 
-/// The value of a secret that is given directly, in an environment variable, or in a file.
-fn secret(what: &str, given: Option<&Secret>, env: Option<&str>, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
-    let text = match (given, env, file) {
-        (Some(given), _, _) => return Ok(Some(given.clone())),
-        (None, Some(_), Some(_)) => bail!("{what}: name an environment variable or a file, not both"),
-        (None, Some(name), None) => std::env::var(name).with_context(|| format!("{what}: environment variable {name} can't be read"))?,
-        (None, None, Some(path)) => {
-            std::fs::read_to_string(path).with_context(|| format!("{what}: file {} can't be read", path.display()))?
-        }
-        (None, None, None) => return Ok(None),
-    };
-    match text.trim() {
-        "" => bail!("{what} is empty"),
-        text => Ok(Some(Secret::new(text))),
-    }
-}
-
 impl Settings {
     /// Settings with every default, for an app and no portal yet.
     pub fn new(base_url: &str, client_id: &str, client_secret: &str) -> Self {
@@ -307,8 +267,13 @@ impl Settings {
     /// # Errors
     /// When none is named or it can't be read.
     pub fn read_client_secret(&self) -> anyhow::Result<Secret> {
-        secret("hubspot.client_secret", self.client_secret.as_ref(), self.client_secret_env.as_deref(), self.client_secret_file.as_ref())?
-            .context("hubspot: name the app's secret by client_secret_env or client_secret_file")
+        secret::read(
+            "hubspot.client_secret",
+            self.client_secret.as_ref(),
+            self.client_secret_env.as_deref(),
+            self.client_secret_file.as_ref(),
+        )?
+        .context("hubspot: name the app's secret by client_secret_env or client_secret_file")
     }
 
     /// The refresh token that the configuration gives a portal, if it does.
@@ -322,7 +287,7 @@ impl Settings {
             return Ok(None);
         };
         let what = format!("hubspot.portals.{portal}.refresh_token");
-        secret(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
+        secret::read(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
     }
 
     /// The developer key, if one is named.
@@ -331,7 +296,7 @@ impl Settings {
     /// When it can't be read.
     pub fn read_developer_key(&self) -> anyhow::Result<Option<Secret>> {
         let (env, file) = (self.developer_key_env.as_deref(), self.developer_key_file.as_ref());
-        secret("hubspot.developer_key", self.developer_key.as_ref(), env, file)
+        secret::read("hubspot.developer_key", self.developer_key.as_ref(), env, file)
     }
 
     /// The token endpoint's address.

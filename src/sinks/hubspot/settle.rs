@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// The pause after the first failed try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The place of the e-mail addresses among an account's suspects.
+const EMAILS: usize = 3;
 /// The longest wait between two looks for a parked record's contact.
 const PARK_RETRY_MAX: Duration = Duration::from_secs(3600);
 
@@ -76,11 +78,12 @@ impl Run {
     }
 
     /// What is the same for every kind of batch.
-    fn reported<V>(&mut self, portal: &str, lane: Lane, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
-        let Report { fates, suspend, ignored } = report;
+    fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
+        let Report { mut fates, suspend, ignored } = report;
         self.stats.ignored += ignored;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
         account.in_flight -= 1;
+        account.suspects[queue].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {
             Some(suspend) => {
                 let why = suspend.why.clone();
@@ -98,7 +101,7 @@ impl Run {
 
     /// Stage deltas: each fate is that of the deal's oldest delta.
     pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
-        for (mut entry, fate) in self.reported(portal, Lane::Stages, report, now) {
+        for (mut entry, fate) in self.reported(portal, Lane::Stages, Lane::Stages.index(), report, now) {
             if let Fate::Again(again) = fate
                 && let Some(at) = self.again(&mut entry, again, now)
             {
@@ -133,7 +136,7 @@ impl Run {
 
     /// Timeline events.
     pub(super) fn events_done(&mut self, portal: &str, report: Report<Event>, now: Instant) {
-        for (mut entry, fate) in self.reported(portal, Lane::Events, report, now) {
+        for (mut entry, fate) in self.reported(portal, Lane::Events, Lane::Events.index(), report, now) {
             match fate {
                 Fate::Again(again) => {
                     if let Some(at) = self.again(&mut entry, again, now) {
@@ -165,7 +168,7 @@ impl Run {
 
     /// E-mail addresses whose contact was looked for.
     pub(super) fn emails_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
-        for (entry, fate) in self.reported(portal, Lane::Properties, report, now) {
+        for (entry, fate) in self.reported(portal, Lane::Properties, EMAILS, report, now) {
             match fate {
                 Fate::Contact(id) => self.with(portal, |account| {
                     account.lanes.emails.release(&entry.key);
@@ -198,7 +201,7 @@ impl Run {
 
     /// Contacts whose properties were written.
     pub(super) fn contacts_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
-        for (mut entry, fate) in self.reported(portal, Lane::Properties, report, now) {
+        for (mut entry, fate) in self.reported(portal, Lane::Properties, Lane::Properties.index(), report, now) {
             match fate {
                 Fate::Delivered => {
                     for (property, change) in std::mem::take(&mut entry.value.changes) {

@@ -5,8 +5,9 @@
 use super::budget::Share;
 use super::outcome::{Outcome, classify};
 use super::request;
+use super::secret::Secret;
 use super::service::Service;
-use super::settings::{Secret, Settings};
+use super::settings::Settings;
 use crate::http;
 use serde_json::{Value, json};
 

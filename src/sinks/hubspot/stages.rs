@@ -55,7 +55,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         let person = match person(desk, delta, now).await {
             Ok(person) => person,
             Err(outcome) => {
-                let fate = report.common(LANE, &entry, 1, &outcome).unwrap_or_else(alone);
+                let fate = report.common(LANE, &outcome).unwrap_or_else(alone);
                 report.fates.push((entry, fate));
                 continue;
             }
@@ -158,7 +158,7 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
                 Some(now) if now != stage => Fate::Dropped("overruled"),
                 _ => Fate::Delivered,
             },
-            (None, Some(error)) => report.common(LANE, &entry, 1, &error.outcome).unwrap_or_else(|| refused(&error.outcome)),
+            (None, Some(error)) => report.common(LANE, &error.outcome).unwrap_or_else(|| refused(&error.outcome)),
             // Neither moved nor refused: read again.
             (None, None) => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
         };

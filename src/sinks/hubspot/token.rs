@@ -8,7 +8,8 @@
 //! [`TokenError::Disconnected`] until the row in the state database changes (a login, or another token in the configuration); a
 //! new try every half hour covers an answer that was wrong.
 
-use super::settings::{Secret, Settings};
+use super::secret::Secret;
+use super::settings::Settings;
 use crate::http;
 use crate::state::{State, TokenRow, TokenUpdate};
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType};

@@ -68,10 +68,9 @@ impl<V> Report<V> {
 
     /// Gives every entry the fate of the whole batch, for outcomes that don't depend on what was sent; else gives the batch back.
     pub fn whole(&mut self, lane: Lane, batch: Vec<Entry<V>>, outcome: &Outcome) -> Option<Vec<Entry<V>>> {
-        let size = batch.len();
         let mut rest = Vec::new();
         for entry in batch {
-            match self.common(lane, &entry, size, outcome) {
+            match self.common(lane, outcome) {
                 Some(fate) => self.fates.push((entry, fate)),
                 None => rest.push(entry),
             }
@@ -79,15 +78,11 @@ impl<V> Report<V> {
         (!rest.is_empty()).then_some(rest)
     }
 
-    /// The fate of an entry, for outcomes that don't depend on what was sent.
-    pub fn common(&mut self, lane: Lane, entry: &Entry<V>, size: usize, outcome: &Outcome) -> Option<Fate> {
+    /// The fate of one entry, for outcomes that don't depend on what was sent.
+    pub fn common(&mut self, lane: Lane, outcome: &Outcome) -> Option<Fate> {
         match outcome {
             Outcome::Throttled(_) => Some(Fate::Again(Again::default())),
-            Outcome::Transient(_, after) => {
-                // A record that makes HubSpot stumble must not take others along for ever.
-                let cap = (entry.tries.attempts >= 2).then_some((size / 2).max(1));
-                Some(Fate::Again(Again { counts: true, cap, after: after.unwrap_or_default() }))
-            }
+            Outcome::Transient(_, after) => Some(Fate::Again(Again { counts: true, cap: None, after: after.unwrap_or_default() })),
             Outcome::Unauthorized | Outcome::Disconnected => {
                 let why = "HubSpot no longer accepts our tokens for this account: install the app again".to_owned();
                 self.suspend = Some(Suspend { lane: None, why });

@@ -44,12 +44,12 @@ fn the_budget_is_kept_so_well_that_hubspot_never_has_to_say_no() {
 fn an_outage_is_sat_out_and_lost_answers_make_no_second_event() {
     let mut world = World::new();
     world.settings.request_timeout = Duration::from_secs(1);
-    let proxy = Proxy::start(&world.sandbox.url(), "/create", |seen| match seen.number % 5 {
+    let proxy = Proxy::start(&world.sandbox.url(), "/create", |seen| match seen.number % 7 {
         _ if !seen.path.ends_with("/create") => Fault::None,
         0 => Fault::Lose,
         1 => Fault::Answer(503, None, "<html>down</html>"),
         2 => Fault::Hang,
-        3 => Fault::Answer(500, None, ""),
+        4 => Fault::Answer(500, None, ""),
         _ => Fault::None,
     });
     world.through(&proxy);
@@ -61,6 +61,26 @@ fn an_outage_is_sat_out_and_lost_answers_make_no_second_event() {
     assert_eq!((stats.events, stats.dead_letters), (400, 0));
     assert!(stats.retried > 0);
     assert_eq!(world.sandbox.snapshot(PORTAL).events.len(), 400);
+}
+
+#[test]
+fn after_an_outage_the_queue_leaves_in_full_batches() {
+    let mut world = World::new();
+    world.settings.retry_cap = Duration::from_millis(300);
+    let until = Instant::now() + Duration::from_secs(6);
+    let proxy = Proxy::start(&world.sandbox.url(), "/create", move |seen| match Instant::now() < until {
+        true if seen.path.ends_with("/create") => Fault::Answer(503, None, ""),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    for n in 0..2_000 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 2_000);
+    assert_eq!((stats.events, stats.dead_letters), (2_000, 0));
+    let passed = world.posts("/events/batch/create");
+    assert!(passed <= 40, "{passed} requests for 20 batches");
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
+
+use super::prepare;
+use super::record::{Delta, Lane, Raw, Receipt};
+use super::run::{Done, Run};
+use super::token::wall_ms;
+use super::work::Suspend;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Parked records that may be in memory.
+const PARKED_HELD: usize = 2_000;
+/// A parked record that was loaded is due again after this, should we crash.
+const PARKED_LEASE_MS: u64 = 600_000;
+/// Ledger rows forgotten at once.
+const PRUNE: usize = 5_000;
+
+impl Run {
+    pub(super) fn prepare(&mut self, portal: String, after: Duration) {
+        let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
+        self.chores.spawn_local(async move {
+            tokio::time::sleep(after).await;
+            let prepared = prepare::account(&service, &settings, &portal).await;
+            Done::Prepared(portal, prepared)
+        });
+    }
+
+    pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
+        let prepare::Prepared { template, provisioned, problem, again } = prepared;
+        self.with(&portal, |account| {
+            account.template = template.or(account.template.take());
+            account.provisioned |= provisioned;
+            if let Some(Suspend { lane, why }) = problem
+                && account.suspend(Suspend { lane, why: why.clone() }, now)
+            {
+                tracing::error!(portal, ?lane, "suspended: {why}");
+            }
+        });
+        if let Some(after) = again {
+            self.prepare(portal, after);
+        }
+    }
+
+    /// Parked records that are due, contacts that appeared, old ledger rows, counters.
+    pub(super) fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
+        let wall = wall_ms();
+        for (portal, email) in std::mem::take(&mut self.appeared) {
+            self.state.parked_appeared(&portal, &email, wall)?;
+        }
+        if self.loaded.len() < PARKED_HELD {
+            for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
+                row.next_at = wall + PARKED_LEASE_MS;
+                self.settlement.park.push(row.clone());
+                let Ok(delta) = Delta::decode(Lane::Properties, &row.payload) else { continue };
+                let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
+                let receipt = Receipt { lane: Lane::Properties, raw, ledger_key: row.ledger_key, parked: Some((row.parked_at, row.tries)) };
+                if let Some(account) = self.accounts.get_mut(&row.portal)
+                    && self.loaded.insert(row.ledger_key)
+                {
+                    account.lanes.push(delta, receipt, now);
+                }
+            }
+        }
+        let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
+        self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
+        self.stats.parked = self.state.parked_count()?;
+        Ok(())
+    }
+
+    /// Brings refused records to their topic, one round at a time.
+    pub(super) fn publish(&mut self) {
+        if self.publishing || self.published {
+            return;
+        }
+        self.publishing = true;
+        let dead_letters = Arc::clone(&self.dead_letters);
+        // Not at once again when Kafka is away.
+        let pause = if self.stats.dead_letters == 0 { Duration::ZERO } else { Duration::from_millis(20) };
+        self.chores.spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            Done::Published(dead_letters.publish().await)
+        });
+    }
+}
