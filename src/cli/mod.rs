@@ -1,6 +1,7 @@
 //! The command line: what was typed, and which part of the library does it.
 
 pub mod check;
+pub mod demo;
 pub mod replay;
 pub mod run;
 mod setup;
@@ -31,6 +32,8 @@ pub enum LogFormat {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a small company's week on this machine: nothing to install, nothing leaves it.
+    Demo(demo::Demo),
     /// Run the job: topics in, deltas out.
     Run(run::Args),
     /// Read the configuration and say what it means; opens no connection.
@@ -69,6 +72,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         setup::logging(self.log);
         match self.command {
+            Command::Demo(demo) => demo.run(),
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Replay(args) => replay::run(&args),
