@@ -10,6 +10,7 @@ use rdkafka::message::Message as _;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::time::{Duration, Instant, SystemTime};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -135,6 +136,20 @@ fn a_rule_added_later_is_as_old_as_its_first_start() {
     let second = newest();
     assert_eq!(second.rules.len(), 2);
     assert_eq!(second.rules.values().sum::<Ms>(), first.frontier, "the old rule since ever, the new one since the last frontier");
+}
+
+#[test]
+fn a_transaction_that_fails_is_written_again() {
+    let (mock, kafka) = cluster();
+    let job = Job::start(config(&kafka, &rule(2)), Stop::new()).expect("starts");
+    reach(&job, click(&kafka, "a"));
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2];
+    mock.request_errors(RDKafkaApiKey::AddPartitionsToTxn, &refused);
+    reach(&job, click(&kafka, "b"));
+    let mut told = clicks_told(&kafka);
+    told.dedup(); // this broker shows what was aborted
+    assert_eq!(told, ["a", "b"]);
+    job.stop().expect("ends");
 }
 
 #[test]
