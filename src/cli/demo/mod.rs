@@ -5,7 +5,6 @@
 //! the system's.
 
 mod broker;
-mod provision;
 mod scenario;
 mod summary;
 mod week;

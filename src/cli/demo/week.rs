@@ -1,7 +1,6 @@
 //! Starts the parts, lets the week pass, reads the result back.
 
 use super::broker::Broker;
-use super::provision::{Access, provision};
 use super::scenario::{
     self, Action, CONTACTS, DEALS, DOMAIN, Event, LINKS, MERGED, MOVED_BACK, PORTAL, RULES, UNRESOLVED, Visit, WORKSPACE,
 };
@@ -90,7 +89,7 @@ pub async fn run(demo: &Demo) -> anyhow::Result<()> {
     let monday = (system_now() / DAY - 7) * DAY;
     let clock = WeekClock(Arc::new(AtomicU64::new(monday)));
     let http = http::client(Duration::from_secs(10))?;
-    let mut parts = start(demo, &clock, monday, &http).await?;
+    let mut parts = start(demo, &clock, monday).await?;
     println!("The sandbox HubSpot shows everything as it happens: {}/", parts.sandbox.url());
     println!("Short links answer at http://{}/ (try /abc123)\n", parts.redirect.address());
 
@@ -126,16 +125,12 @@ fn memory() -> String {
     peak.map_or(String::new(), |kb| format!(", peak memory {} MB", kb / 1024))
 }
 
-async fn start(demo: &Demo, clock: &WeekClock, monday: Ms, http: &reqwest::Client) -> anyhow::Result<Parts> {
+async fn start(demo: &Demo, clock: &WeekClock, monday: Ms) -> anyhow::Result<Parts> {
     let broker = Broker::start(demo.kafka.as_deref()).await?;
     let sandbox = Sandbox::start(SandboxConfig { listen: demo.page, ..SandboxConfig::default() })
         .with_context(|| format!("the sandbox cannot listen on {}", demo.page))?;
     furnish(&sandbox);
     let token = sandbox.refresh_token(PORTAL);
-    let developer_key = SandboxConfig::default().developer_key;
-    let url = sandbox.url();
-    let access = Access { url: &url, client: CLIENT, refresh_token: &token, app_id: sandbox.app_id(0), developer_key: &developer_key };
-    let template = provision(http, &access).await.context("the portal cannot be set up")?;
     mirror(&broker, monday)?;
 
     let of_redirect = clock.clone();
@@ -164,10 +159,8 @@ async fn start(demo: &Demo, clock: &WeekClock, monday: Ms, http: &reqwest::Clien
     )?;
 
     let folder = Folder::new()?;
-    let mut settings = Settings::for_sandbox(&url, CLIENT.0, CLIENT.1, BTreeMap::from([(PORTAL.to_owned(), token)]));
-    for portal in settings.portals.values_mut() {
-        portal.event_template_id = Some(template.clone());
-    }
+    // The sink makes the event template and the contact properties that the portal lacks.
+    let settings = Settings::for_sandbox(&sandbox.url(), CLIENT.0, CLIENT.1, BTreeMap::from([(PORTAL.to_owned(), token)]));
     let sink = Sink::start(settings, broker.kafka.clone(), vec![PORTAL.to_owned()], &folder.0.join("state.sqlite"))?;
     Ok(Parts { broker, sandbox, redirect, job, sink, stop, _folder: folder })
 }
