@@ -39,6 +39,10 @@ const WAITING: usize = 16;
 const IDLE_PROGRESS: Duration = Duration::from_secs(2);
 /// How long one call to the brokers may take before it is made again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause after a call that failed at once; after failed transactions it doubles up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two tries of a transaction: somebody may be mending a permission.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long a job that is to stop waits for its last transaction.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// The key of all records of progress: the topic is compacted.
@@ -81,7 +85,10 @@ impl Outbox {
                 Err(KafkaError::Transaction(error)) if error.is_fatal() => {
                     return Err(error).context("the brokers refuse transactions to this job");
                 }
-                Err(error) => tracing::warn!(%error, "cannot take the outbox over; still trying"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take the outbox over; still trying");
+                    thread::sleep(PAUSE);
+                }
             }
         }
         let progress = read_progress(kafka, stop)?;
@@ -158,10 +165,10 @@ fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>>
                     break partitions;
                 }
                 tracing::warn!(topic, "the topic does not exist yet; still trying");
-                thread::sleep(Duration::from_millis(500));
             }
             Err(error) => tracing::warn!(topic, %error, "cannot read the progress; still trying"),
         }
+        thread::sleep(PAUSE);
     };
     let mut list = TopicPartitionList::with_capacity(open.len());
     for partition in &open {
@@ -264,7 +271,7 @@ impl Writer {
     /// Commits a batch, however often it takes.
     fn write(&mut self, batch: &Batch) -> anyhow::Result<()> {
         let progress = Progress { frontier: batch.upper, ..self.progress.clone() };
-        let mut stop_since = None;
+        let (mut stop_since, mut pause) = (None, PAUSE);
         loop {
             match self.attempt(batch, &progress) {
                 Ok(()) => {
@@ -278,6 +285,8 @@ impl Writer {
                         return Err(error).context("the brokers are away");
                     }
                     self.abort().map_err(|error| self.explain(error))?;
+                    thread::sleep(pause);
+                    pause = LONGEST_PAUSE.min(pause * 2);
                 }
                 Err(Trouble::Fatal(error)) => return Err(self.explain(error)),
             }

@@ -68,6 +68,7 @@ pub fn ensure(kafka: &Kafka, needed: &[Needed], stop: &Stop) -> anyhow::Result<(
             Ok(missing) => missing,
             Err(error) => {
                 tracing::warn!(brokers = kafka.brokers, %error, "the brokers do not answer; still trying");
+                std::thread::sleep(Duration::from_millis(200));
                 continue;
             }
         };
