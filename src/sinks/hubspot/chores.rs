@@ -30,6 +30,11 @@ impl Run {
         self.with(&portal, |account| {
             account.template = template.or(account.template.take());
             account.provisioned |= provisioned;
+            if problem.is_none() && again.is_none() {
+                // Every request was answered, so what an earlier preparation ran into is out of the way.
+                account.resume(Lane::Properties);
+                account.resume(Lane::Events);
+            }
             if let Some(Suspend { lane, why }) = problem
                 && account.suspend(Suspend { lane, why: why.clone() }, now)
             {
@@ -73,12 +78,12 @@ impl Run {
             return;
         }
         self.publishing = true;
-        let dead_letters = Arc::clone(&self.dead_letters);
+        let (dead_letters, commits) = (Arc::clone(&self.dead_letters), self.dead_commits);
         // Not at once again when Kafka is away.
         let pause = if self.stats.dead_letters == 0 { Duration::ZERO } else { Duration::from_millis(20) };
         self.chores.spawn_local(async move {
             tokio::time::sleep(pause).await;
-            Done::Published(dead_letters.publish().await)
+            Done::Published(commits, dead_letters.publish().await)
         });
     }
 }

@@ -9,7 +9,7 @@ use super::outcome::{ItemError, Outcome, Refusal, item_errors};
 use super::queue::Entry;
 use super::record::Lane;
 use super::request;
-use super::work::{Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
+use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ pub async fn find(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prope
             None => match desk.find(&entry.key, Share::Bulk).await {
                 LookUp::Merged(id) => Fate::Contact(id),
                 LookUp::There | LookUp::Gone => Fate::NoContact,
-                LookUp::Unclear(outcome) => report.common(LANE, &outcome).unwrap_or_else(alone),
+                LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
             },
         };
         report.fates.push((entry, fate));
@@ -160,7 +160,7 @@ async fn unknown(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<
         LookUp::Merged(survivor) => Fate::Contact(survivor),
         LookUp::Gone => Fate::Dead("contact-gone", detail.to_owned()),
         LookUp::There => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
-        LookUp::Unclear(outcome) => report.common(LANE, &outcome).unwrap_or_else(alone),
+        LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
 }
 

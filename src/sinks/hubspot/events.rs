@@ -73,6 +73,6 @@ async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event
             report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is event_template_id right? {detail}") });
             Fate::Again(super::work::Again::default())
         }
-        LookUp::Unclear(outcome) => report.common(LANE, &outcome).unwrap_or_else(alone),
+        LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
 }

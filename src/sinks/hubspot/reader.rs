@@ -51,7 +51,7 @@ pub fn start(lane: Lane, kafka: &Kafka, state: &Arc<State>, stop: &Arc<AtomicBoo
             ("auto.offset.reset", "earliest"),
             ("isolation.level", "read_committed"),
             ("enable.partition.eof", "true"),
-            ("fetch.wait.max.ms", "50"),
+            ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "4096"),
         ])
         .create()

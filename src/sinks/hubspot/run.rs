@@ -63,8 +63,8 @@ pub enum Done {
     Events(String, Report<lanes::Event>),
     /// An account's template and properties, or what is in the way.
     Prepared(String, prepare::Prepared),
-    /// Whether all dead letters are on their topic.
-    Published(anyhow::Result<bool>),
+    /// Whether all dead letters of so many commits are on their topic.
+    Published(u64, anyhow::Result<bool>),
 }
 
 /// Everything the loop owns.
@@ -92,6 +92,9 @@ pub struct Run {
     /// Per lane, the partitions and whether they were read to their end.
     ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
+    /// Commits that held dead letters.
+    pub(super) dead_commits: u64,
+    /// Whether the dead letters of all of them are on their topic.
     pub(super) published: bool,
     chores_at: Instant,
     committed_at: Instant,
@@ -134,6 +137,7 @@ impl Run {
             chores: JoinSet::new(),
             ends: Default::default(),
             publishing: false,
+            dead_commits: 0,
             published: false,
             chores_at: now,
             committed_at: now,
@@ -343,9 +347,10 @@ impl Run {
             Done::Contacts(portal, report) => self.contacts_done(&portal, report, now),
             Done::Events(portal, report) => self.events_done(&portal, report, now),
             Done::Prepared(portal, prepared) => self.prepared(portal, prepared, now),
-            Done::Published(all) => {
+            Done::Published(commits, all) => {
                 self.publishing = false;
-                self.published = all?;
+                // What was committed meanwhile was not seen.
+                self.published = all? && commits == self.dead_commits;
             }
         }
         Ok(())
@@ -364,7 +369,10 @@ impl Run {
         if self.settlement.is_empty() && (moved.is_empty() || !due) {
             return Ok(());
         }
-        self.published &= self.settlement.dead.is_empty();
+        if !self.settlement.dead.is_empty() {
+            self.dead_commits += 1;
+            self.published = false;
+        }
         let mut settlement = std::mem::take(&mut self.settlement);
         settlement.offsets = moved.iter().map(|(lane, partition, next)| (self.topic(*lane).to_owned(), *partition, *next)).collect();
         self.state.settle(&settlement, wall_ms()).context("the state database can't be written")?;

@@ -13,7 +13,7 @@ use super::outcome::{Outcome, item_errors, text};
 use super::queue::Entry;
 use super::record::Lane;
 use super::request;
-use super::work::{Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
+use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
 use crate::model::outputs::{DealStage, Person};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         let person = match person(desk, delta, now).await {
             Ok(person) => person,
             Err(outcome) => {
-                let fate = report.common(LANE, &outcome).unwrap_or_else(alone);
+                let fate = report.unclear(LANE, &outcome);
                 report.fates.push((entry, fate));
                 continue;
             }

@@ -81,7 +81,8 @@ impl<V> Report<V> {
     /// The fate of one entry, for outcomes that don't depend on what was sent.
     pub fn common(&mut self, lane: Lane, outcome: &Outcome) -> Option<Fate> {
         match outcome {
-            Outcome::Throttled(_) => Some(Fate::Again(Again::default())),
+            // The budget waits as long as it must; this is for the odd record that is throttled in a batch that was not.
+            Outcome::Throttled(_) => Some(Fate::Again(Again { after: Duration::from_secs(1), ..Again::default() })),
             Outcome::Transient(_, after) => Some(Fate::Again(Again { counts: true, cap: None, after: after.unwrap_or_default() })),
             Outcome::Unauthorized | Outcome::Disconnected => {
                 let why = "HubSpot no longer accepts our tokens for this account: install the app again".to_owned();
@@ -98,6 +99,16 @@ impl<V> Report<V> {
             }
             Outcome::Done(_) | Outcome::Exists | Outcome::NotFound(_) | Outcome::Refused(_) => None,
         }
+    }
+}
+
+impl<V> Report<V> {
+    /// The fate of a record about which HubSpot was asked once more, without an answer to go by.
+    pub fn unclear(&mut self, lane: Lane, outcome: &Outcome) -> Fate {
+        self.common(lane, outcome).unwrap_or_else(|| match outcome {
+            Outcome::NotFound(refusal) | Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
+            _ => Fate::Dead("refused", "HubSpot does not say what it knows of the record".to_owned()),
+        })
     }
 }
 

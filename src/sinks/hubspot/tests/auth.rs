@@ -116,3 +116,30 @@ fn an_installation_connects_a_portal() {
     let sink = world.start();
     assert_eq!(world.settle(&sink, "delivered", 1).events, 1);
 }
+
+#[test]
+fn portals_do_not_wait_for_each_other() {
+    let mut world = World::with(Config { portals: vec![PORTAL.to_owned(), "77".to_owned()], ..Config::default() });
+    let mut broken = world.settings.portals[PORTAL].clone();
+    broken.refresh_token = Some(super::super::Secret::new("na1-revoked"));
+    world.settings.portals.insert("77".to_owned(), broken);
+    for n in 0..300 {
+        world.put(Topic::Timeline, &TimelineEvent { portal: "77".into(), ..nth(n) });
+        world.put(Topic::Timeline, &TimelineEvent { portal: "5".into(), ..nth(1_000 + n) });
+        world.put(Topic::Timeline, &nth(2_000 + n));
+    }
+    world.flush();
+    let portals = vec![PORTAL.to_owned(), "77".to_owned()];
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals.clone(), &world.state()).expect("starts");
+    let stats = wait(&sink, "the good portal", |stats| stats.events == 300 && stats.read == 900 && stats.suspended == 1);
+    assert_eq!((stats.foreign, stats.lag, stats.dead_letters), (300, 300, 0));
+    sink.stop().expect("stops");
+
+    // Somebody installs the app again; nothing was lost, and what was delivered is not sent again.
+    let token = world.sandbox.refresh_token("77");
+    world.sandbox.create_contact("77", Some("801"), &[("email", "ada@example.com")]);
+    world.settings.portals.get_mut("77").expect("is there").refresh_token = Some(super::super::Secret::new(token));
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals, &world.state()).expect("starts");
+    let stats = wait(&sink, "the other portal", |stats| stats.caught_up);
+    assert_eq!((stats.events, world.sandbox.snapshot("77").events.len(), world.sandbox.snapshot(PORTAL).events.len()), (300, 300, 300));
+}

@@ -116,3 +116,26 @@ fn a_lost_answer_moves_no_deal_a_second_time() {
     let snapshot = world.sandbox.snapshot(PORTAL);
     assert_eq!(snapshot.deal("1").expect("the deal").stages.len(), 2);
 }
+
+#[test]
+fn deals_are_moved_once_whenever_the_sink_is_killed() {
+    let world = World::new();
+    for n in 1..=300 {
+        qualified(&world, &n.to_string());
+        world.put(Topic::DealStages, &nth_stage(n, &n.to_string()));
+    }
+    world.flush();
+    for calls in [3, 6, 9] {
+        let sink = world.start();
+        // In the middle of read, associations, write: at whichever of them it is.
+        wait(&sink, "some calls", |stats| stats.calls >= calls || stats.caught_up);
+        sink.kill();
+    }
+    let sink = world.start();
+    let stats = wait(&sink, "all", |stats| stats.caught_up);
+    assert_eq!(stats.dead_letters, 0);
+    for deal in world.sandbox.snapshot(PORTAL).deals {
+        let stages: Vec<&str> = deal.stages.iter().map(|s| s.stage.as_str()).collect();
+        assert_eq!(stages, ["appointmentscheduled", "qualifiedtobuy"], "deal {}", deal.id);
+    }
+}

@@ -152,9 +152,10 @@ fn one_poisoned_record_takes_no_other_along() {
         world.put(Topic::ContactProperties, &properties(&format!("p{n}"), "801", &changes));
     }
     world.put(Topic::ContactProperties, &properties("gone", "999", &[("elido_last_utm_source", "x", 1)]));
+    world.put(Topic::ContactProperties, &by_email(properties("odd", "", &[("elido_last_utm_source", "x", 1)]), "no address at all"));
     world.put(Topic::Timeline, &event("clk:gone:4242", "999"));
     let sink = world.start();
-    let stats = world.settle(&sink, "all", 303);
+    let stats = world.settle(&sink, "all", 304);
     assert_eq!((stats.events, world.sandbox.snapshot(PORTAL).events.len()), (149, 149));
     let mut reasons: Vec<String> = world.dead_letters(7).into_iter().map(|d| format!("{} {}", d.source, d.reason)).collect();
     reasons.sort();
@@ -191,4 +192,23 @@ fn a_stop_loses_nothing() {
         delivered += stats.events;
     }
     assert_eq!((delivered, world.sandbox.snapshot(PORTAL).events.len()), (1_000, 1_000));
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release -- --ignored --nocapture how_fast"]
+fn how_fast_the_sink_is_when_nothing_holds_it_back() {
+    let mut world = World::with(Config { burst_limit: 1_000_000, ..Config::default() });
+    world.settings.budget.requests = 1_000_000;
+    // The embedded broker keeps 5 MB a partition.
+    const EVENTS: usize = 8_000;
+    for n in 0..EVENTS {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.flush();
+    let began = Instant::now();
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", EVENTS as u64);
+    let seconds = began.elapsed().as_secs_f64();
+    assert_eq!(stats.events, EVENTS as u64);
+    println!("{EVENTS} events in {seconds:.2} s: {:.0} a second, {} calls", EVENTS as f64 / seconds, stats.calls);
 }
