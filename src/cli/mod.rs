@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "clickline", version, about)]
 pub struct Cli {
-    /// How log lines are written to standard error; RUST_LOG says which (default: info).
+    /// How log lines are written to standard error; RUST_LOG says which (default: info, for the demo warn).
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
     /// What to do.
@@ -70,7 +70,8 @@ impl Cli {
     /// # Errors
     /// A [`Failure`], which names the exit code.
     pub fn run(self) -> Result<(), Failure> {
-        setup::logging(self.log);
+        // The demonstration tells its story itself.
+        setup::logging(self.log, if matches!(self.command, Command::Demo(_)) { "warn" } else { "info" });
         match self.command {
             Command::Demo(demo) => demo.run(),
             Command::Run(args) => run::run(&args),

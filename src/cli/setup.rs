@@ -8,9 +8,10 @@ use signal_hook::flag;
 use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
-/// Log lines go to standard error; what a command says is on standard output.
-pub fn logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Log lines of at least `level` go to standard error, unless RUST_LOG says otherwise; what a command says is on
+/// standard output.
+pub fn logging(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process (a test's) is no reason to fail: the first one stays.
     let _ = match format {
