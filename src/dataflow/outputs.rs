@@ -15,9 +15,8 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// The tokens of a timeline event, by name; the event template has the same ones. The title is one of them because a
-/// template's header can show nothing but tokens.
-pub const TOKENS: [&str; 6] = ["title", "link_slug", "destination_url", "campaign_name", "country", "device"];
+/// The tokens of a timeline event, by name; the event template has the same ones, and the title.
+pub const TOKENS: [&str; 5] = ["link_slug", "destination_url", "campaign_name", "country", "device"];
 
 fn output(topic: Topic, key: impl Into<String>, record: &impl Serialize) -> Output {
     // Our own records: strings, numbers and maps with string keys, which JSON always takes.
@@ -66,7 +65,7 @@ fn title(click: &Click) -> String {
 
 fn tokens(click: &Click) -> BTreeMap<String, String> {
     let slug = click.link.split_once('/').map_or(click.link.as_str(), |(_, slug)| slug);
-    let values =
+    let values: [Option<&str>; TOKENS.len()] =
         [Some(slug), click.destination.as_deref(), click.utm.campaign.as_deref(), click.country.as_deref(), click.device.as_deref()];
     TOKENS.iter().zip(values).filter_map(|(name, value)| value.map(|value| ((*name).to_owned(), value.to_owned()))).collect()
 }
@@ -186,4 +185,75 @@ fn count_key(change: &CountChange, plan: &Plan) -> String {
 /// An input that could not be read; the tick is the record's own.
 pub fn dead_letter(letter: &DeadLetter, at: Ms) -> Output {
     output(Topic::DeadLetters, letter.source.as_str(), &DeadLetter { at, ..letter.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Connection, Counts, Times, WorkspaceSpec, link_key, tag_key};
+    use super::super::rows::{Hit, Measure, Subject};
+    use super::*;
+    use crate::model::Utm;
+    use crate::model::time::DAY;
+    use std::sync::Arc;
+    use ustr::{Ustr, ustr};
+
+    fn connection() -> Connection {
+        Connection { workspace: ustr("acme"), portal: ustr("4242") }
+    }
+
+    /// The article's click.
+    #[test]
+    fn a_timeline_event_says_what_the_article_says() {
+        let text = |value: &str| Some(value.to_owned());
+        let click = Click {
+            id: "c-1".into(),
+            ts: 1_763_800_000_123,
+            workspace: "acme".into(),
+            link: "s.elido.me/abc123".into(),
+            title: text("Q2 pricing PDF"),
+            destination: text("https://acme.example/pricing.pdf"),
+            utm: Utm { source: text("webinar"), medium: text("email"), campaign: text("q2-pricing"), ..Utm::default() },
+            country: text("FR"),
+            device: text("desktop"),
+            ..Click::default()
+        };
+        let who = Who::contact("801");
+        let hit = Hit { subject: Subject::new(connection(), who), click: Arc::new(click.clone()), via: Some(Via::Eid) };
+        let said = timeline(&Resolved { hit, person: who }, 1_763_800_000_200);
+        assert_eq!((said.topic, said.key.as_str()), (Topic::Timeline, "4242"));
+        let event: TimelineEvent = serde_json::from_slice(&said.value).expect("a timeline event");
+        assert_eq!(event.title, "Clicked: Q2 pricing PDF (s.elido.me/abc123)");
+        assert_eq!((event.id.as_str(), event.ts, event.found), ("clk:c-1:4242", click.ts, Found::Eid));
+        let tokens: Vec<(&str, &str)> = event.tokens.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(
+            tokens,
+            [
+                ("campaign_name", "q2-pricing"),
+                ("country", "FR"),
+                ("destination_url", "https://acme.example/pricing.pdf"),
+                ("device", "desktop"),
+                ("link_slug", "abc123")
+            ]
+        );
+        assert_eq!(event.extra_data["utm"]["source"], "webinar");
+        assert_eq!(event.extra_data["timestamp"], "2025-11-22T08:26:40.123Z");
+        assert_eq!(title(&Click { title: text(" "), ..click }), "Clicked: s.elido.me/abc123");
+    }
+
+    #[test]
+    fn count_keys_tell_apart_what_the_contract_s_keys_would_not() {
+        let plan = |workspaces: &[&str]| {
+            let spec = |name: &&str| WorkspaceSpec { name: (*name).to_owned(), portals: vec!["4242".into()], counts: Counts::Ruled };
+            Plan::new(Times::with_tick(100), &workspaces.iter().map(spec).collect::<Vec<_>>(), &[], |_, _| 0).expect("a plan")
+        };
+        let key = |who: Who, key: Ustr, window: Ms, workspaces: &[&str]| {
+            let change = CountChange { subject: Subject::new(connection(), who), measure: Measure { key, window }, was: 0, is: 1 };
+            count_key(&change, &plan(workspaces))
+        };
+        let ada = Who::contact("801");
+        assert_eq!(key(ada, tag_key("x"), 30 * DAY, &["acme"]), "4242/801/x");
+        assert_eq!(key(Who::email("a@x"), link_key("d/1"), 30 * DAY, &["acme"]), "4242/a@x/d/1");
+        assert_eq!(key(Who::contact("a@x"), tag_key("d/1"), 7 * DAY, &["acme"]), "4242/contact:a@x/tag:d/1@7d");
+        assert_eq!(key(Who::deal("9001"), tag_key("x"), 30 * DAY, &["acme", "other"]), "4242/deal:9001/x#acme");
+    }
 }

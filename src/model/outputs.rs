@@ -100,7 +100,7 @@ pub struct TimelineEvent {
     pub person: Person,
     /// `Clicked: {title} ({link})`.
     pub title: String,
-    /// What HubSpot shows: title, link slug, destination URL, campaign name, country, device.
+    /// What HubSpot shows: link slug, destination URL, campaign name, country, device.
     pub tokens: BTreeMap<String, String>,
     /// What HubSpot keeps: UTM set, referrer, user-agent parts, raw timestamp.
     pub extra_data: serde_json::Value,
