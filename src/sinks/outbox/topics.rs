@@ -23,6 +23,9 @@ pub enum Kept {
     For(Ms),
     /// The newest record of each key, for ever.
     Newest,
+    /// The newest record of each key, for ever, and every record of this last time, ms: a restart must see again what a
+    /// contact or deal was when a click counted.
+    States(Ms),
 }
 
 /// A topic as the job needs it.
@@ -44,8 +47,8 @@ pub fn needed(kafka: &Kafka, window: Ms) -> Vec<Needed> {
     let mut needed = vec![
         topic(&topics.clicks, kept),
         topic(&topics.forms, kept),
-        topic(&topics.contacts, Kept::Newest),
-        topic(&topics.deals, Kept::Newest),
+        topic(&topics.contacts, Kept::States(window + BEYOND_WINDOW)),
+        topic(&topics.deals, Kept::States(window + BEYOND_WINDOW)),
         topic(&topics.links, Kept::Newest),
         // One partition: the last record in it is the last word.
         Needed { partitions: Some(1), ..topic(&topics.progress, Kept::Newest) },
@@ -103,8 +106,8 @@ async fn create(
     let retention: Vec<String> = missing
         .iter()
         .map(|topic| match topic.kept {
-            Kept::For(length) => length.to_string(),
-            Kept::Newest => "-1".to_owned(),
+            Kept::For(length) | Kept::States(length) => length.to_string(),
+            Kept::Newest => String::new(),
         })
         .collect();
     let topics: Vec<NewTopic<'_>> = missing
@@ -116,6 +119,7 @@ async fn create(
             match topic.kept {
                 Kept::For(_) => new.set("cleanup.policy", "delete").set("retention.ms", retention),
                 Kept::Newest => new.set("cleanup.policy", "compact"),
+                Kept::States(_) => new.set("cleanup.policy", "compact").set("min.compaction.lag.ms", retention),
             }
         })
         .collect();
@@ -133,8 +137,11 @@ mod tests {
         let kept = |name: &str| needed.iter().find(|topic| topic.name == name).expect(name).kept;
         assert_eq!(needed.len(), 12);
         assert_eq!(kept("clicks"), Kept::For(33 * DAY));
-        for name in ["crm.contacts", "crm.deals", "links", "clicks.counts", "clickline.progress"] {
+        for name in ["links", "clicks.counts", "clickline.progress"] {
             assert_eq!(kept(name), Kept::Newest, "{name}");
+        }
+        for name in ["crm.contacts", "crm.deals"] {
+            assert_eq!(kept(name), Kept::States(33 * DAY), "{name}");
         }
     }
 
