@@ -210,6 +210,7 @@ impl Run {
 
     /// Lets what is in flight finish, and commits.
     async fn end(mut self) -> anyhow::Result<Stats> {
+        self.service.stop();
         let deadline = tokio::time::Instant::now() + self.settings.stop_grace;
         while let Ok(Some(done)) = tokio::time::timeout_at(deadline, self.work.join_next()).await {
             self.done(done)?;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// HubSpot, as far as the sink is concerned.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Service {
     base_url: String,
     tokens: Tokens,
     budgets: BTreeMap<String, Budget>,
+    /// Whether nothing more is to be sent.
+    stopping: watch::Sender<bool>,
     /// Requests sent.
     pub calls: AtomicU64,
     /// Requests answered with 429.
@@ -53,15 +55,25 @@ impl Budget {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn place(&self, share: Share) -> Place<'_> {
+    /// Waits for a place; there is none any more once the sink stops.
+    async fn place(&self, share: Share, mut stopping: watch::Receiver<bool>) -> Option<Place<'_>> {
         loop {
+            if *stopping.borrow_and_update() {
+                return None;
+            }
             // Made before the question, so that an answer in between is not missed.
             let answered = self.answered.notified();
             let taken = self.window().take(share, Instant::now());
             match taken {
-                Ok(()) => return Place(self),
-                Err(Wait::Until(at)) => tokio::time::sleep_until(at.into()).await,
-                Err(Wait::Answer) => answered.await,
+                Ok(()) => return Some(Place(self)),
+                Err(Wait::Until(at)) => tokio::select! {
+                    () = tokio::time::sleep_until(at.into()) => {}
+                    _ = stopping.changed() => {}
+                },
+                Err(Wait::Answer) => tokio::select! {
+                    () = answered => {}
+                    _ = stopping.changed() => {}
+                },
             }
         }
     }
@@ -93,9 +105,15 @@ impl Service {
             http,
             base_url: settings.base_url.trim_end_matches('/').to_owned(),
             budgets: portals.iter().map(|portal| (portal.clone(), budget())).collect(),
+            stopping: watch::Sender::new(false),
             calls: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
         })
+    }
+
+    /// Sends nothing more: requests under way go on, those that wait for their budget fail as [`Outcome::Transient`].
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
     }
 
     /// Refreshes of access tokens so far.
@@ -135,6 +153,7 @@ impl Service {
                 let pause = budget.throttle(*asked);
                 tracing::warn!(portal, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "HubSpot asks for a pause");
             }
+            Outcome::Transient(..) if *self.stopping.borrow() => {}
             Outcome::Transient(why, _) => tracing::warn!(portal, why, "HubSpot failed; to be repeated"),
             _ => budget.throttled.store(0, Ordering::Relaxed),
         }
@@ -152,7 +171,9 @@ impl Service {
         if let Some(body) = body {
             call = call.json(body);
         }
-        let _place = budget.place(share).await;
+        let Some(_place) = budget.place(share, self.stopping.subscribe()).await else {
+            return Outcome::Transient("the sink stops".to_owned(), None);
+        };
         self.calls.fetch_add(1, Ordering::Relaxed);
         // Addresses may hold e-mails and are left out of every message.
         let response = match call.send().await {

@@ -64,6 +64,30 @@ fn an_outage_is_sat_out_and_lost_answers_make_no_second_event() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_the_budget() {
+    let mut world = World::new();
+    // Two requests read the deal and its contacts; the one that moves it must wait ten seconds.
+    world.settings.provision.clear();
+    world.settings.budget.requests = 2;
+    world.settings.budget.reserve = 1;
+    world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["801"]);
+    world.put(Topic::DealStages, &nth_stage(1, "1"));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "the budget is used up", |stats| stats.calls == 2);
+    std::thread::sleep(Duration::from_millis(300));
+    let began = Instant::now();
+    let stats = sink.stop().expect("stops");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!((stats.stages, stats.lag, stats.dead_letters), (0, 1, 0), "{stats:?}");
+    assert_eq!(world.deal("1"), "appointmentscheduled");
+
+    world.settings.budget.requests = 110;
+    let sink = world.start();
+    assert_eq!(wait(&sink, "all", |stats| stats.caught_up).stages, 1);
+}
+
+#[test]
 fn after_an_outage_the_queue_leaves_in_full_batches() {
     let mut world = World::new();
     world.settings.retry_cap = Duration::from_millis(300);
