@@ -156,7 +156,7 @@ fn no_secret_and_no_address_is_ever_logged() {
     }
     let log = Log::default();
     let writer = log.clone();
-    // The only test that installs a subscriber; it hears the others, too.
+    // The only test of this process that installs a subscriber; it hears the others, too.
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     tracing::subscriber::set_global_default(subscriber).expect("no other subscriber");
 
