@@ -2,7 +2,8 @@
 //!
 //! # Meaning
 //! On each start the job reads its inputs from their beginning and computes everything again; outputs of ticks that it
-//! had committed before are dropped. It ends when it is asked to, or when something happens that only a restart or a
+//! had committed before are dropped, and what is older than the inputs' beginning comes back from the job's own topic
+//! ([`crate::dataflow::carried`]). It ends when it is asked to, or when something happens that only a restart or a
 //! person can mend.
 //!
 //! # Rules that are new
@@ -10,7 +11,9 @@
 //! there is no progress yet, all rules have always been there.
 
 use crate::dataflow::build;
-use crate::dataflow::plan::{DEFAULT_WINDOW, Plan};
+use crate::dataflow::carried::Reader;
+use crate::dataflow::plan::{Plan, rule_key};
+use crate::dataflow::rows::Arrival;
 use crate::engine;
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
@@ -24,7 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use timely::dataflow::operators::{Concatenate as _, Probe as _};
+use timely::dataflow::operators::{Concatenate as _, Probe as _, ToStream as _};
 
 /// What a job needs.
 #[derive(Clone)]
@@ -123,9 +126,8 @@ impl Drop for Job {
 
 fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU64>) -> anyhow::Result<()> {
     let stop = reading.stop.clone();
-    let window = plan.rules.iter().map(|rule| rule.rule.window).max().unwrap_or(0).max(DEFAULT_WINDOW);
     let opened =
-        topics::ensure(&reading.kafka, &topics::needed(&reading.kafka, window), &stop).and_then(|()| Outbox::open(&reading.kafka, &stop));
+        topics::ensure(&reading.kafka, &topics::needed(&reading.kafka, &plan), &stop).and_then(|()| Outbox::open(&reading.kafka, &stop));
     let outbox = match opened {
         Ok(outbox) => outbox,
         // Asked to end before it had begun: nothing is lost.
@@ -134,14 +136,29 @@ fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU
     };
     let rules = date_rules(&mut plan, outbox.progress());
     let resume = outbox.progress().map_or(0, |progress| progress.frontier);
+    let state = match outbox.state() {
+        Ok(state) => state,
+        Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
+        Err(error) => return Err(error),
+    };
+    plan.carries = true;
+    if !state.is_empty() {
+        plan.resumes_at(resume);
+    }
+    let reader = Reader::new(&plan);
+    let carried: Vec<(Arrival, Ms)> =
+        state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
+    drop(state);
     tracing::info!(workers, resume, rules = rules.len(), "the job starts");
     let (committer, thread) = outbox.start(rules, Arc::clone(committed))?;
-    let (committer, plan) = (Mutex::new(Some(committer)), Arc::new(plan));
+    let (once, plan) = (Mutex::new(Some((committer, carried))), Arc::new(plan));
     let ended = engine::run(workers, &stop.clone(), move |scope, worker, probe| {
+        // The outbox is worker 0's, there is only one; so is what is carried over, which then finds its workers.
+        let of_worker = if worker == 0 { once.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        let (door, carried) = of_worker.unzip();
+        let carried = carried.unwrap_or_default().to_stream(scope);
         let arrivals = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone()));
-        let outputs = build(scope.concatenate(arrivals), &plan);
-        // The outbox is worker 0's; there is only one.
-        let door = if worker == 0 { committer.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        let outputs = build(scope.concatenate(arrivals.into_iter().chain([carried])), &plan);
         deliver(outputs, resume, door).probe_with(probe);
     });
     // The dataflow is gone and with it the outbox's input: it commits what it has taken, and ends.
@@ -154,7 +171,7 @@ fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU
 fn date_rules(plan: &mut Plan, progress: Option<&Progress>) -> BTreeMap<String, Ms> {
     let mut rules = BTreeMap::new();
     for planned in &mut plan.rules {
-        let key = Progress::rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
+        let key = rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
         planned.added_at = match progress {
             None => 0,
             Some(progress) => progress.rules.get(&key).copied().unwrap_or(progress.frontier),

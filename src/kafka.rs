@@ -37,6 +37,8 @@ pub struct Topics {
     pub links: String,
     /// The job's own progress, written in the same transaction as its outputs.
     pub progress: String,
+    /// What outlives the log, for the job's own next start; compacted.
+    pub state: String,
     /// Timeline events to write.
     #[serde(rename = "hubspot.timeline")]
     pub timeline: String,
@@ -67,6 +69,7 @@ impl Default for Topics {
             deals: "crm.deals".to_owned(),
             links: "links".to_owned(),
             progress: "clickline.progress".to_owned(),
+            state: name(Topic::State),
             timeline: name(Topic::Timeline),
             contact_properties: name(Topic::ContactProperties),
             deal_stages: name(Topic::DealStages),
@@ -87,6 +90,7 @@ impl Topics {
             Topic::Unresolved => &self.unresolved,
             Topic::Counts => &self.counts,
             Topic::DeadLetters => &self.dead_letters,
+            Topic::State => &self.state,
         }
     }
 }

@@ -7,12 +7,13 @@
 //!
 //! # Ties and edges
 //! Only ticks' ends are looked at: a deal that is eligible for a part of a tick only does not advance. When a period
-//! ends and another begins, the deal may advance again.
+//! ends and another begins, the deal may advance again. What is carried over a restart is taken first in its tick and
+//! replaces what the kept log says of the running period.
 //!
 //! # Cost
 //! One record for each hot (rule, person); nothing for the others.
 
-use super::rows::{Advance, Candidate, Heat, HotPeriod};
+use super::rows::{Advance, Candidate, Carried, Heat, HotPeriod};
 use super::step::Machine;
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
@@ -26,13 +27,24 @@ pub enum Turn {
     Heat(Heat),
     /// A deal became (+1) or is no longer (−1) ready.
     Ready(Candidate, Ustr, isize),
+    /// Deals that had advanced in the running period when the job was stopped.
+    Advanced(Candidate, Vec<Ustr>),
+}
+
+/// What it says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Moved {
+    /// A deal moves.
+    Advance(Advance),
+    /// Which deals have moved in the running period, for the next start.
+    Carried(Carried),
 }
 
 impl Turn {
     fn candidate(&self) -> Candidate {
         match self {
             Turn::Heat(heat) => Candidate { rule: heat.rule, subject: heat.subject },
-            Turn::Ready(candidate, _, _) => *candidate,
+            Turn::Ready(candidate, _, _) | Turn::Advanced(candidate, _) => *candidate,
         }
     }
 
@@ -50,24 +62,46 @@ struct State {
 }
 
 /// The machine; see the module.
-#[derive(Default)]
 pub struct Advances {
     states: HashMap<Candidate, State>,
+    carries: bool,
+}
+
+impl Advances {
+    /// `carries`: whether the next start is told what has advanced.
+    pub fn new(carries: bool) -> Self {
+        Advances { states: HashMap::new(), carries }
+    }
 }
 
 impl Machine for Advances {
     type In = Turn;
-    type Out = Advance;
+    type Out = Moved;
 
-    fn step(&mut self, _at: Ms, rows: &mut Vec<Turn>, out: &mut dyn FnMut(Advance)) {
+    fn step(&mut self, _at: Ms, rows: &mut Vec<Turn>, out: &mut dyn FnMut(Moved)) {
         let mut touched = BTreeSet::new();
+        for turn in rows.iter() {
+            if let Turn::Advanced(candidate, deals) = turn {
+                let state = self.states.entry(*candidate).or_default();
+                // Deals that are ready have been seen to: they became so before the restart.
+                let ready = state.ready.iter().filter(|(_, n)| **n > 0).map(|(deal, _)| *deal);
+                state.advanced = deals.iter().copied().chain(ready).collect();
+                if state.period.is_none() {
+                    out(Moved::Carried(Carried::Advanced { candidate: *candidate, deals: Vec::new() }));
+                }
+            }
+        }
         for turn in rows.drain(..) {
             let candidate = turn.candidate();
             touched.insert((candidate.subject, candidate.rule));
             let state = self.states.entry(candidate).or_default();
             match turn {
+                Turn::Advanced(..) => {}
                 Turn::Heat(heat) => {
                     if heat.begins || heat.period.is_none() {
+                        if self.carries && !state.advanced.is_empty() {
+                            out(Moved::Carried(Carried::Advanced { candidate, deals: Vec::new() }));
+                        }
                         state.advanced.clear();
                     }
                     state.period = heat.period;
@@ -81,10 +115,15 @@ impl Machine for Advances {
             state.ready.retain(|_, n| *n != 0);
             match &state.period {
                 Some(period) => {
+                    let before = state.advanced.len();
                     for (deal, _) in state.ready.iter().filter(|(_, n)| **n > 0) {
                         if state.advanced.insert(*deal) {
-                            out(Advance { candidate, deal: *deal, period: period.clone() });
+                            out(Moved::Advance(Advance { candidate, deal: *deal, period: period.clone() }));
                         }
+                    }
+                    if self.carries && state.advanced.len() > before {
+                        let deals = state.advanced.iter().copied().collect();
+                        out(Moved::Carried(Carried::Advanced { candidate, deals }));
                     }
                 }
                 None if state.ready.is_empty() => {
@@ -117,9 +156,12 @@ mod tests {
     }
 
     fn moved(rows: Vec<(Turn, Ms)>) -> Vec<(Ms, &'static str, Ms, u64)> {
-        let mut machine = Advances::default();
-        let said = run(&mut machine, rows, Ms::MAX);
-        said.into_iter().map(|(advance, at)| (at, advance.deal.as_str(), advance.period.since, advance.period.count)).collect()
+        let said = run(&mut Advances::new(true), rows, Ms::MAX);
+        let advance = |(moved, at)| match moved {
+            Moved::Advance(advance) => Some((at, advance.deal.as_str(), advance.period.since, advance.period.count)),
+            Moved::Carried(_) => None,
+        };
+        said.into_iter().filter_map(advance).collect()
     }
 
     #[test]

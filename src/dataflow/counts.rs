@@ -7,20 +7,41 @@
 //!
 //! # Ties and edges
 //! - When persons merge, the merged person's count may begin a period; the period of a person that is no more ends.
+//! - What is carried over a restart is taken first in its tick: it says how things stood before it, as far as the log
+//!   that is kept can't. Only a period's beginning is taken from it; whether there is a period the counts know.
 //! - A rule that was added at `a` ignores periods that began at or before `a`, until they end. With `backfill` it takes
 //!   those that still last at `a`, as if they had become known then.
 //!
 //! # Cost
 //! One look-up a changed tally, one comparison for each rule of its measure.
 
-use super::plan::{Plan, RuleIx};
-use super::rows::{ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
+use super::plan::{Plan, PlannedRule, RuleIx};
+use super::rows::{Candidate, Carried, ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
 use super::step::Machine;
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// What the machine is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Part {
+    /// An identity's part of a count.
+    Tally(Tally),
+    /// Since when a rule was hot when the job was stopped.
+    Since(Candidate, Ms),
+}
+
+impl Part {
+    /// A person's parts meet.
+    pub fn route(&self) -> u64 {
+        match self {
+            Part::Tally(tally) => tally.subject.route(),
+            Part::Since(candidate, _) => candidate.subject.route(),
+        }
+    }
+}
 
 /// What the machine says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,10 +50,12 @@ pub enum Counted {
     Change(CountChange),
     /// A hot period began, went on, or ended.
     Heat(Heat),
+    /// A period's beginning or end, for the next start.
+    Carried(Carried),
 }
 
-/// One identity's part.
-struct Part {
+/// One identity's part of a count.
+struct Share {
     identity: Who,
     n: u64,
     last: Option<ClickRef>,
@@ -40,7 +63,7 @@ struct Part {
 
 #[derive(Default)]
 struct Count {
-    parts: SmallVec<[Part; 1]>,
+    parts: SmallVec<[Share; 1]>,
     sum: u64,
     /// Hot rules, each with its period's beginning.
     hot: SmallVec<[(RuleIx, Ms); 2]>,
@@ -67,20 +90,43 @@ impl Sums {
     }
 }
 
+impl Sums {
+    /// Takes a period's beginning from before the log that is kept.
+    fn carry(&mut self, at: Ms, candidate: Candidate, since: Ms, out: &mut dyn FnMut(Counted)) {
+        let Candidate { rule, subject } = candidate;
+        let count = self.plan.measure(rule).and_then(|measure| self.counts.get_mut(&(subject, measure)));
+        let Some((count, place)) = count.and_then(|count| count.hot.iter().position(|(hot, _)| *hot == rule).map(|place| (count, place)))
+        else {
+            // It ended while nobody looked: the rule was off, or its window was another.
+            return out(Counted::Carried(Carried::Period { candidate, since: None }));
+        };
+        count.hot[place].1 = since;
+        let known = self.plan.rules.get(rule as usize).is_some_and(|planned| known(planned, since, at));
+        let period = if known { period(count, since) } else { None };
+        tell(rule, subject, false, period, out);
+    }
+}
+
 impl Machine for Sums {
-    type In = Tally;
+    type In = Part;
     type Out = Counted;
 
-    fn step(&mut self, at: Ms, rows: &mut Vec<Tally>, out: &mut dyn FnMut(Counted)) {
+    fn step(&mut self, at: Ms, rows: &mut Vec<Part>, out: &mut dyn FnMut(Counted)) {
+        for part in rows.iter() {
+            if let Part::Since(candidate, since) = part {
+                self.carry(at, *candidate, *since, out);
+            }
+        }
         // By key, with the sum that stood there before.
         let mut before: BTreeMap<(Subject, Measure), u64> = BTreeMap::new();
-        for Tally { subject, measure, identity, n, last } in rows.drain(..) {
+        for part in rows.drain(..) {
+            let Part::Tally(Tally { subject, measure, identity, n, last }) = part else { continue };
             let key = (subject, measure);
             let count = self.counts.entry(key).or_default();
             before.entry(key).or_insert(count.sum);
             match count.parts.iter_mut().find(|part| part.identity == identity) {
                 Some(part) => (part.n, part.last) = (n, last),
-                None => count.parts.push(Part { identity, n, last }),
+                None => count.parts.push(Share { identity, n, last }),
             }
         }
         for ((subject, measure), was) in before {
@@ -96,11 +142,15 @@ impl Machine for Sums {
             let rules = counter.iter().flat_map(|counter| &counter.windows).filter(|(window, _)| *window == measure.window);
             for rule in rules.flat_map(|(_, rules)| rules.iter().copied()) {
                 let Some(planned) = self.plan.rules.get(rule as usize) else { continue };
-                let known = |since: Ms| since > planned.added_at || (planned.rule.backfill && at >= planned.added_at);
+                let known = |since: Ms| known(planned, since, at);
+                let carried = |since| Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since });
                 let place = count.hot.iter().position(|(hot, _)| *hot == rule);
                 match (place, is >= planned.rule.threshold) {
                     (None, true) => {
                         count.hot.push((rule, at));
+                        if self.plan.carries {
+                            out(carried(Some(at)));
+                        }
                         if known(at) {
                             tell(rule, subject, true, period(count, at), out);
                         } else if planned.rule.backfill {
@@ -116,6 +166,9 @@ impl Machine for Sums {
                     }
                     (Some(place), false) => {
                         let (_, since) = count.hot.remove(place);
+                        if self.plan.carries {
+                            out(carried(None));
+                        }
                         let waited =
                             self.backfills.get_mut(&planned.added_at).is_some_and(|waiting| waiting.remove(&(rule, subject, measure)));
                         if known(since) && !waited {
@@ -146,6 +199,11 @@ impl Machine for Sums {
     }
 }
 
+/// Whether a rule acts at `at` on a period that began at `since`.
+fn known(planned: &PlannedRule, since: Ms, at: Ms) -> bool {
+    since > planned.added_at || (planned.rule.backfill && at >= planned.added_at)
+}
+
 fn period(count: &Count, since: Ms) -> Option<HotPeriod> {
     count.last().map(|last| HotPeriod { since, count: count.sum, last: last.clone() })
 }
@@ -171,15 +229,15 @@ mod tests {
         Arc::new(Plan::new(Times::with_tick(1_000), &[spec], &rules::read(&text).expect("a rule"), |_, _| added_at).expect("a plan"))
     }
 
-    fn tally(who: &str, identity: &str, n: u64, at: Ms) -> (Tally, Ms) {
+    fn tally(who: &str, identity: &str, n: u64, at: Ms) -> (Part, Ms) {
         let subject = Subject { workspace: ustr("w"), portal: ustr("1"), who: Who::contact(who) };
         let measure = Measure { key: tag_key("x"), window: rules::window("30d").expect("a window") };
         let last = (n > 0).then(|| ClickRef { ts: at, id: ClickId::of("c") });
-        (Tally { subject, measure, identity: Who::contact(identity), n, last }, at)
+        (Part::Tally(Tally { subject, measure, identity: Who::contact(identity), n, last }), at)
     }
 
     /// `(tick, who, begins, since or 0, count)` of each heat.
-    fn heats(plan: Arc<Plan>, rows: Vec<(Tally, Ms)>) -> Vec<(Ms, &'static str, bool, Ms, u64)> {
+    fn heats(plan: Arc<Plan>, rows: Vec<(Part, Ms)>) -> Vec<(Ms, &'static str, bool, Ms, u64)> {
         let said = run(&mut Sums::new(plan), rows, Ms::MAX);
         said.into_iter()
             .filter_map(|(row, at)| match row {
@@ -187,7 +245,7 @@ mod tests {
                     let (since, count) = heat.period.map_or((0, 0), |period| (period.since, period.count));
                     Some((at, heat.subject.who.text(), heat.begins, since, count))
                 }
-                Counted::Change(_) => None,
+                Counted::Change(_) | Counted::Carried(_) => None,
             })
             .collect()
     }

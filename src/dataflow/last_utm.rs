@@ -7,7 +7,8 @@
 //!
 //! # Ties and edges
 //! An older click that resolves late changes nothing. When an identity leaves a person the value may go back to an
-//! older one, which is a change and told; where no value is left there is nothing to tell.
+//! older one, which is a change and told; where no value is left there is nothing to tell. A value that is carried over
+//! a restart has been told: it is taken first in its tick, in silence.
 //!
 //! # Cost
 //! One value for each person, identity and property, kept for ever: it is a last value, not a windowed one.
@@ -56,6 +57,12 @@ struct Property {
     told: Option<Arc<str>>,
 }
 
+impl Property {
+    fn newest(&self) -> Option<&Part> {
+        self.parts.iter().max_by(|a, b| a.click.cmp(&b.click))
+    }
+}
+
 /// The machine; see the module.
 pub struct LastUtms {
     plan: Arc<Plan>,
@@ -74,6 +81,18 @@ impl LastUtms {
         row.subject.route()
     }
 
+    /// Takes a row in, and says whose it is.
+    fn take(&mut self, row: &LastUtm) -> (Ustr, Who) {
+        let LastUtm { subject, identity, field, value, .. } = row;
+        let person = (subject.portal, subject.who);
+        let property = self.property(Connection { workspace: subject.workspace, portal: subject.portal }, *field);
+        let parts = &mut self.persons.entry(person).or_default().entry(property).or_default().parts;
+        let of = (subject.workspace, *identity);
+        parts.retain(|part| part.of != of);
+        parts.extend(value.clone().map(|(click, text)| Part { of, click, text }));
+        person
+    }
+
     fn property(&self, connection: Connection, field: UtmField) -> Ustr {
         ustr(&self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names[field as usize])
     }
@@ -85,20 +104,26 @@ impl Machine for LastUtms {
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
         let mut touched = BTreeSet::new();
-        for LastUtm { subject, identity, field, value } in rows.drain(..) {
-            let person = (subject.portal, subject.who);
-            let property = self.property(Connection { workspace: subject.workspace, portal: subject.portal }, field);
-            touched.insert(person);
-            let parts = &mut self.persons.entry(person).or_default().entry(property).or_default().parts;
-            let of = (subject.workspace, identity);
-            parts.retain(|part| part.of != of);
-            parts.extend(value.map(|(click, text)| Part { of, click, text }));
+        let mut carried = BTreeSet::new();
+        // Carried values say how things stood before the tick.
+        rows.sort_by_key(|row| !row.carried);
+        let (before, rest) = rows.split_at(rows.partition_point(|row| row.carried));
+        for row in before {
+            carried.insert(self.take(row));
+        }
+        for person in carried {
+            for property in self.persons.get_mut(&person).into_iter().flat_map(BTreeMap::values_mut) {
+                property.told = property.newest().map(|part| Arc::clone(&part.text));
+            }
+        }
+        for row in rest {
+            touched.insert(self.take(row));
         }
         for person in touched {
             let Some(properties) = self.persons.get_mut(&person) else { continue };
             let mut values = Vec::new();
             for (name, property) in properties.iter_mut() {
-                let newest = property.parts.iter().max_by(|a, b| a.click.cmp(&b.click));
+                let newest = property.newest();
                 let text = newest.map(|part| Arc::clone(&part.text));
                 if text != property.told {
                     values.extend(newest.map(|part| NewValue { property: *name, text: Arc::clone(&part.text), click: part.click.clone() }));
@@ -126,7 +151,7 @@ mod tests {
     fn row(who: &str, identity: &str, field: UtmField, value: Option<(Ms, &str)>) -> LastUtm {
         let subject = Subject { workspace: ustr("w"), portal: ustr("1"), who: Who::contact(who) };
         let value = value.map(|(ts, text)| (ClickRef { ts, id: ClickId::of("c") }, text.into()));
-        LastUtm { subject, identity: Who::contact(identity), field, value }
+        LastUtm { subject, identity: Who::contact(identity), field, value, carried: false }
     }
 
     fn told(rows: Vec<(LastUtm, Ms)>) -> Vec<(Ms, String, Vec<String>)> {

@@ -15,6 +15,7 @@
 //! says what it means; [`step`] says why their order of arrival does not matter.
 
 pub mod advance;
+pub mod carried;
 pub mod counts;
 pub mod eligible;
 pub mod first_match;
@@ -33,8 +34,8 @@ pub mod windows;
 
 use crate::model::outputs::Output;
 use crate::model::time::Ms;
-use advance::{Advances, Turn};
-use counts::{Counted, Sums};
+use advance::{Advances, Moved, Turn};
+use counts::{Counted, Part, Sums};
 use differential_dataflow::AsCollection;
 use eligible::{DealState, eligible};
 use first_match::{Answer, FirstMatch, Meeting};
@@ -44,7 +45,7 @@ use persons::{ContactState, Persons};
 use plan::Plan;
 use publish::Publish;
 use route::Routed;
-use rows::{Arrival, Candidate, Tally};
+use rows::{Arrival, Candidate, Carried};
 use settle::Settle;
 use std::sync::Arc;
 use step::by_tick;
@@ -60,11 +61,24 @@ use windows::{Seen, Told, Windows};
 pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> StreamVec<'scope, Ms, (Output, Ms)> {
     let scope = arrivals.scope();
     let times = plan.times;
-    let [records, contacts, deals, dead] = split(arrivals, |(arrival, at)| match arrival {
+    let [records, contacts, deals, dead, carried] = split(arrivals, |(arrival, at)| match arrival {
         Arrival::Click(..) | Arrival::Form(..) => (0, (arrival, at)),
         Arrival::Contact(..) => (1, (arrival, at)),
         Arrival::Deal(..) => (2, (arrival, at)),
         Arrival::Dead(..) => (3, (arrival, at)),
+        Arrival::Carried(..) => (4, (arrival, at)),
+    });
+    let carried = carried.flat_map(|(arrival, at)| match arrival {
+        Arrival::Carried(carried) => Some((carried, at)),
+        _ => None,
+    });
+    let [since, advanced, values] = split(carried, |(carried, at)| {
+        let place = match &carried {
+            Carried::Period { .. } => 0,
+            Carried::Advanced { .. } => 1,
+            Carried::Utm { .. } => 2,
+        };
+        (place, (carried, at))
     });
     let dead_letters = dead.flat_map(|(arrival, at)| match arrival {
         Arrival::Dead(letter) => Some((outputs::dead_letter(&letter, at), at)),
@@ -114,13 +128,18 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         _ => None,
     });
     let standings = by_tick(contacts, "Persons", ContactState::route, Persons::default());
-    let seen = scope.concatenate([named, found, standings.clone().map(|(standing, at)| (Seen::Standing(standing), at))]);
+    let values = values.flat_map(|(carried, at)| match carried {
+        Carried::Utm { subject, values } => Some((Seen::Values(subject, values), at)),
+        _ => None,
+    });
+    let seen = scope.concatenate([named, found, values, standings.clone().map(|(standing, at)| (Seen::Standing(standing), at))]);
     let told = by_tick(seen, "Windows", Seen::route, Windows::new(Arc::clone(plan)));
-    let [resolved, tallies, utms] = split(told, |(told, at)| {
+    let [resolved, tallies, utms, of_windows] = split(told, |(told, at)| {
         let place = match &told {
             Told::Resolved(_) => 0,
             Told::Tally(_) => 1,
             Told::Utm(_) => 2,
+            Told::Carried(_) => 3,
         };
         (place, (told, at))
     });
@@ -135,14 +154,25 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
     let properties = by_tick(utms, "LastUtm", LastUtms::route, LastUtms::new(Arc::clone(plan)))
         .map(|(change, at)| (outputs::contact_properties(&change, at), at));
     let tallies = tallies.flat_map(|(told, at)| match told {
-        Told::Tally(tally) => Some((tally, at)),
+        Told::Tally(tally) => Some((Part::Tally(tally), at)),
         _ => None,
     });
-    let counted = by_tick(tallies, "Counts", |tally: &Tally| tally.subject.route(), Sums::new(Arc::clone(plan)));
-    let [changes, heats] = split(counted, |(counted, at)| (u64::from(matches!(counted, Counted::Heat(_))), (counted, at)));
+    let parts = tallies.concat(since.flat_map(|(carried, at)| match carried {
+        Carried::Period { candidate, since } => since.map(|since| (Part::Since(candidate, since), at)),
+        _ => None,
+    }));
+    let counted = by_tick(parts, "Counts", Part::route, Sums::new(Arc::clone(plan)));
+    let [changes, heats, of_counts] = split(counted, |(counted, at)| {
+        let place = match &counted {
+            Counted::Change(_) => 0,
+            Counted::Heat(_) => 1,
+            Counted::Carried(_) => 2,
+        };
+        (place, (counted, at))
+    });
     let changes = changes.flat_map(|(counted, at)| match counted {
         Counted::Change(change) => Some((change, at)),
-        Counted::Heat(_) => None,
+        _ => None,
     });
     let of_plan = Arc::clone(plan);
     let published = by_tick(changes, "Publish", |change| change.subject.route(), Publish::default())
@@ -155,7 +185,7 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
     });
     let heats = heats.flat_map(|(counted, at)| match counted {
         Counted::Heat(heat) => Some((heat, at)),
-        Counted::Change(_) => None,
+        _ => None,
     });
     let hot = heats.clone().flat_map(|(heat, at)| {
         let candidate = Candidate { rule: heat.rule, subject: heat.subject };
@@ -171,11 +201,37 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
     let ready = hot.join_core(eligible, |candidate, (), deal| Some((*candidate, *deal)));
     let turns = ready.inner.map(|((candidate, deal), at, diff)| (Turn::Ready(candidate, deal, diff), at));
     let turns = turns.concat(heats.map(|(heat, at)| (Turn::Heat(heat), at)));
+    let turns = turns.concat(advanced.flat_map(|(carried, at)| match carried {
+        Carried::Advanced { candidate, deals } => Some((Turn::Advanced(candidate, deals), at)),
+        _ => None,
+    }));
+    let moved = by_tick(turns, "Advance", Turn::route, Advances::new(plan.carries));
+    let [stages, of_advances] = split(moved, |(moved, at)| (u64::from(matches!(moved, Moved::Carried(_))), (moved, at)));
     let of_plan = Arc::clone(plan);
-    let stages = by_tick(turns, "Advance", Turn::route, Advances::default())
-        .flat_map(move |(advance, at)| outputs::deal_stage(&advance, &of_plan, at).map(|output| (output, at)));
+    let stages = stages.flat_map(move |(moved, at)| match moved {
+        Moved::Advance(advance) => outputs::deal_stage(&advance, &of_plan, at).map(|output| (output, at)),
+        Moved::Carried(_) => None,
+    });
 
-    scope.concatenate([timeline, properties, stages, unresolved, published, dead_letters])
+    // What the next start must be told.
+    let of_plan = Arc::clone(plan);
+    let of_windows = of_windows.flat_map(|(told, at)| match told {
+        Told::Carried(carried) => Some((carried, at)),
+        _ => None,
+    });
+    let of_counts = of_counts.flat_map(|(counted, at)| match counted {
+        Counted::Carried(carried) => Some((carried, at)),
+        _ => None,
+    });
+    let of_advances = of_advances.flat_map(|(moved, at)| match moved {
+        Moved::Carried(carried) => Some((carried, at)),
+        Moved::Advance(_) => None,
+    });
+    let state = scope
+        .concatenate([of_windows, of_counts, of_advances])
+        .flat_map(move |(carried, at)| carried::output(&carried, &of_plan, at).map(|output| (output, at)));
+
+    scope.concatenate([timeline, properties, stages, unresolved, published, dead_letters, state])
 }
 
 /// Splits a stream into `N`.

@@ -2,8 +2,9 @@
 //!
 //! A plan is fixed for a run. Every worker holds the same one.
 
+use super::rows::Measure;
 use crate::config::rules::{Counted, Mode, Rule};
-use crate::model::time::{DAY, HOUR, Ms};
+use crate::model::time::{DAY, FORM_BEFORE, HOUR, Ms};
 use std::collections::HashMap;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
@@ -105,7 +106,20 @@ pub struct Plan {
     pub workspaces: HashMap<Ustr, Arc<Workspace>>,
     /// Property names by connection; the default where absent.
     pub utm_properties: HashMap<Connection, UtmProperties>,
+    /// Whether what outlives the log is written down for the next start; see [`super::carried`].
+    pub carries: bool,
+    /// Ticks that end before this only fill windows: last campaign values of then are carried, not computed. 0 where the
+    /// log has its beginning.
+    pub values_from: Ms,
 }
+
+/// What tells a rule from all others and from its own former self: its workspace and its meaning.
+pub fn rule_key(workspace: &str, meaning: &str) -> String {
+    format!("{workspace}: {meaning}")
+}
+
+/// For how long before a restart last campaign values are computed again, ms: they are written down once a day.
+const VALUES_BACK: Ms = 2 * DAY;
 
 /// The window of counts that no rule asked for.
 pub const DEFAULT_WINDOW: Ms = 30 * DAY;
@@ -197,7 +211,43 @@ impl Plan {
                 return Err(PlanError(format!("rule {} names the workspace `{of}`, which does not exist", rule.name)));
             }
         }
-        Ok(Plan { times, rules: planned, workspaces, utm_properties: HashMap::new() })
+        Ok(Plan { times, rules: planned, workspaces, utm_properties: HashMap::new(), carries: false, values_from: 0 })
+    }
+
+    /// The longest window that is counted, ms.
+    pub fn longest_window(&self) -> Ms {
+        self.rules.iter().map(|rule| rule.rule.window).max().unwrap_or(0).max(DEFAULT_WINDOW)
+    }
+
+    /// How far before its frontier a restart must read clicks again, ms: those in the longest window, and the ids that
+    /// tell their repeats.
+    pub fn clicks_back(&self) -> Ms {
+        self.longest_window() + self.times.dedupe_horizon + self.times.max_future
+    }
+
+    /// How far before its frontier a restart must read forms again, ms: those that the clicks in the longest window have
+    /// taken, with the ids that tell their repeats, and those that late clicks of the days since [`Plan::values_from`]
+    /// have taken.
+    pub fn forms_back(&self) -> Ms {
+        let of_windows = self.longest_window() + self.times.dedupe_horizon;
+        let of_values = self.times.max_lateness + VALUES_BACK;
+        of_windows.max(of_values) + FORM_BEFORE + self.times.max_future
+    }
+
+    /// Takes up what was carried over to a restart at `resume`: last campaign values are computed again for the last two
+    /// days only. What is older has been written down, which happens within one.
+    pub fn resumes_at(&mut self, resume: Ms) {
+        self.values_from = resume.saturating_sub(VALUES_BACK);
+    }
+
+    /// What a rule counts; `None` for one that the plan does not have.
+    pub fn measure(&self, rule: RuleIx) -> Option<Measure> {
+        let rule = &self.rules.get(rule as usize)?.rule;
+        let key = match &rule.counted {
+            Counted::Tag(tag) => tag_key(tag),
+            Counted::Link(link) => link_key(link),
+        };
+        Some(Measure { key, window: rule.window })
     }
 
     /// The connections of a workspace; none for one that is not connected.

@@ -5,6 +5,7 @@
 //! row is moved between workers, never copied.
 
 use super::plan::Connection;
+pub use crate::model::UtmField;
 use crate::model::outputs::Person;
 use crate::model::time::Ms;
 use crate::model::{Click, Contact, Deal, Form};
@@ -35,7 +36,48 @@ pub enum Arrival {
     Deal(Place, Ustr, Ustr, Option<Arc<Deal>>),
     /// What could not be read.
     Dead(Arc<crate::model::outputs::DeadLetter>),
+    /// How something stood before the log that is kept; once, in the tick at which a restart resumes.
+    Carried(Carried),
 }
+
+/// What the log that is kept does not say, because it began before it; see [`super::carried`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Carried {
+    /// A rule is hot for a subject.
+    Period {
+        /// Rule and subject.
+        candidate: Candidate,
+        /// Since which tick's end; `None`: not any more.
+        since: Option<Ms>,
+    },
+    /// Deals that have advanced in the running hot period.
+    Advanced {
+        /// Rule and subject.
+        candidate: Candidate,
+        /// All of them; none: the period has ended.
+        deals: Vec<Ustr>,
+    },
+    /// An identity's last campaign values.
+    Utm {
+        /// The identity, in its connection.
+        subject: Subject,
+        /// In the order of [`UtmField::ALL`].
+        values: UtmValues,
+    },
+}
+
+impl Carried {
+    /// Whose it is.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Carried::Period { candidate, .. } | Carried::Advanced { candidate, .. } => candidate.subject,
+            Carried::Utm { subject, .. } => *subject,
+        }
+    }
+}
+
+/// Campaign values, each with the click that brought it, in the order of [`UtmField::ALL`].
+pub type UtmValues = [Option<(ClickRef, Arc<str>)>; 3];
 
 /// Who or what is counted: `c:` a contact id, `e:` an e-mail, `d:` a deal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -245,31 +287,6 @@ pub struct Tally {
     pub last: Option<ClickRef>,
 }
 
-/// The three campaign values that are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum UtmField {
-    /// `utm_source`
-    Source,
-    /// `utm_campaign`
-    Campaign,
-    /// `utm_medium`
-    Medium,
-}
-
-impl UtmField {
-    /// All three; the order is that of [`super::plan::UtmProperties`].
-    pub const ALL: [UtmField; 3] = [UtmField::Source, UtmField::Campaign, UtmField::Medium];
-
-    /// The click's value.
-    pub fn of(self, click: &Click) -> Option<&str> {
-        match self {
-            UtmField::Source => click.utm.source.as_deref(),
-            UtmField::Campaign => click.utm.campaign.as_deref(),
-            UtmField::Medium => click.utm.medium.as_deref(),
-        }
-    }
-}
-
 /// One identity's last value of a field; replaces what was said before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastUtm {
@@ -281,6 +298,8 @@ pub struct LastUtm {
     pub field: UtmField,
     /// The newest click with a value, and the value; `None` when the identity belongs to somebody else now.
     pub value: Option<(ClickRef, Arc<str>)>,
+    /// Whether this was so before the tick: it has been told already.
+    pub carried: bool,
 }
 
 /// A person's count after a tick in which it changed.

@@ -10,17 +10,19 @@
 //! - Within a tick the mirror's word comes first, then clicks, then what leaves the windows; only the tick's end is told.
 //! - A click that arrives after it left a window is not counted in it.
 //! - A click of the future waits until its time comes; its campaign values do not.
+//! - Campaign values have no window: they outlive the log that is kept. So each identity's are said once a day in which
+//!   they changed, for the next start, which gets them back as rows that are taken first in their tick.
 //!
 //! # Cost
 //! 8 bytes for each click and measure, one record for each identity and live (identity, measure). A click that nothing
 //! measures costs no log entry.
 
 use super::plan::{Counter, Plan, link_key, tag_key};
-use super::rows::{ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, Who, route_of};
+use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
 use super::step::Machine;
 use super::window_log::WindowLog;
 use crate::model::Click;
-use crate::model::time::{Ms, tick_end};
+use crate::model::time::{DAY, Ms, tick_end};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,6 +36,8 @@ pub enum Seen {
     Hit(Hit),
     /// Whom an identity stands for.
     Standing(Standing),
+    /// An identity's campaign values when the job was stopped.
+    Values(Subject, UtmValues),
 }
 
 impl Seen {
@@ -41,6 +45,7 @@ impl Seen {
     pub fn route(&self) -> u64 {
         match self {
             Seen::Hit(hit) => hit.subject.route(),
+            Seen::Values(subject, _) => subject.route(),
             Seen::Standing(standing) => route_of(standing.portal, standing.who),
         }
     }
@@ -55,6 +60,8 @@ pub enum Told {
     Tally(Tally),
     /// A part of a person's last campaign values.
     Utm(LastUtm),
+    /// An identity's campaign values, for the next start.
+    Carried(Carried),
 }
 
 /// One identity of one workspace and portal.
@@ -63,7 +70,9 @@ struct Identity {
     person: Who,
     /// Live tallies.
     tallies: SmallVec<[u32; 4]>,
-    utm: [Option<(ClickRef, Arc<str>)>; 3],
+    utm: UtmValues,
+    /// Whether the next start is to be told of the values at the end of the day.
+    carry: bool,
 }
 
 /// One identity's clicks of one measure.
@@ -91,6 +100,8 @@ pub struct Windows {
     free: Vec<u32>,
     /// Clicks of the future, by the tick in which they begin to count.
     future: BTreeMap<Ms, Vec<(u32, Measure, ClickRef)>>,
+    /// Identities whose campaign values changed, by the end of the day.
+    carry: BTreeMap<Ms, Vec<u32>>,
     /// What is measured of a link's clicks; links are few and clicks many.
     measured: HashMap<(Ustr, Ustr, bool), Option<Arc<Counter>>>,
 }
@@ -108,6 +119,7 @@ impl Windows {
             counts: Vec::new(),
             free: Vec::new(),
             future: BTreeMap::new(),
+            carry: BTreeMap::new(),
             measured: HashMap::new(),
         }
     }
@@ -118,7 +130,7 @@ impl Windows {
         }
         let ix = u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit");
         let person = self.stands.get(&(subject.portal, subject.who)).copied().unwrap_or(subject.who);
-        self.identities.push(Identity { subject, person, tallies: SmallVec::new(), utm: [None, None, None] });
+        self.identities.push(Identity { subject, person, tallies: SmallVec::new(), utm: [None, None, None], carry: false });
         self.by_subject.insert(subject, ix);
         self.by_name.entry((subject.portal, subject.who)).or_default().push(ix);
         ix
@@ -203,7 +215,7 @@ impl Windows {
             }
             for (field, value) in UtmField::ALL.into_iter().zip(&identity.utm) {
                 if value.is_some() {
-                    out(Told::Utm(LastUtm { subject, identity: standing.who, field, value: None }));
+                    out(Told::Utm(LastUtm { subject, identity: standing.who, field, value: None, carried: false }));
                 }
             }
             moved.insert(ix);
@@ -211,14 +223,33 @@ impl Windows {
     }
 
     /// Takes a click's campaign values where they are newer.
-    fn campaign(&mut self, identity: u32, click: &Click, at: &ClickRef, changed: &mut BTreeSet<(u32, UtmField)>) {
+    fn campaign(&mut self, now: Ms, identity: u32, click: &Click, at: &ClickRef, changed: &mut BTreeSet<(u32, UtmField)>) {
         let of = &mut self.identities[identity as usize];
+        let before = changed.len();
         for (place, field) in UtmField::ALL.into_iter().enumerate() {
             if let Some(value) = field.of(click)
                 && of.utm[place].as_ref().is_none_or(|(last, _)| last < at)
             {
                 of.utm[place] = Some((at.clone(), value.into()));
                 changed.insert((identity, field));
+            }
+        }
+        if self.plan.carries && changed.len() > before && !of.carry {
+            of.carry = true;
+            self.carry.entry(tick_end(now.saturating_add(1), DAY)).or_default().push(identity);
+        }
+    }
+
+    /// Takes campaign values from before the log that is kept, where they are newer than what it says.
+    fn take_values(&mut self, subject: Subject, values: UtmValues, out: &mut dyn FnMut(Told)) {
+        let ix = self.identity(subject);
+        let identity = &mut self.identities[ix as usize];
+        for ((field, old), value) in UtmField::ALL.into_iter().zip(&mut identity.utm).zip(values) {
+            let Some(value) = value else { continue };
+            if old.as_ref().is_none_or(|(last, _)| *last < value.0) {
+                *old = Some(value.clone());
+                let subject = Subject { who: identity.person, ..subject };
+                out(Told::Utm(LastUtm { subject, identity: identity.subject.who, field, value: Some(value), carried: true }));
             }
         }
     }
@@ -231,8 +262,14 @@ impl Machine for Windows {
     fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
         let (mut dirty, mut moved, mut changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut hits = Vec::new();
+        for row in rows.extract_if(.., |row| matches!(row, Seen::Values(..))) {
+            if let Seen::Values(subject, values) = row {
+                self.take_values(subject, values, out);
+            }
+        }
         for row in rows.drain(..) {
             match row {
+                Seen::Values(..) => {}
                 Seen::Hit(hit) => hits.push(hit),
                 Seen::Standing(standing) => self.stand(standing, &mut dirty, &mut moved, out),
             }
@@ -256,7 +293,9 @@ impl Machine for Windows {
                 }
             }
             if hit.via.is_some() {
-                self.campaign(identity, &hit.click, &click, &mut changed);
+                if at >= self.plan.values_from {
+                    self.campaign(at, identity, &hit.click, &click, &mut changed);
+                }
                 let person = self.identities[identity as usize].person;
                 out(Told::Resolved(Resolved { hit, person }));
             }
@@ -295,12 +334,27 @@ impl Machine for Windows {
                     identity: identity.subject.who,
                     field,
                     value: Some(value.clone()),
+                    carried: false,
                 }));
+            }
+        }
+        while let Some(entry) = self.carry.first_entry()
+            && *entry.key() <= at
+        {
+            for ix in entry.remove() {
+                let identity = &mut self.identities[ix as usize];
+                identity.carry = false;
+                out(Told::Carried(Carried::Utm { subject: identity.subject, values: identity.utm.clone() }));
             }
         }
     }
 
     fn due(&self) -> Option<Ms> {
-        self.logs.values().filter_map(WindowLog::due).chain(self.future.keys().next().copied()).min()
+        self.logs
+            .values()
+            .filter_map(WindowLog::due)
+            .chain(self.future.keys().next().copied())
+            .chain(self.carry.keys().next().copied())
+            .min()
     }
 }

@@ -22,7 +22,7 @@ fn now() -> Ms {
 fn cluster() -> (Mock, Kafka) {
     let mock = MockCluster::new(1).expect("a mock cluster");
     let kafka = Kafka::at(mock.bootstrap_servers());
-    for topic in topics::needed(&kafka, DEFAULT_WINDOW) {
+    for topic in topics::needed(&kafka, &Plan::new(Times::with_tick(100), &[], &[], |_, _| 0).expect("a plan")) {
         mock.create_topic(&topic.name, topic.partitions.unwrap_or(2), 1).expect("a topic");
     }
     (mock, kafka)

@@ -115,6 +115,32 @@ pub struct Click {
     pub bot: Option<String>,
 }
 
+/// The three campaign values that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UtmField {
+    /// `utm_source`
+    Source,
+    /// `utm_campaign`
+    Campaign,
+    /// `utm_medium`
+    Medium,
+}
+
+impl UtmField {
+    /// All three; the order is that of [`crate::dataflow::plan::UtmProperties`].
+    pub const ALL: [UtmField; 3] = [UtmField::Source, UtmField::Campaign, UtmField::Medium];
+
+    /// The click's value.
+    pub fn of(self, click: &Click) -> Option<&str> {
+        match self {
+            UtmField::Source => click.utm.source.as_deref(),
+            UtmField::Campaign => click.utm.campaign.as_deref(),
+            UtmField::Medium => click.utm.medium.as_deref(),
+        }
+    }
+}
+
 /// One form submission.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Form {

@@ -7,5 +7,5 @@ pub mod inputs;
 pub mod outputs;
 pub mod time;
 
-pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm};
+pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm, UtmField};
 pub use time::Ms;

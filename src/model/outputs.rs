@@ -2,6 +2,7 @@
 //!
 //! Each is a pure function of the input log; each says why it exists. `docs/topics.md` shows one of each.
 
+use super::inputs::UtmField;
 use super::time::Ms;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,10 +23,12 @@ pub enum Topic {
     Counts,
     /// One record per input that could not be read.
     DeadLetters,
+    /// What outlives the log, for the job's own next start; not an output for others.
+    State,
 }
 
 impl Topic {
-    /// All of them, in the order of the documentation.
+    /// All that others read, in the order of the documentation.
     pub const ALL: [Topic; 6] =
         [Topic::Timeline, Topic::ContactProperties, Topic::DealStages, Topic::Unresolved, Topic::Counts, Topic::DeadLetters];
 
@@ -38,6 +41,7 @@ impl Topic {
             Topic::Unresolved => "clicks.unresolved",
             Topic::Counts => "clicks.counts",
             Topic::DeadLetters => "dead-letters",
+            Topic::State => "clickline.state",
         }
     }
 }
@@ -49,7 +53,7 @@ pub struct Output {
     pub topic: Topic,
     /// The record's key.
     pub key: String,
-    /// The record, JSON.
+    /// The record, JSON; nothing for a tombstone.
     pub value: Vec<u8>,
 }
 
@@ -78,6 +82,60 @@ pub enum Found {
         /// Form time minus click time, ms; negative when the form came first.
         after_click_ms: i64,
     },
+}
+
+/// How something stood when it was written: what the next start can't learn from the log that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Schema version.
+    pub v: u32,
+    /// Whose clicks.
+    pub workspace: String,
+    /// HubSpot account.
+    pub portal: String,
+    /// `c:` a contact id, `e:` an e-mail, `d:` a deal.
+    pub who: String,
+    /// What stood so.
+    #[serde(flatten)]
+    pub of: StateOf,
+    /// At which tick's end, ms.
+    pub at: Ms,
+}
+
+/// What a [`State`] is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum StateOf {
+    /// A rule is hot for the subject.
+    Period {
+        /// The rule's workspace and meaning.
+        rule: String,
+        /// The tick's end at which it became so, ms.
+        since: Ms,
+    },
+    /// Deals have advanced in the running hot period.
+    Advanced {
+        /// The rule's workspace and meaning.
+        rule: String,
+        /// Their ids.
+        deals: Vec<String>,
+    },
+    /// Last campaign values.
+    Values {
+        /// By field.
+        values: BTreeMap<UtmField, StateValue>,
+    },
+}
+
+/// A last campaign value and the click that brought it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateValue {
+    /// The value.
+    pub text: String,
+    /// The click.
+    pub click_id: String,
+    /// The click's own time, ms.
+    pub ts: Ms,
 }
 
 /// One resolved click for one portal: a timeline event to write.

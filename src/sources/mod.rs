@@ -144,7 +144,7 @@ fn own_time(arrival: &Arrival) -> Option<Ms> {
     match arrival {
         Arrival::Click(_, click) => Some(click.ts),
         Arrival::Form(_, form) => Some(form.ts),
-        Arrival::Contact(..) | Arrival::Deal(..) | Arrival::Dead(_) => None,
+        Arrival::Contact(..) | Arrival::Deal(..) | Arrival::Dead(_) | Arrival::Carried(_) => None,
     }
 }
 

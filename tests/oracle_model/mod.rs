@@ -113,6 +113,16 @@ impl Log {
         self.0.iter().map(|(at, _)| tick_end(*at, TICK)).max().unwrap_or(0)
     }
 
+    /// Without the clicks that were appended before one time, and the forms before another.
+    pub fn since(&self, clicks: Ms, forms: Ms) -> Log {
+        let kept = |(at, record): &&(Ms, Record)| match record {
+            Record::Click(_) => *at >= clicks,
+            Record::Form(_) => *at >= forms,
+            Record::Contact(..) | Record::Deal(..) => true,
+        };
+        Log(self.0.iter().filter(kept).cloned().collect())
+    }
+
     pub fn clicks(&self) -> impl Iterator<Item = &Click> {
         self.0.iter().filter_map(|(_, record)| if let Record::Click(click) = record { Some(click.as_ref()) } else { None })
     }
@@ -204,7 +214,10 @@ fn deal(rng: &mut StdRng) -> Record {
 
 /// An output as one line: tick, kind, and what the contract says of it.
 pub fn line(at: Ms, output: &Output) -> String {
-    let value: serde_json::Value = serde_json::from_slice(&output.value).expect("JSON");
+    let value: serde_json::Value = match output.topic {
+        Topic::State if output.value.is_empty() => serde_json::json!({"at": at}),
+        _ => serde_json::from_slice(&output.value).expect("JSON"),
+    };
     assert_eq!(value["at"], at, "the record names its tick");
     let text = |field: &str| value[field].as_str().unwrap_or("-").to_owned();
     let who = || {
@@ -235,6 +248,7 @@ pub fn line(at: Ms, output: &Output) -> String {
         Topic::Unresolved => format!("{at} unresolved {} {}", output.key, value["click"]["id"]),
         Topic::Counts => format!("{at} count {} {}", output.key, value["count"]),
         Topic::DeadLetters => format!("{at} dead {}", output.key),
+        Topic::State => format!("{at} state {}", output.key),
     }
 }
 

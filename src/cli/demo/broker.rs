@@ -96,6 +96,7 @@ fn own_topics() -> Topics {
         deals,
         links,
         progress,
+        state,
         timeline,
         contact_properties,
         deal_stages,
@@ -110,6 +111,7 @@ fn own_topics() -> Topics {
         deals: of(deals),
         links: of(links),
         progress: of(progress),
+        state: of(state),
         timeline: of(timeline),
         contact_properties: of(contact_properties),
         deal_stages: of(deal_stages),
@@ -119,7 +121,7 @@ fn own_topics() -> Topics {
     }
 }
 
-fn names(topics: &Topics) -> [&str; 12] {
+fn names(topics: &Topics) -> [&str; 13] {
     let Topics {
         clicks,
         forms,
@@ -127,6 +129,7 @@ fn names(topics: &Topics) -> [&str; 12] {
         deals,
         links,
         progress,
+        state,
         timeline,
         contact_properties,
         deal_stages,
@@ -134,7 +137,7 @@ fn names(topics: &Topics) -> [&str; 12] {
         counts,
         dead_letters,
     } = topics;
-    [clicks, forms, contacts, deals, links, progress, timeline, contact_properties, deal_stages, unresolved, counts, dead_letters]
+    [clicks, forms, contacts, deals, links, progress, state, timeline, contact_properties, deal_stages, unresolved, counts, dead_letters]
 }
 
 /// A week passes in seconds, so these topics carry the week's time and not the broker's, and keep it whatever its age.

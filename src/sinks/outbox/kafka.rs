@@ -17,6 +17,7 @@
 use super::size::fitting;
 use super::{Batch, Door, PER_BATCH, Progress};
 use crate::kafka::Kafka;
+use crate::model::outputs::{State, Topic};
 use crate::model::time::Ms;
 use crate::stop::Stop;
 use anyhow::Context as _;
@@ -25,7 +26,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -100,6 +101,30 @@ impl Outbox {
         self.progress.as_ref()
     }
 
+    /// What the job wrote down for its next start: the newest record of each key.
+    ///
+    /// # Errors
+    /// A record that this build can't read, or `stop` was asked.
+    pub fn state(&self) -> anyhow::Result<Vec<State>> {
+        let topic = &self.kafka.topics.state;
+        let mut newest: HashMap<Vec<u8>, State> = HashMap::new();
+        read_all(&self.kafka, topic, &self.stop, |place, key, payload| {
+            let key = key.unwrap_or_default().to_vec();
+            match payload {
+                None => drop(newest.remove(&key)),
+                Some(payload) => {
+                    let state: State = serde_json::from_slice(payload)
+                        .ok()
+                        .filter(|state: &State| state.v == 1)
+                        .with_context(|| format!("the record {place:?} of the topic {topic} is not a state that this build can read"))?;
+                    newest.insert(key, state);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(newest.into_values().collect())
+    }
+
     /// Starts the thread. `rules` is written into every record of progress.
     ///
     /// `committed` follows what has been committed. The thread ends when the [`Committer`] is dropped.
@@ -147,6 +172,28 @@ impl Door for Committer {
 /// Reads the newest committed progress.
 fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>> {
     let topic = &kafka.topics.progress;
+    let mut newest: Option<Progress> = None;
+    read_all(kafka, topic, stop, |place, _, payload| {
+        let progress = parse(payload.unwrap_or_default())
+            .with_context(|| format!("the record {place:?} of the topic {topic} is not progress that this build can read"))?;
+        if newest.as_ref().is_none_or(|newest| newest.frontier <= progress.frontier) {
+            newest = Some(progress);
+        }
+        Ok(())
+    })?;
+    Ok(newest)
+}
+
+/// A record's partition and offset.
+type At = (i32, i64);
+
+/// Reads all committed records of a topic of the job's own: place, key and payload of each.
+fn read_all(
+    kafka: &Kafka,
+    topic: &str,
+    stop: &Stop,
+    mut each: impl FnMut(At, Option<&[u8]>, Option<&[u8]>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let config = kafka.client(&[
         ("group.id", "clickline"),
         ("enable.auto.commit", "false"),
@@ -166,7 +213,7 @@ fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>>
                 }
                 tracing::warn!(topic, "the topic does not exist yet; still trying");
             }
-            Err(error) => tracing::warn!(topic, %error, "cannot read the progress; still trying"),
+            Err(error) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
         }
         thread::sleep(PAUSE);
     };
@@ -175,24 +222,16 @@ fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>>
         list.add_partition_offset(topic, *partition, Offset::Beginning)?;
     }
     consumer.assign(&list)?;
-    let mut newest: Option<Progress> = None;
     while !open.is_empty() {
-        anyhow::ensure!(!stop.asked(), "stopped before the progress was read");
+        anyhow::ensure!(!stop.asked(), "stopped before the topic {topic} was read");
         match consumer.poll(PATIENCE) {
-            Some(Ok(message)) => {
-                let place = (message.partition(), message.offset());
-                let progress = parse(message.payload().unwrap_or_default())
-                    .with_context(|| format!("the record {place:?} of the topic {topic} is not progress that this build can read"))?;
-                if newest.as_ref().is_none_or(|newest| newest.frontier <= progress.frontier) {
-                    newest = Some(progress);
-                }
-            }
+            Some(Ok(message)) => each((message.partition(), message.offset()), message.key(), message.payload())?,
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-            Some(Err(error)) => tracing::warn!(topic, %error, "cannot read the progress; still trying"),
-            None => tracing::warn!(topic, "the progress has not come yet; still trying"),
+            Some(Err(error)) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
+            None => tracing::warn!(topic, "the brokers send nothing; still trying"),
         }
     }
-    Ok(newest)
+    Ok(())
 }
 
 fn parse(payload: &[u8]) -> anyhow::Result<Progress> {
@@ -308,12 +347,16 @@ impl Writer {
         self.producer.begin_transaction()?;
         for output in &batch.outputs {
             match fitting(output) {
-                None => self.send(self.kafka.topics.output(output.topic), &output.key, &output.value)?,
-                Some(letter) => self.send(self.kafka.topics.output(letter.topic), &letter.key, &letter.value)?,
+                None => {
+                    // Only states end: a tombstone lets compaction forget them.
+                    let value = (output.topic != Topic::State || !output.value.is_empty()).then_some(output.value.as_slice());
+                    self.send(self.kafka.topics.output(output.topic), &output.key, value)?;
+                }
+                Some(letter) => self.send(self.kafka.topics.output(letter.topic), &letter.key, Some(&letter.value))?,
             }
         }
         let record = serde_json::to_vec(progress).expect("numbers and strings are always JSON");
-        self.send(&self.kafka.topics.progress, PROGRESS_KEY, &record)?;
+        self.send(&self.kafka.topics.progress, PROGRESS_KEY, Some(&record))?;
         loop {
             match self.producer.commit_transaction(PATIENCE) {
                 Ok(()) => return Ok(()),
@@ -329,8 +372,9 @@ impl Writer {
         }
     }
 
-    fn send(&self, topic: &str, key: &str, value: &[u8]) -> Result<(), Trouble> {
-        let mut record = BaseRecord::to(topic).key(key).payload(value);
+    fn send(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<(), Trouble> {
+        let mut record = BaseRecord::to(topic).key(key);
+        record.payload = value;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

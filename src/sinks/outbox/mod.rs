@@ -43,15 +43,8 @@ pub struct Progress {
     pub v: u32,
     /// Ticks that end before this are complete, ms.
     pub frontier: Ms,
-    /// Since when each rule has been known, by [`Progress::rule_key`], ms.
+    /// Since when each rule has been known, by [`crate::dataflow::plan::rule_key`], ms.
     pub rules: BTreeMap<String, Ms>,
-}
-
-impl Progress {
-    /// The key of a rule: its workspace and its meaning, so that a changed rule is a new one.
-    pub fn rule_key(workspace: &str, meaning: &str) -> String {
-        format!("{workspace}: {meaning}")
-    }
 }
 
 /// Outputs of closed ticks.

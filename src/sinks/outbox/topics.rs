@@ -2,6 +2,7 @@
 //!
 //! What exists is left as it is. Topics are made by the broker's own defaults for partitions and replicas.
 
+use crate::dataflow::plan::Plan;
 use crate::kafka::Kafka;
 use crate::model::outputs::Topic;
 use crate::model::time::{DAY, Ms};
@@ -13,8 +14,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Inputs are kept for the longest window, plus this: holds of 72 h, and repeats within as long.
-pub const BEYOND_WINDOW: Ms = 3 * DAY;
+/// Inputs are kept for what a restart reads again, plus this: so long the job may be away.
+pub const AWAY: Ms = 3 * DAY;
 
 /// How a topic is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +40,21 @@ pub struct Needed {
     pub partitions: Option<i32>,
 }
 
-/// All topics of a job whose longest window is `window`.
-pub fn needed(kafka: &Kafka, window: Ms) -> Vec<Needed> {
-    let kept = Kept::For(window + BEYOND_WINDOW);
+/// All topics of a job.
+pub fn needed(kafka: &Kafka, plan: &Plan) -> Vec<Needed> {
+    let (clicks, forms) = (plan.clicks_back() + AWAY, plan.forms_back() + AWAY);
+    let kept = Kept::For(clicks);
     let topics = &kafka.topics;
     let topic = |name: &str, kept| Needed { name: name.to_owned(), kept, partitions: None };
     let mut needed = vec![
         topic(&topics.clicks, kept),
-        topic(&topics.forms, kept),
-        topic(&topics.contacts, Kept::States(window + BEYOND_WINDOW)),
-        topic(&topics.deals, Kept::States(window + BEYOND_WINDOW)),
+        topic(&topics.forms, Kept::For(forms)),
+        topic(&topics.contacts, Kept::States(clicks)),
+        topic(&topics.deals, Kept::States(clicks)),
         topic(&topics.links, Kept::Newest),
         // One partition: the last record in it is the last word.
         Needed { partitions: Some(1), ..topic(&topics.progress, Kept::Newest) },
+        topic(&topics.state, Kept::Newest),
     ];
     needed.extend(Topic::ALL.map(|out| topic(topics.output(out), if out == Topic::Counts { Kept::Newest } else { kept })));
     needed
@@ -129,19 +132,28 @@ async fn create(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataflow::plan::Times;
     use rdkafka::mocking::MockCluster;
+
+    fn plan() -> Plan {
+        Plan::new(Times::with_tick(100), &[], &[], |_, _| 0).expect("a plan")
+    }
 
     #[test]
     fn inputs_outlive_the_longest_window_and_states_are_compacted() {
-        let needed = needed(&Kafka::at("b:1"), 30 * DAY);
+        let needed = needed(&Kafka::at("b:1"), &plan());
         let kept = |name: &str| needed.iter().find(|topic| topic.name == name).expect(name).kept;
-        assert_eq!(needed.len(), 12);
-        assert_eq!(kept("clicks"), Kept::For(33 * DAY));
-        for name in ["links", "clicks.counts", "clickline.progress"] {
+        assert_eq!(needed.len(), 13);
+        // 30 days of window, 72 hours of repeats, five minutes of clocks ahead; and three days away.
+        let clicks = 36 * DAY + 5 * 60_000;
+        assert_eq!(kept("clicks"), Kept::For(clicks));
+        // A click that is 33 days late takes a form 14 days before it, two days back.
+        assert_eq!(kept("forms"), Kept::For(52 * DAY + 5 * 60_000));
+        for name in ["links", "clicks.counts", "clickline.progress", "clickline.state"] {
             assert_eq!(kept(name), Kept::Newest, "{name}");
         }
         for name in ["crm.contacts", "crm.deals"] {
-            assert_eq!(kept(name), Kept::States(33 * DAY), "{name}");
+            assert_eq!(kept(name), Kept::States(clicks), "{name}");
         }
     }
 
@@ -149,7 +161,7 @@ mod tests {
     fn topics_that_exist_are_left_alone() {
         let mock = MockCluster::new(1).expect("a mock cluster");
         let kafka = Kafka::at(mock.bootstrap_servers());
-        let needed = needed(&kafka, DAY);
+        let needed = needed(&kafka, &plan());
         for topic in &needed {
             mock.create_topic(&topic.name, 1, 1).expect("a topic");
         }

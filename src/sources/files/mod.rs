@@ -188,6 +188,7 @@ mod tests {
                     assert_eq!(letter.at, at, "a dead letter knows its tick");
                     letter.offset
                 }
+                Arrival::Carried(_) => unreachable!("no file carries anything over"),
             };
             said.push((files.inputs[place].kind, line, at));
             files.advance(place).expect("reads");
