@@ -1,9 +1,9 @@
 //! The job: topics in, dataflow, topics out.
 //!
 //! # Meaning
-//! On each start the job reads its inputs from their beginning and computes everything again; outputs of ticks that it
-//! had committed before are dropped, and what is older than the inputs' beginning comes back from the job's own topic
-//! ([`crate::dataflow::carried`]). It ends when it is asked to, or when something happens that only a restart or a
+//! On each start the job reads its inputs again, from a little more than the longest window before its frontier, and
+//! computes everything again; outputs of ticks that it had committed before are dropped, and what is older than that
+//! comes back from the job's own topic ([`crate::dataflow::carried`]). It ends when it is asked to, or when something happens that only a restart or a
 //! person can mend.
 //!
 //! # Rules that are new
@@ -19,12 +19,12 @@ use crate::kafka::Kafka;
 use crate::model::time::Ms;
 use crate::sinks::outbox::kafka::Outbox;
 use crate::sinks::outbox::{Progress, deliver, topics};
-use crate::sources::kafka::{Clock, Limits, Reading, topic};
+use crate::sources::kafka::{Clock, Limits, Reading, Resume, topic};
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use timely::dataflow::operators::{Concatenate as _, Probe as _, ToStream as _};
@@ -40,6 +40,8 @@ pub struct JobConfig {
     pub workers: usize,
     /// Credit and slack of the sources.
     pub limits: Limits,
+    /// Whether to go on without records that were deleted before they were read.
+    pub accept_gaps: bool,
     /// The wall clock that idle topics follow.
     pub now: Clock,
 }
@@ -48,6 +50,7 @@ pub struct JobConfig {
 pub struct Job {
     stop: Stop,
     committed: Arc<AtomicU64>,
+    ready: Arc<AtomicBool>,
     meter: Arc<Meter>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
@@ -60,23 +63,29 @@ impl Job {
     /// # Errors
     /// Options under `kafka` that make no client, or a thread that can't be started.
     pub fn start(config: JobConfig, stop: Stop) -> anyhow::Result<Self> {
-        let (committed, meter) = (Arc::new(AtomicU64::new(0)), Arc::new(Meter::default()));
-        let JobConfig { kafka, plan, workers, limits, now } = config;
-        let reading = Reading { kafka, times: plan.times, limits, now, meter: Arc::clone(&meter), stop: stop.clone() };
+        let (committed, ready, meter) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(Meter::default()));
+        let JobConfig { kafka, plan, workers, limits, accept_gaps, now } = config;
+        let resume = Resume { accept_gaps, ..Resume::default() };
+        let reading = Reading { kafka, times: plan.times, limits, resume, now, meter: Arc::clone(&meter), stop: stop.clone() };
         drop(reading.consumer()?);
-        let of_job = Arc::clone(&committed);
+        let of_job = (Arc::clone(&committed), Arc::clone(&ready));
         let thread = thread::Builder::new().name("job".to_owned()).spawn(move || {
             let stop = reading.stop.clone();
             let ended = run(reading, plan, workers, &of_job);
             stop.ask();
             ended
         })?;
-        Ok(Job { stop, committed, meter, thread: Some(thread) })
+        Ok(Job { stop, committed, ready, meter, thread: Some(thread) })
     }
 
     /// All ticks that end before this are committed, ms.
     pub fn frontier(&self) -> Ms {
         self.committed.load(Ordering::Acquire)
+    }
+
+    /// Whether all has been gone through again that an earlier run had committed: from here on outputs are new.
+    pub fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// What has been read since the start.
@@ -124,7 +133,7 @@ impl Drop for Job {
     }
 }
 
-fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU64>) -> anyhow::Result<()> {
+fn run(mut reading: Reading, mut plan: Plan, workers: usize, told: &(Arc<AtomicU64>, Arc<AtomicBool>)) -> anyhow::Result<()> {
     let stop = reading.stop.clone();
     let opened =
         topics::ensure(&reading.kafka, &topics::needed(&reading.kafka, &plan), &stop).and_then(|()| Outbox::open(&reading.kafka, &stop));
@@ -141,6 +150,11 @@ fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU
         Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
         Err(error) => return Err(error),
     };
+    if let Some(Progress { frontier, offsets, .. }) = outbox.progress() {
+        reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
+        reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
+        reading.resume.offsets = offsets.clone();
+    }
     plan.carries = true;
     if !state.is_empty() {
         plan.resumes_at(resume);
@@ -150,16 +164,17 @@ fn run(reading: Reading, mut plan: Plan, workers: usize, committed: &Arc<AtomicU
         state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
     drop(state);
     tracing::info!(workers, resume, rules = rules.len(), "the job starts");
-    let (committer, thread) = outbox.start(rules, Arc::clone(committed))?;
+    let (committer, thread) = outbox.start(rules, Arc::clone(&told.0), Arc::clone(&told.1))?;
     let (once, plan) = (Mutex::new(Some((committer, carried))), Arc::new(plan));
     let ended = engine::run(workers, &stop.clone(), move |scope, worker, probe| {
         // The outbox is worker 0's, there is only one; so is what is carried over, which then finds its workers.
         let of_worker = if worker == 0 { once.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let (door, carried) = of_worker.unzip();
         let carried = carried.unwrap_or_default().to_stream(scope);
-        let arrivals = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone()));
-        let outputs = build(scope.concatenate(arrivals.into_iter().chain([carried])), &plan);
-        deliver(outputs, resume, door).probe_with(probe);
+        let (mut arrivals, marks): (Vec<_>, Vec<_>) = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone())).into_iter().unzip();
+        arrivals.push(carried);
+        let outputs = build(scope.concatenate(arrivals), &plan);
+        deliver(outputs, scope.concatenate(marks), resume, door).probe_with(probe);
     });
     // The dataflow is gone and with it the outbox's input: it commits what it has taken, and ends.
     thread.join().map_err(|_| anyhow::anyhow!("the outbox broke down; its message stands above"))?;

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use timely::dataflow::operators::Probe;
+use timely::dataflow::operators::generic::operator::empty;
 
 /// What to replay.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ impl Replay {
         engine::run(self.workers, stop, move |scope, worker, probe| {
             let (opened, door) = if worker == 0 { (take(&opened), take(&door)) } else { (None, None) };
             let arrivals = files(scope, opened, probe.clone(), asked.clone());
-            deliver(build(arrivals, &plan), 0, door).probe_with(probe);
+            deliver(build(arrivals, &plan), empty(scope), 0, door).probe_with(probe);
         })?;
         Ok(Summary {
             read: Kind::ALL.into_iter().map(|kind| (kind, meter.records(kind))).collect(),

@@ -10,14 +10,18 @@ use crate::model::time::{Ms, millis};
 use crate::sinks::hubspot::Sink;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Between two looks at whether something has ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Between two log lines about how far a start has come.
+const SAY: Duration = Duration::from_secs(3);
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +32,9 @@ pub struct Args {
     /// Worker threads; wins over the configuration.
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZero<usize>>,
+    /// Go on although records were deleted from the inputs before the job had read them: what they would have said is lost.
+    #[arg(long)]
+    pub accept_gaps: bool,
     /// Leave the deltas in their topics; another process may write them to HubSpot.
     #[arg(long)]
     pub no_sink: bool,
@@ -48,7 +55,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         settings.read_client_secret().map_err(Failure::Configuration)?;
     }
     let workers = args.workers.map_or(config.workers, NonZero::get);
-    let job = JobConfig { kafka: config.kafka.clone(), plan, workers, limits: config.limits, now: Arc::new(now) };
+    let job =
+        JobConfig { kafka: config.kafka.clone(), plan, workers, limits: config.limits, accept_gaps: args.accept_gaps, now: Arc::new(now) };
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
     let sink = match settings {
         Some(settings) => {
@@ -60,7 +68,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None
         }
     };
+    let mut catching_up = Some(CatchingUp::new());
     while !job.ended() && !stop.asked() && sink.as_ref().is_none_or(Sink::running) {
+        catching_up = catching_up.and_then(|shown| shown.show(&job));
         thread::sleep(LOOK);
     }
     let asked = stop.asked() && !job.ended();
@@ -74,6 +84,43 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     tracing::info!("stopped as asked");
     Ok(())
+}
+
+/// What is shown while a start goes through what earlier runs had committed: a bar on a terminal, else log lines.
+struct CatchingUp {
+    began: Instant,
+    said: Instant,
+    bar: ProgressBar,
+}
+
+impl CatchingUp {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("reading again {wide_bar} {human_pos} of {human_len} records, {eta} left");
+        // Hidden by itself where standard error is no terminal.
+        let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        CatchingUp { began: Instant::now(), said: Instant::now(), bar }
+    }
+
+    /// Shows how far it is; nothing more to show once it is through.
+    fn show(mut self, job: &Job) -> Option<Self> {
+        let (read, of) = (job.meter().total(), job.meter().waiting());
+        if job.ready() {
+            self.bar.finish_and_clear();
+            tracing::info!(
+                records = read,
+                seconds = format!("{:.1}", self.began.elapsed().as_secs_f64()),
+                "ready: outputs are new from here on"
+            );
+            return None;
+        }
+        self.bar.set_length(of.max(read));
+        self.bar.set_position(read);
+        if self.bar.is_hidden() && of > 0 && self.said.elapsed() > SAY {
+            self.said = Instant::now();
+            tracing::info!(records = read, of, percent = read.saturating_mul(100) / of.max(1), "reading again what earlier runs have read");
+        }
+        Some(self)
+    }
 }
 
 /// The wall clock; a machine that thinks it is before 1970 is taken at 0.

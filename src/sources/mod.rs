@@ -23,6 +23,7 @@ use crate::model::time::{Ms, tick_end};
 use crate::model::{Click, Contact, Deal, Form};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,8 @@ use timely::dataflow::ProbeHandle;
 use ustr::ustr;
 
 /// What a topic or file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Redirects served.
     Clicks,
@@ -57,6 +59,22 @@ impl Kind {
     }
 }
 
+/// How far a partition has been read: all records before `next` belong to the mark's tick or an earlier one.
+///
+/// Travels beside the records, with the tick of the last record before `next`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Mark {
+    /// The topic.
+    pub kind: Kind,
+    /// The partition.
+    pub partition: i32,
+    /// The offset after the last record read.
+    pub next: i64,
+}
+
+/// First offsets that were not read yet, by topic and partition.
+pub type Offsets = BTreeMap<Kind, BTreeMap<i32, i64>>;
+
 /// What the sources have read since they started; shared with whoever shows it.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -69,6 +87,8 @@ pub struct Meter {
     clamped: AtomicU64,
     /// Most bytes that were between a source and the end of the dataflow.
     peak_in_flight: AtomicU64,
+    /// Offsets between where reading began and what was then the end.
+    waiting: AtomicU64,
 }
 
 impl Meter {
@@ -100,6 +120,12 @@ impl Meter {
     /// Most bytes that one source had between itself and the end of the dataflow.
     pub fn peak_in_flight(&self) -> u64 {
         self.peak_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Records that lay between the places where reading began and what was the end then, as far as partitions have been
+    /// taken up; compaction and transactions leave offsets without a record.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn count(&self, kind: Kind, arrival: &Arrival) {

@@ -154,7 +154,14 @@ async fn start(demo: &Demo, clock: &WeekClock, monday: Ms) -> anyhow::Result<Par
     let of_job = clock.clone();
     let stop = Stop::new();
     let job = Job::start(
-        JobConfig { kafka: broker.kafka.clone(), plan, workers: 1, limits: Limits::default(), now: Arc::new(move || of_job.now()) },
+        JobConfig {
+            kafka: broker.kafka.clone(),
+            plan,
+            workers: 1,
+            limits: Limits::default(),
+            accept_gaps: false,
+            now: Arc::new(move || of_job.now()),
+        },
         stop.clone(),
     )?;
 

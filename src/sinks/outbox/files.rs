@@ -98,8 +98,8 @@ mod tests {
         let mut files = Files::create(&folder.path().join("out"), Arc::clone(&written), Stop::new()).expect("creates");
         let output =
             |key: &str| Output { topic: Topic::DealStages, key: key.to_owned(), value: format!("{{\"k\":\"{key}\"}}").into_bytes() };
-        files.offer(Batch { upper: 10, outputs: vec![output("a"), output("b")] }).expect("room");
-        files.offer(Batch { upper: Ms::MAX, outputs: Vec::new() }).expect("room");
+        files.offer(Batch { upper: 10, outputs: vec![output("a"), output("b")], read: Vec::new() }).expect("room");
+        files.offer(Batch { upper: Ms::MAX, outputs: Vec::new(), read: Vec::new() }).expect("room");
         assert_eq!((files.committed(), written.records(Topic::DealStages), written.records(Topic::Timeline)), (Ms::MAX, 2, 0));
         let read = |name: &str| fs::read_to_string(folder.path().join("out").join(name)).expect("exists");
         assert_eq!(read("hubspot.deal-stages.jsonl"), "{\"k\":\"a\"}\n{\"k\":\"b\"}\n");

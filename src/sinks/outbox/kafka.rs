@@ -19,6 +19,7 @@ use super::{Batch, Door, PER_BATCH, Progress};
 use crate::kafka::Kafka;
 use crate::model::outputs::{State, Topic};
 use crate::model::time::Ms;
+use crate::sources::{Mark, Offsets};
 use crate::stop::Stop;
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -27,7 +28,7 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -61,6 +62,8 @@ pub struct Outbox {
 pub struct Committer {
     batches: SyncSender<Batch>,
     committed: Arc<AtomicU64>,
+    /// Set with the first batch: all that had been committed before has been gone through.
+    ready: Arc<AtomicBool>,
     wake: Arc<OnceLock<SyncActivator>>,
 }
 
@@ -127,20 +130,28 @@ impl Outbox {
 
     /// Starts the thread. `rules` is written into every record of progress.
     ///
-    /// `committed` follows what has been committed. The thread ends when the [`Committer`] is dropped.
+    /// `committed` follows what has been committed, `ready` says that ticks come that were not. The thread ends when the [`Committer`] is dropped.
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn start(self, rules: BTreeMap<String, Ms>, committed: Arc<AtomicU64>) -> anyhow::Result<(Committer, JoinHandle<()>)> {
+    pub fn start(
+        self,
+        rules: BTreeMap<String, Ms>,
+        committed: Arc<AtomicU64>,
+        ready: Arc<AtomicBool>,
+    ) -> anyhow::Result<(Committer, JoinHandle<()>)> {
         let (sender, batches) = sync_channel(WAITING);
         let wake = Arc::new(OnceLock::new());
         let frontier = self.progress.as_ref().map_or(0, |progress| progress.frontier);
+        // Partitions that are read no more keep their place: they may come back.
+        let offsets = self.progress.as_ref().map(|progress| progress.offsets.clone()).unwrap_or_default();
         committed.fetch_max(frontier, Ordering::AcqRel);
-        let committer = Committer { batches: sender, committed: Arc::clone(&committed), wake: Arc::clone(&wake) };
+        let committer = Committer { batches: sender, committed: Arc::clone(&committed), ready, wake: Arc::clone(&wake) };
         let writer = Writer {
             kafka: self.kafka,
             producer: self.producer,
-            progress: Progress { v: 1, frontier, rules },
+            progress: Progress { v: 1, frontier, offsets: Offsets::new(), rules },
+            read: offsets,
             recorded_at: Instant::now(),
             committed,
             wake,
@@ -153,6 +164,7 @@ impl Outbox {
 
 impl Door for Committer {
     fn offer(&mut self, batch: Batch) -> Result<(), Batch> {
+        self.ready.store(true, Ordering::Release);
         self.batches.try_send(batch).map_err(|error| match error {
             // A thread that is gone has said why, and the job is about to stop.
             TrySendError::Full(batch) | TrySendError::Disconnected(batch) => batch,
@@ -264,6 +276,8 @@ struct Writer {
     producer: ThreadedProducer<DefaultProducerContext>,
     /// As it was committed last.
     progress: Progress,
+    /// First offsets that the ticks taken so far do not need.
+    read: Offsets,
     recorded_at: Instant,
     committed: Arc<AtomicU64>,
     wake: Arc<OnceLock<SyncActivator>>,
@@ -278,10 +292,12 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            self.note(&batch.read);
             while batch.outputs.len() < PER_BATCH
                 && let Ok(mut next) = batches.try_recv()
             {
                 batch.outputs.append(&mut next.outputs);
+                self.note(&next.read);
                 batch.upper = next.upper;
             }
             if (!batch.outputs.is_empty() || self.recorded_at.elapsed() >= IDLE_PROGRESS)
@@ -301,15 +317,23 @@ impl Writer {
         // So that the next start has as little as possible to look through.
         let upper = self.committed.load(Ordering::Acquire);
         if upper > self.progress.frontier
-            && let Err(error) = self.write(&Batch { upper, outputs: Vec::new() })
+            && let Err(error) = self.write(&Batch { upper, outputs: Vec::new(), read: Vec::new() })
         {
             tracing::warn!(%error, "the last progress could not be written; the next start repeats a little more work");
         }
     }
 
+    /// Notes how far the inputs of closed ticks had been read; it is written with the next progress.
+    fn note(&mut self, read: &[Mark]) {
+        for Mark { kind, partition, next } in read {
+            let place = self.read.entry(*kind).or_default().entry(*partition).or_default();
+            *place = (*place).max(*next);
+        }
+    }
+
     /// Commits a batch, however often it takes.
     fn write(&mut self, batch: &Batch) -> anyhow::Result<()> {
-        let progress = Progress { frontier: batch.upper, ..self.progress.clone() };
+        let progress = Progress { frontier: batch.upper, offsets: self.read.clone(), ..self.progress.clone() };
         let (mut stop_since, mut pause) = (None, PAUSE);
         loop {
             match self.attempt(batch, &progress) {
@@ -404,11 +428,15 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::Kind;
 
     #[test]
     fn progress_of_a_later_version_is_not_guessed_at() {
         let read = parse(br#"{"v":1,"frontier":7,"rules":{"w: tag":3}}"#).expect("version 1");
         assert_eq!((read.frontier, read.rules["w: tag"]), (7, 3));
+        assert!(read.offsets.is_empty(), "written by a build that knew of none");
+        let read = parse(br#"{"v":1,"frontier":7,"offsets":{"clicks":{"0":12,"1":3}},"rules":{}}"#).expect("version 1");
+        assert_eq!(read.offsets[&Kind::Clicks], [(0, 12), (1, 3)].into());
         assert!(parse(br#"{"v":2,"frontier":7,"rules":{}}"#).expect_err("version 2").to_string().contains("version 2"));
         assert!(parse(b"").is_err());
     }

@@ -25,6 +25,7 @@ pub mod topics;
 
 use crate::model::outputs::Output;
 use crate::model::time::Ms;
+use crate::sources::{Kind, Mark, Offsets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -43,6 +44,10 @@ pub struct Progress {
     pub v: u32,
     /// Ticks that end before this are complete, ms.
     pub frontier: Ms,
+    /// First offsets that the ticks before `frontier` do not need, by topic and partition; none in records of builds that
+    /// did not write them.
+    #[serde(default)]
+    pub offsets: Offsets,
     /// Since when each rule has been known, by [`crate::dataflow::plan::rule_key`], ms.
     pub rules: BTreeMap<String, Ms>,
 }
@@ -54,6 +59,8 @@ pub struct Batch {
     pub upper: Ms,
     /// The outputs, by tick, and sorted within each.
     pub outputs: Vec<Output>,
+    /// How far partitions had been read in these ticks, where that is news.
+    pub read: Vec<Mark>,
 }
 
 /// Where closed ticks go.
@@ -73,23 +80,31 @@ pub trait Door: 'static {
 
 /// Gathers outputs on worker 0 and puts closed ticks through its `door`; the others have none.
 ///
-/// Outputs of ticks that end before `resume` are dropped: they are written already. The stream that comes out is
+/// Outputs of ticks that end before `resume` are dropped: they are written already. `marks` say how far the inputs had
+/// been read. The stream that comes out is
 /// empty; its frontier says what has been committed.
-pub fn deliver<'scope, D: Door>(outputs: StreamVec<'scope, Ms, (Output, Ms)>, resume: Ms, door: Option<D>) -> StreamVec<'scope, Ms, ()> {
+pub fn deliver<'scope, D: Door>(
+    outputs: StreamVec<'scope, Ms, (Output, Ms)>,
+    marks: StreamVec<'scope, Ms, (Mark, Ms)>,
+    resume: Ms,
+    door: Option<D>,
+) -> StreamVec<'scope, Ms, ()> {
     let worker = outputs.scope().worker();
-    let pact = Exchange::new(|_: &(Output, Ms)| 0);
-    outputs.unary_frontier::<CapacityContainerBuilder<Vec<()>>, _, _, _>(pact, "Outbox", move |cap, info| {
+    let (pact, of_marks) = (Exchange::new(|_: &(Output, Ms)| 0), Exchange::new(|_: &(Mark, Ms)| 0));
+    outputs.binary_frontier::<_, CapacityContainerBuilder<Vec<()>>, _, _, _, _>(marks, pact, of_marks, "Outbox", move |cap, info| {
         let activator = worker.activator_for(info.address.clone());
         let mut door = door;
         if let Some(door) = &mut door {
             door.wake(worker.sync_activator_for(info.address.to_vec()));
         }
         let mut held = door.is_some().then_some(cap);
-        let mut stash = Stash { resume, handed: resume, pending: BTreeMap::new(), refused: None };
-        move |(input, frontier), _output| {
+        let mut stash = Stash { resume, handed: resume, pending: BTreeMap::new(), marks: BTreeMap::new(), refused: None };
+        move |(input, frontier), (marks, marks_frontier), _output| {
             input.for_each(|_, rows| rows.drain(..).for_each(|(output, at)| stash.push(output, at)));
+            marks.for_each(|_, rows| rows.drain(..).for_each(|(mark, at)| stash.mark(mark, at)));
             let (Some(cap), Some(door)) = (held.as_mut(), door.as_mut()) else { return };
-            let upper = frontier.frontier().iter().next().copied().unwrap_or(Ms::MAX);
+            let upper = [frontier.frontier(), marks_frontier.frontier()].iter().filter_map(|f| f.iter().next().copied()).min();
+            let upper = upper.unwrap_or(Ms::MAX);
             let all_taken = stash.hand_over(upper, door);
             // The capability may stand beyond the input's frontier: after a restart all before `resume` is committed.
             match door.committed() {
@@ -114,6 +129,8 @@ struct Stash {
     /// All ticks before this have been taken by the door.
     handed: Ms,
     pending: BTreeMap<Ms, Vec<Output>>,
+    /// Also those of ticks before `resume`: the first record of progress needs them.
+    marks: BTreeMap<Ms, Vec<Mark>>,
     /// What the door had no room for.
     refused: Option<Batch>,
 }
@@ -123,6 +140,10 @@ impl Stash {
         if at >= self.resume {
             self.pending.entry(at).or_default().push(output);
         }
+    }
+
+    fn mark(&mut self, mark: Mark, at: Ms) {
+        self.marks.entry(at).or_default().push(mark);
     }
 
     /// Offers all ticks before `upper`, in batches; whether the door took them.
@@ -146,13 +167,25 @@ impl Stash {
             && *entry.key() < upper
         {
             if outputs.len() >= PER_BATCH {
-                return Batch { upper: *entry.key(), outputs };
+                let upper = *entry.key();
+                return Batch { upper, outputs, read: self.read(upper) };
             }
             let mut tick = entry.remove();
             tick.sort_unstable();
             outputs.append(&mut tick);
         }
-        Batch { upper, outputs }
+        Batch { upper, outputs, read: self.read(upper) }
+    }
+
+    /// The furthest mark of each partition in the ticks before `upper`.
+    fn read(&mut self, upper: Ms) -> Vec<Mark> {
+        let later = self.marks.split_off(&upper);
+        let mut furthest: BTreeMap<(Kind, i32), Mark> = BTreeMap::new();
+        for mark in std::mem::replace(&mut self.marks, later).into_values().flatten() {
+            let of = furthest.entry((mark.kind, mark.partition)).or_insert(mark);
+            *of = (*of).max(mark);
+        }
+        furthest.into_values().collect()
     }
 }
 
@@ -197,8 +230,13 @@ mod tests {
         let fake = Fake::default();
         let seen = fake.clone();
         timely::execute_directly(move |worker| {
-            let mut input = InputHandle::new();
-            let probe = worker.dataflow(|scope| deliver(scope.input_from(&mut input), 0, Some(fake.clone())).probe().0);
+            let (mut input, mut marks) = (InputHandle::new(), InputHandle::new());
+            let probe = worker
+                .dataflow(|scope| deliver(scope.input_from(&mut input), scope.input_from(&mut marks), 0, Some(fake.clone())).probe().0);
+            for read in [(mark(0, 5), 5), (mark(1, 1), 5), (mark(0, 6), 7), (mark(0, 9), 20)] {
+                marks.send(read);
+            }
+            marks.close();
             for at in [5u64, 5, 7, 20] {
                 input.send((output(&format!("k{at}")), at));
             }
@@ -224,14 +262,21 @@ mod tests {
             fake.committed.store(Ms::MAX, Ordering::Relaxed);
         });
         let taken = seen.taken.lock().expect("not poisoned");
-        assert_eq!(taken[0], Batch { upper: 10, outputs: vec![output("k5"), output("k5"), output("k7")] });
-        assert_eq!(taken[1], Batch { upper: Ms::MAX, outputs: vec![output("k20")] });
+        assert_eq!(
+            taken[0],
+            Batch { upper: 10, outputs: vec![output("k5"), output("k5"), output("k7")], read: vec![mark(0, 6), mark(1, 1)] }
+        );
+        assert_eq!(taken[1], Batch { upper: Ms::MAX, outputs: vec![output("k20")], read: vec![mark(0, 9)] });
+    }
+
+    fn mark(partition: i32, next: i64) -> Mark {
+        Mark { kind: Kind::Clicks, partition, next }
     }
 
     /// What a run that reads `rows` and is cut off when its door has taken `batches` leaves behind.
     fn run(rows: &[(&str, Ms)], resume: Ms, batches: u64) -> (Vec<String>, Ms) {
         let fake = Fake::default();
-        let mut stash = Stash { resume, handed: resume, pending: BTreeMap::new(), refused: None };
+        let mut stash = Stash { resume, handed: resume, pending: BTreeMap::new(), marks: BTreeMap::new(), refused: None };
         fake.room.store(batches, Ordering::Relaxed);
         let mut door = fake.clone();
         for (key, at) in rows {
@@ -258,7 +303,7 @@ mod tests {
 
     #[test]
     fn batches_end_with_a_tick() {
-        let mut stash = Stash { resume: 0, handed: 0, pending: BTreeMap::new(), refused: None };
+        let mut stash = Stash { resume: 0, handed: 0, pending: BTreeMap::new(), marks: BTreeMap::new(), refused: None };
         for n in 0..PER_BATCH as u64 + 5 {
             stash.push(output(&n.to_string()), n / 2);
         }

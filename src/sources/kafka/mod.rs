@@ -12,7 +12,10 @@
 //!   clock may be behind ours. A record that comes later than that is taken with the clock's time.
 //! - A worker without partitions follows the wall clock, too: it holds nothing back, and can take a new partition.
 //! - A new partition is noticed within seconds and read from its beginning; what it holds counts from then on.
-//! - All partitions are read from their beginning. Transactions of producers are not looked at.
+//! - Reading begins where a restart needs it ([`Resume`]), found by the broker's index of times. Transactions of producers
+//!   are not looked at.
+//! - Records that were deleted before they were read end the job with an error, at its start and while it runs: a gap
+//!   would make counts too low, in silence. So does a topic that was made anew. Either is accepted when asked for.
 //! - A broker that is away stops the clock; librdkafka keeps trying, and a warning is written now and then.
 //!
 //! # Cost
@@ -21,7 +24,7 @@
 
 pub mod watch;
 
-use super::{Credit, Found, Kind, Meter, decode};
+use super::{Credit, Found, Kind, Mark, Meter, Offsets, decode};
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
 use crate::kafka::Kafka;
@@ -30,16 +33,18 @@ use crate::stop::Stop;
 use anyhow::Context as _;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::{OutputBuilderSession, source};
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
 use timely::dataflow::{ProbeHandle, Scope, StreamVec};
 use timely::scheduling::SyncActivator;
 use watch::{Complaints, Question, Watch, exact};
@@ -73,6 +78,19 @@ impl Default for Limits {
     }
 }
 
+/// Where a restart takes the log up.
+#[derive(Clone, Debug, Default)]
+pub struct Resume {
+    /// Clicks that were appended before this are not needed, ms since the epoch.
+    pub clicks_from: Ms,
+    /// The same for forms.
+    pub forms_from: Ms,
+    /// What had not been read when the job stopped.
+    pub offsets: Offsets,
+    /// Whether to go on without records that were deleted unread.
+    pub accept_gaps: bool,
+}
+
 /// What the sources of all topics share.
 #[derive(Clone)]
 pub struct Reading {
@@ -82,6 +100,8 @@ pub struct Reading {
     pub times: Times,
     /// Credit and slack.
     pub limits: Limits,
+    /// Where to begin.
+    pub resume: Resume,
     /// The wall clock.
     pub now: Clock,
     /// What has been read.
@@ -101,7 +121,8 @@ impl Reading {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("enable.partition.eof", "true"),
-            ("auto.offset.reset", "earliest"),
+            // A place that the broker no longer has is an error, not a reason to go on elsewhere.
+            ("auto.offset.reset", "error"),
             ("allow.auto.create.topics", "false"),
             // A broker answers a fetch at once when it has records; some mock ones only after this.
             ("fetch.wait.max.ms", "50"),
@@ -125,17 +146,19 @@ impl Reading {
 }
 
 /// The source of one topic on one worker; every worker must build it. `done` watches the end of the dataflow.
-pub fn topic<'scope>(
-    scope: Scope<'scope, Ms>,
-    kind: Kind,
-    reading: &Reading,
-    done: ProbeHandle<Ms>,
-) -> StreamVec<'scope, Ms, (Arrival, Ms)> {
+///
+/// Beside the records come marks that say how far the partitions have been read.
+pub fn topic<'scope>(scope: Scope<'scope, Ms>, kind: Kind, reading: &Reading, done: ProbeHandle<Ms>) -> Streams<'scope> {
     let reading = reading.clone();
-    source::<_, Rows, _, _>(scope, kind.name(), move |cap, info| {
+    let mut builder = OperatorBuilder::new(kind.name().to_owned(), scope);
+    let info = builder.operator_info();
+    let (rows, arrivals) = builder.new_output();
+    let (of_marks, marks) = builder.new_output();
+    let (mut rows, mut of_marks) = (OutputBuilder::<Ms, Rows>::from(rows), OutputBuilder::<Ms, Marks>::from(of_marks));
+    builder.build(move |capabilities| {
         let activator = scope.activator_for(info.address.clone());
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
-        let mut held = cap;
+        let mut held = capabilities;
         let stop = reading.stop.clone();
         let mut reader = match Reader::start(kind, reading, (scope.index(), scope.peers()), done, wake) {
             Ok(reader) => Some(reader),
@@ -144,18 +167,28 @@ pub fn topic<'scope>(
                 None
             }
         };
-        move |output| {
+        move |_frontiers| {
             // When the job stops, the capability stays: a tick that was not read to its end must not close.
             let Some(reader) = reader.as_mut().filter(|_| !stop.asked()) else { return };
-            match reader.turn(&mut held, output) {
+            let [held, held_for_marks] = held.as_mut_slice() else { return };
+            match reader.turn(held, &mut rows.activate()) {
                 Duration::ZERO => activator.activate(),
                 after => activator.activate_after(after),
             }
+            of_marks.activate().session(&*held_for_marks).give_iterator(reader.marks());
+            if held.time() > held_for_marks.time() {
+                held_for_marks.downgrade(held.time());
+            }
         }
-    })
+    });
+    (arrivals, marks)
 }
 
+/// Records and marks, each with its tick.
+pub type Streams<'scope> = (StreamVec<'scope, Ms, (Arrival, Ms)>, StreamVec<'scope, Ms, (Mark, Ms)>);
+
 type Rows = CapacityContainerBuilder<Vec<(Arrival, Ms)>>;
+type Marks = CapacityContainerBuilder<Vec<(Mark, Ms)>>;
 
 /// One partition and how far it has been read.
 struct Tail {
@@ -164,10 +197,26 @@ struct Tail {
     queue: Rc<PartitionQueue<DefaultConsumerContext>>,
     /// The log time it has reached: no record that is still to come is older.
     low: Ms,
-    /// The offset after the last record; 0 before the first.
+    /// The offset after the last record; before the first, where reading begins.
     next: i64,
+    /// The tick of that record; the clock's before the first.
+    at: Ms,
+    /// What the last mark said.
+    marked: Option<i64>,
     /// Since when nothing more could be fetched.
     ended: Option<Instant>,
+}
+
+/// A partition's offsets.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    partition: i32,
+    /// The first that it still holds.
+    start: i64,
+    /// The first that is needed.
+    begin: i64,
+    /// The one after the last.
+    end: i64,
 }
 
 /// A worker's reader of one topic.
@@ -181,6 +230,9 @@ struct Reader {
     stop: Stop,
     consumer: Arc<BaseConsumer>,
     watch: Watch,
+    /// What had not been read when the job stopped.
+    unread: BTreeMap<i32, i64>,
+    accept_gaps: bool,
     tails: Vec<Tail>,
     credit: Credit,
     complaints: Complaints,
@@ -197,21 +249,43 @@ impl Reader {
     ) -> anyhow::Result<Self> {
         let consumer = Arc::new(reading.consumer()?);
         let topic = reading.topic(kind).to_owned();
-        let Reading { kafka: _, times, limits, now, meter, stop } = reading;
+        let Reading { kafka: _, times, limits, mut resume, now, meter, stop } = reading;
+        let from = match kind {
+            Kind::Clicks => resume.clicks_from,
+            Kind::Forms => resume.forms_from,
+            Kind::Contacts | Kind::Deals => 0,
+        };
+        let (unread, accept_gaps) = (resume.offsets.remove(&kind).unwrap_or_default(), resume.accept_gaps);
         let Limits { in_flight_bytes, idle_slack } = limits;
         let question =
-            Question { consumer: Arc::clone(&consumer), topic: topic.clone(), worker, now: Arc::clone(&now), stop: stop.clone() };
+            Question { consumer: Arc::clone(&consumer), topic: topic.clone(), worker, from, now: Arc::clone(&now), stop: stop.clone() };
         let watch = Watch::start(question, Arc::clone(&wake)).context("cannot start a thread")?;
         let credit = Credit::new(in_flight_bytes, done, Arc::clone(&meter));
         let (tails, complaints) = (Vec::new(), Complaints::default());
-        Ok(Reader { kind, topic, times, idle_slack, now, meter, stop, consumer, watch, tails, credit, complaints, wake })
+        Ok(Reader {
+            kind,
+            topic,
+            times,
+            idle_slack,
+            now,
+            meter,
+            stop,
+            consumer,
+            watch,
+            unread,
+            accept_gaps,
+            tails,
+            credit,
+            complaints,
+            wake,
+        })
     }
 
     /// Reads what there is and allowed, and moves the clock; says when to come again.
     fn turn(&mut self, held: &mut Capability<Ms>, output: &mut OutputBuilderSession<'_, Ms, Rows>) -> Duration {
-        let Some(mine) = self.watch.seen().mine.clone() else { return RECHECK };
-        if mine.len() > self.tails.len()
-            && let Err(error) = self.take_up(&mine, *held.time())
+        let Some(places) = self.places() else { return RECHECK };
+        if !places.is_empty()
+            && let Err(error) = self.take_up(&places, *held.time())
         {
             self.stop.fail(error);
             return RECHECK;
@@ -239,12 +313,57 @@ impl Reader {
         again
     }
 
+    /// Partitions that are new and the offsets they have; `None` while those that the topic began with are not all known:
+    /// the clock must not run without one of them.
+    fn places(&self) -> Option<Vec<Extent>> {
+        let seen = self.watch.seen();
+        let mine = seen.mine.as_ref()?;
+        if mine.len() <= self.tails.len() {
+            return Some(Vec::new());
+        }
+        let (_, ends) = seen.ends.as_ref()?;
+        let extent = |partition: &i32| {
+            let (start, begin) = (*seen.starts.get(partition)?, *seen.begins.get(partition)?);
+            Some(Extent { partition: *partition, start, begin, end: *ends.get(partition)? })
+        };
+        let new = mine.iter().filter(|p| !self.tails.iter().any(|tail| tail.partition == **p));
+        let known: Vec<Option<Extent>> = new.map(extent).collect();
+        let all = known.iter().all(Option::is_some);
+        (all || !self.tails.is_empty()).then(|| known.into_iter().flatten().collect())
+    }
+
+    /// Where to begin with a partition, unless what it had for us is gone.
+    fn begin(&self, extent: Extent) -> anyhow::Result<i64> {
+        let Extent { partition, start, begin, end } = extent;
+        let Some(unread) = self.unread.get(&partition).copied() else { return Ok(begin) };
+        let (topic, accepted) = (&self.topic, "start with --accept-gaps to go on without them");
+        let gone = match unread {
+            _ if unread > end => {
+                format!(
+                    "partition {partition} of {topic} ends at offset {end}, but had been read up to {unread}: the topic was made anew, or records were lost; {accepted}"
+                )
+            }
+            _ if unread < start => {
+                let gone = start - unread;
+                format!(
+                    "up to {gone} records of partition {partition} of {topic} were deleted before the job had read them (offsets {unread} to {start}): they were kept too short for how long it was away; {accepted}"
+                )
+            }
+            // The index of times must not lead past what was not read.
+            _ => return Ok(begin.min(unread).max(start)),
+        };
+        anyhow::ensure!(self.accept_gaps, gone);
+        tracing::warn!("{gone}");
+        Ok(begin)
+    }
+
     /// Begins with partitions that are new.
-    fn take_up(&mut self, mine: &[i32], clock: Ms) -> anyhow::Result<()> {
-        let new: Vec<i32> = mine.iter().filter(|p| !self.tails.iter().any(|tail| tail.partition == **p)).copied().collect();
+    fn take_up(&mut self, new: &[Extent], clock: Ms) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::with_capacity(new.len());
-        for partition in new {
-            list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+        for extent in new {
+            let (partition, begin) = (extent.partition, self.begin(*extent)?);
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(begin))?;
+            self.meter.waiting.fetch_add(u64::try_from(extent.end - begin).unwrap_or(0), Ordering::Relaxed);
             // Before the partition is assigned: librdkafka then leaves its queue alone. Otherwise records that are
             // fetched in between come through the client's own queue, past the credit.
             let queue = self.consumer.split_partition_queue(&self.topic, partition);
@@ -254,12 +373,21 @@ impl Reader {
                 // An error says that the worker is gone, and so will be the queue.
                 let _ = wake.activate();
             });
-            self.tails.push(Tail { partition, queue: Rc::new(queue), low: clock, next: 0, ended: None });
+            self.tails.push(Tail { partition, queue: Rc::new(queue), low: clock, next: begin, at: clock, marked: None, ended: None });
             if clock > 0 {
                 tracing::warn!(topic = self.topic, partition, "a new partition: what it holds counts from now on");
             }
         }
         self.consumer.incremental_assign(&list).with_context(|| format!("cannot read the topic {}", self.topic))
+    }
+
+    /// How far each partition has been read, where that is news.
+    fn marks(&mut self) -> impl Iterator<Item = (Mark, Ms)> {
+        let kind = self.kind;
+        self.tails.iter_mut().filter(|tail| tail.marked != Some(tail.next)).map(move |tail| {
+            tail.marked = Some(tail.next);
+            (Mark { kind, partition: tail.partition, next: tail.next }, tail.at)
+        })
     }
 
     /// Serves the client's own queue: its complaints. Records do not come here; one that did would be older than those of
@@ -274,8 +402,21 @@ impl Reader {
                     }
                 }
                 Err(KafkaError::PartitionEOF(_)) => {}
-                Err(error) => self.complaints.warn(&self.topic, &error.to_string()),
+                Err(error) => self.complain(&error),
             }
+        }
+    }
+
+    /// Warns of what may pass, and ends the job for what won't.
+    fn complain(&mut self, error: &KafkaError) {
+        match error {
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                let topic = &self.topic;
+                self.stop.fail(anyhow::anyhow!(
+                    "records of {topic} were deleted before the job had read them: it is slower than they are kept for, or somebody deleted them; the next start says how many"
+                ));
+            }
+            error => self.complaints.warn(&self.topic, &error.to_string()),
         }
     }
 
@@ -297,6 +438,7 @@ impl Reader {
         let at = Place { partition: tail.partition, offset: message.offset() };
         let found = Found { kind: self.kind, key: message.key(), payload: message.payload(), place: at, source: &self.topic };
         let (arrival, at) = decode(found, tail.low, &self.times);
+        tail.at = at;
         let bytes = message.payload_len() + message.key_len();
         self.credit.take(at, bytes);
         self.meter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -315,7 +457,7 @@ impl Reader {
             match event {
                 Ok(message) => give(self.take(place, &message)),
                 Err(KafkaError::PartitionEOF(_)) => self.tails[place].ended = Some(Instant::now()),
-                Err(error) => self.complaints.warn(&self.topic, &error.to_string()),
+                Err(error) => self.complain(&error),
             }
         }
         Duration::ZERO

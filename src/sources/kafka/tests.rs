@@ -83,6 +83,7 @@ impl Run {
             kafka: Kafka::at(mock.bootstrap_servers()),
             times: Times::with_tick(TICK),
             limits: Limits { in_flight_bytes, ..Limits::default() },
+            resume: Resume::default(),
             now: Arc::new(now),
             meter: Arc::default(),
             stop: Stop::new(),
@@ -90,8 +91,9 @@ impl Run {
         let (of_door, of_reading, stop) = (door.clone(), reading.clone(), reading.stop.clone());
         let worker = thread::spawn(move || {
             engine::run(workers, &stop, move |scope, worker, probe| {
-                let clicks = topic(scope, Kind::Clicks, &of_reading, probe.clone());
-                let forms = topic(scope, Kind::Forms, &of_reading, probe.clone());
+                let (clicks, of_clicks) = topic(scope, Kind::Clicks, &of_reading, probe.clone());
+                let (forms, of_forms) = topic(scope, Kind::Forms, &of_reading, probe.clone());
+                let marks = timely::dataflow::operators::Concat::concat(of_clicks, of_forms);
                 let outputs = timely::dataflow::operators::Concat::concat(clicks, forms).map(|(arrival, at)| {
                     let key = match arrival {
                         Arrival::Click(_, click) => format!("{}@{at}", click.id),
@@ -99,7 +101,7 @@ impl Run {
                     };
                     (Output { topic: Topic::Timeline, key, value: Vec::new() }, at)
                 });
-                deliver(outputs, 0, (worker == 0).then(|| of_door.clone())).probe_with(probe);
+                deliver(outputs, marks, 0, (worker == 0).then(|| of_door.clone())).probe_with(probe);
             })
         });
         Run { door, reading, worker: Some(worker) }

@@ -38,6 +38,9 @@ pub struct Seen {
     pub mine: Option<Vec<i32>>,
     /// First offsets that the partitions still hold.
     pub starts: BTreeMap<i32, i64>,
+    /// Where reading begins: the first record appended at [`Question::from`] or later, where the broker can say so; else
+    /// the first of all, which costs time and nothing else.
+    pub begins: BTreeMap<i32, i64>,
     /// The moment before the question, and the offsets after the last record by the answer.
     pub ends: Option<(Ms, BTreeMap<i32, i64>)>,
 }
@@ -56,6 +59,8 @@ pub struct Question {
     pub topic: String,
     /// This worker and how many there are: worker `i` reads the partitions `p` with `p mod workers = i`.
     pub worker: (usize, usize),
+    /// Records that were appended before this are not needed, ms since the epoch; 0 for a topic that is needed whole.
+    pub from: Ms,
     /// The clock that the log's times are compared with.
     pub now: Clock,
     /// Ends the thread.
@@ -109,13 +114,14 @@ impl Question {
                 let unknown: Vec<i32> = mine.iter().filter(|p| !seen.starts.contains_key(p)).copied().collect();
                 (mine, unknown)
             };
-            let starts = self.ask(&unknown, Offset::Beginning);
+            let starts = self.starts(&unknown);
             // The order matters: first the clock, then the question.
             let at = (self.now)();
             match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
-                Ok((starts, ends)) => {
+                Ok(((starts, begins), ends)) => {
                     let mut seen = lock();
                     seen.starts.extend(starts);
+                    seen.begins.extend(begins);
                     seen.ends = Some((at, ends));
                 }
                 Err(error) => complaints.warn(&self.topic, &error.to_string()),
@@ -139,7 +145,20 @@ impl Question {
         Ok((0..count).filter(|p| p % workers == worker).filter_map(|p| i32::try_from(p).ok()).collect())
     }
 
-    /// Where `partitions` begin or end; those whose leader is away are left out.
+    /// Where `partitions` begin, and where reading them does.
+    fn starts(&self, partitions: &[i32]) -> KafkaResult<(BTreeMap<i32, i64>, BTreeMap<i32, i64>)> {
+        let starts = self.ask(partitions, Offset::Beginning)?;
+        let mut begins = starts.clone();
+        if self.from > 0 {
+            let found = self.ask(partitions, Offset::Offset(i64::try_from(self.from).unwrap_or(i64::MAX)))?;
+            for (partition, begin) in &mut begins {
+                *begin = found.get(partition).copied().unwrap_or(*begin).max(*begin);
+            }
+        }
+        Ok((starts, begins))
+    }
+
+    /// Where `partitions` begin or end, or what is the first record of a time; those whose leader is away are left out.
     fn ask(&self, partitions: &[i32], which: Offset) -> KafkaResult<BTreeMap<i32, i64>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());

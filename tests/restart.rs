@@ -1,0 +1,130 @@
+//! What a restart reads again, on a real Apache Kafka, and what it refuses to overlook.
+//!
+//! The input topics of these tests carry the producer's times, so that a record can be older than the test.
+
+mod support;
+
+use clickline::config::rules;
+use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec};
+use clickline::job::{Job, JobConfig};
+use clickline::kafka::Kafka;
+use clickline::model::time::{DAY, Ms, millis};
+use clickline::sources::Kind;
+use clickline::stop::Stop;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use support::kafka::{Broker, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn now() -> Ms {
+    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
+}
+
+fn broker() -> Option<Broker> {
+    let broker = Broker::start_if_there()?;
+    for topic in ["clicks", "forms"] {
+        make(&broker, topic);
+    }
+    Some(broker)
+}
+
+fn make(broker: &Broker, topic: &str) {
+    broker.create_topic(topic, 1, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1")]);
+}
+
+/// Appends clicks that happened, and were appended, at `ts` and the milliseconds after it.
+fn produce(broker: &Broker, name: &str, ts: Ms, count: u64) {
+    let producer: ThreadedProducer<DefaultProducerContext> = broker.client(&[("linger.ms", "5")]).create().expect("a producer");
+    for n in 0..count {
+        let at = ts + n;
+        let payload = format!(r#"{{"id":"{name}{n}","ts":{at},"workspace":"w","link":"d/1","tags":["x"],"contact_id":"801"}}"#);
+        let record = BaseRecord::<(), _>::to("clicks").payload(&payload).timestamp(i64::try_from(at).expect("in range"));
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+    }
+    producer.flush(PATIENCE).expect("delivered");
+}
+
+fn start(broker: &Broker, accept_gaps: bool) -> Job {
+    let rules = rules::read("trigger: {link_tag: x, contact_window: 30d, click_threshold: 3}\naction: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}").expect("a rule");
+    let specs = [WorkspaceSpec { name: "w".into(), portals: vec!["1".into()], ..WorkspaceSpec::default() }];
+    let plan = Plan::new(Times::with_tick(100), &specs, &rules, |_, _| 0).expect("a plan");
+    let config =
+        JobConfig { kafka: Kafka::at(broker.address()), plan, workers: 2, limits: Default::default(), accept_gaps, now: Arc::new(now) };
+    Job::start(config, Stop::new()).expect("starts")
+}
+
+/// Lets the job pass this moment; what it had read by then.
+fn run_to_now(job: Job) -> u64 {
+    let all = now() + 200;
+    wait_for("the job's clock", || (job.ended() || job.frontier() > all).then_some(()));
+    let read = job.meter().records(Kind::Clicks);
+    job.stop().expect("ends as asked");
+    read
+}
+
+fn admin(broker: &Broker) -> (AdminClient<DefaultClientContext>, tokio::runtime::Runtime) {
+    let admin = broker.client(&[]).create().expect("an admin client");
+    (admin, tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"))
+}
+
+/// Deletes the records of `clicks` before an offset, as retention would.
+fn delete_before(broker: &Broker, offset: i64) {
+    let (admin, runtime) = admin(broker);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("clicks", 0, Offset::Offset(offset)).expect("an offset");
+    runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).expect("deleted");
+}
+
+#[test]
+fn a_restart_reads_a_little_more_than_the_longest_window() {
+    let Some(broker) = broker() else { return };
+    produce(&broker, "old", now() - 40 * DAY, 500);
+    produce(&broker, "window", now() - 20 * DAY, 50);
+    produce(&broker, "new", now() - 1_000, 5);
+    assert_eq!(run_to_now(start(&broker, false)), 555, "the first start reads everything");
+    assert_eq!(run_to_now(start(&broker, false)), 55, "what is older than the window and 72 hours is not needed");
+    produce(&broker, "newer", now(), 7);
+    assert_eq!(run_to_now(start(&broker, false)), 62);
+}
+
+#[test]
+fn records_that_were_deleted_unread_stop_the_job_and_are_named() {
+    let Some(broker) = broker() else { return };
+    produce(&broker, "read", now() - 5_000, 20);
+    assert_eq!(run_to_now(start(&broker, false)), 20);
+    // What has been read may go.
+    delete_before(&broker, 15);
+    assert_eq!(run_to_now(start(&broker, false)), 5);
+    produce(&broker, "unread", now(), 30);
+    delete_before(&broker, 40);
+    let error = start(&broker, false).wait().expect_err("a gap");
+    let text = format!("{error:#}");
+    for part in ["up to 20 records of partition 0 of clicks", "offsets 20 to 40", "--accept-gaps"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(run_to_now(start(&broker, true)), 10);
+    assert_eq!(run_to_now(start(&broker, false)), 10, "a gap that was accepted is accepted once and for all");
+}
+
+#[test]
+fn a_topic_that_was_made_anew_stops_the_job() {
+    let Some(broker) = broker() else { return };
+    produce(&broker, "first", now() - 5_000, 20);
+    assert_eq!(run_to_now(start(&broker, false)), 20);
+    let (admin, runtime) = admin(&broker);
+    runtime.block_on(admin.delete_topics(&["clicks"], &AdminOptions::new())).expect("answers").remove(0).expect("deleted");
+    wait_for("the topic to be gone", || {
+        let metadata = admin.inner().fetch_metadata(None, PATIENCE).ok()?;
+        metadata.topics().iter().all(|topic| topic.name() != "clicks").then_some(())
+    });
+    make(&broker, "clicks");
+    produce(&broker, "second", now() - 1_000, 5);
+    let text = format!("{:#}", start(&broker, false).wait().expect_err("another topic"));
+    assert!(text.contains("ends at offset 5, but had been read up to 20"), "{text}");
+    assert_eq!(run_to_now(start(&broker, true)), 5);
+}
