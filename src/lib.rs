@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dataflow;
 pub mod engine;
+pub mod failpoint;
 pub mod http;
 pub mod job;
 pub mod kafka;

@@ -1,5 +1,7 @@
 //! The oracle: random logs, and what the contract says they mean.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use clickline::config::rules::{self, Counted, Mode, Rule};
 use clickline::dataflow::plan::{Counts, Plan, Times, WorkspaceSpec};
 use clickline::dataflow::rows::{Arrival, Place};
@@ -16,7 +18,7 @@ use ustr::ustr;
 pub const TICK: Ms = 500;
 const START: Ms = 1_700_000_000_000;
 
-const RULES: &str = r"
+pub const RULES: &str = r"
 - name: tag two in 30 days
   workspace: one
   trigger: {link_tag: x, contact_window: 30d, click_threshold: 2}
@@ -63,12 +65,55 @@ impl World {
     }
 }
 
+/// A record of an input topic.
 #[derive(Clone, Debug)]
-enum Record {
+pub enum Record {
     Click(Box<Click>),
     Form(Form),
     Contact(String, String, Option<Contact>),
     Deal(String, String, Option<Deal>),
+}
+
+impl Record {
+    /// Any record of the time `ts`, of number `n`.
+    pub fn random(rng: &mut StdRng, n: usize, ts: Ms) -> Self {
+        match rng.random_range(0..10) {
+            0..5 => Record::Click(Box::new(click(rng, n, ts))),
+            5..7 => Record::Form(form(rng, n, ts)),
+            7 => contact(rng),
+            _ => deal(rng),
+        }
+    }
+
+    /// Topic, key and value, as they are written.
+    pub fn message(&self) -> (&'static str, Option<String>, Option<Vec<u8>>) {
+        fn json(record: &impl serde::Serialize) -> Vec<u8> {
+            serde_json::to_vec(record).expect("JSON")
+        }
+        match self {
+            Record::Click(click) => ("clicks", None, Some(json(click))),
+            Record::Form(form) => ("forms", Some(form.workspace.clone()), Some(json(form))),
+            Record::Contact(portal, id, state) => ("crm.contacts", Some(format!("{portal}/{id}")), state.as_ref().map(json)),
+            Record::Deal(portal, id, state) => ("crm.deals", Some(format!("{portal}/{id}")), state.as_ref().map(json)),
+        }
+    }
+
+    /// The record that was written so.
+    pub fn read(topic: &str, key: Option<&str>, value: Option<&[u8]>) -> Self {
+        fn of<T: serde::de::DeserializeOwned>(value: &[u8]) -> T {
+            serde_json::from_slice(value).expect("what was written")
+        }
+        let key = || {
+            let (portal, id) = key.and_then(|key| key.split_once('/')).expect("portal and id");
+            (portal.to_owned(), id.to_owned())
+        };
+        match topic {
+            "clicks" => Record::Click(Box::new(of(value.expect("a click")))),
+            "forms" => Record::Form(of(value.expect("a form"))),
+            "crm.contacts" => Record::Contact(key().0, key().1, value.map(of)),
+            _ => Record::Deal(key().0, key().1, value.map(of)),
+        }
+    }
 }
 
 /// Records with their log times, in the log's order.
@@ -96,16 +141,16 @@ impl Log {
             };
             let record = match again(rng, &log) {
                 Some(record) => record,
-                None => match rng.random_range(0..10) {
-                    0..5 => Record::Click(Box::new(click(rng, n, ts))),
-                    5..7 => Record::Form(form(rng, n, ts)),
-                    7 => contact(rng),
-                    _ => deal(rng),
-                },
+                None => Record::random(rng, n, ts),
             };
             log.push((now, record));
         }
         Log(log)
+    }
+
+    /// Of records in the log's order.
+    pub fn of(records: Vec<(Ms, Record)>) -> Self {
+        Log(records)
     }
 
     /// The last tick's end.
@@ -262,8 +307,13 @@ struct Resolved {
     identity: String,
 }
 
-/// What the contract says a log means.
+/// What the contract says a log means, up to its last tick.
 pub fn expect(world: &World, log: &Log) -> Vec<String> {
+    expect_until(world, log, log.end())
+}
+
+/// What the contract says a log means up to the tick that ends at `end`.
+pub fn expect_until(world: &World, log: &Log, end: Ms) -> Vec<String> {
     let mut said = Vec::new();
     // Every tick's end at which anything can change: arrivals, and each bound that a click's time brings.
     let mut ticks: BTreeSet<Ms> = BTreeSet::new();
@@ -278,7 +328,7 @@ pub fn expect(world: &World, log: &Log) -> Vec<String> {
     // Seconds' ends, at which counts are published.
     let seconds: Vec<Ms> = ticks.iter().map(|tick| tick_end(*tick, 1_000)).collect();
     ticks.extend(seconds);
-    ticks.retain(|tick| *tick <= log.end());
+    ticks.retain(|tick| *tick <= end);
 
     let mut seen_at: BTreeMap<(bool, String, String), Ms> = BTreeMap::new();
     let (mut forms, mut held, mut resolved): (Vec<Form>, Vec<Click>, Vec<Resolved>) = Default::default();

@@ -16,6 +16,7 @@
 
 use super::size::fitting;
 use super::{Batch, Door, PER_BATCH, Progress};
+use crate::failpoint::hit;
 use crate::kafka::Kafka;
 use crate::model::outputs::{State, Topic};
 use crate::model::time::Ms;
@@ -95,7 +96,9 @@ impl Outbox {
                 }
             }
         }
+        hit("start.fenced");
         let progress = read_progress(kafka, stop)?;
+        hit("start.progress");
         Ok(Outbox { kafka: kafka.clone(), producer, progress, stop: stop.clone() })
     }
 
@@ -125,6 +128,7 @@ impl Outbox {
             }
             Ok(())
         })?;
+        hit("start.state");
         Ok(newest.into_values().collect())
     }
 
@@ -292,6 +296,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            hit("outbox.taken");
             self.note(&batch.read);
             while batch.outputs.len() < PER_BATCH
                 && let Ok(mut next) = batches.try_recv()
@@ -310,10 +315,12 @@ impl Writer {
             }
             // Without outputs there is nothing that a restart could repeat: the frontier may move before it is recorded.
             self.committed.store(batch.upper, Ordering::Release);
+            hit("outbox.told");
             if let Some(wake) = self.wake.get() {
                 let _ = wake.activate();
             }
         }
+        hit("outbox.farewell");
         // So that the next start has as little as possible to look through.
         let upper = self.committed.load(Ordering::Acquire);
         if upper > self.progress.frontier
@@ -369,6 +376,7 @@ impl Writer {
 
     fn attempt(&self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
         self.producer.begin_transaction()?;
+        hit("outbox.begun");
         for output in &batch.outputs {
             match fitting(output) {
                 None => {
@@ -378,12 +386,17 @@ impl Writer {
                 }
                 Some(letter) => self.send(self.kafka.topics.output(letter.topic), &letter.key, Some(&letter.value))?,
             }
+            hit("outbox.sent");
         }
         let record = serde_json::to_vec(progress).expect("numbers and strings are always JSON");
         self.send(&self.kafka.topics.progress, PROGRESS_KEY, Some(&record))?;
+        hit("outbox.commit");
         loop {
             match self.producer.commit_transaction(PATIENCE) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    hit("outbox.committed");
+                    return Ok(());
+                }
                 // A commit that may have gone through must be asked again, not aborted.
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !self.stop.asked() => {
                     tracing::warn!(%error, "a commit takes long; still trying");

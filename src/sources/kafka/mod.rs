@@ -27,6 +27,7 @@ pub mod watch;
 use super::{Credit, Found, Kind, Mark, Meter, Offsets, decode};
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
+use crate::failpoint::hit;
 use crate::kafka::Kafka;
 use crate::model::time::{Ms, tick_end};
 use crate::stop::Stop;
@@ -443,6 +444,7 @@ impl Reader {
         self.credit.take(at, bytes);
         self.meter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.meter.count(self.kind, &arrival);
+        hit("source.taken");
         (arrival, at)
     }
 

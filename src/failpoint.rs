@@ -1,0 +1,53 @@
+//! Places at which a test may end the process, as a power cut would.
+//!
+//! `CLICKLINE_FAILPOINT=outbox.commit@7` kills the process (SIGKILL) when it comes to that place for the seventh time.
+//! Only builds with debug assertions look at the variable: a release build has no such places.
+
+/// A place that a test may choose; does nothing otherwise.
+#[inline]
+pub fn hit(place: &str) {
+    #[cfg(debug_assertions)]
+    armed::hit(place);
+    #[cfg(not(debug_assertions))]
+    let _ = place;
+}
+
+/// All places, in the order in which a run first comes to them.
+pub const PLACES: [&str; 11] = [
+    "start.fenced",
+    "start.progress",
+    "start.state",
+    "source.taken",
+    "outbox.taken",
+    "outbox.begun",
+    "outbox.sent",
+    "outbox.commit",
+    "outbox.committed",
+    "outbox.told",
+    "outbox.farewell",
+];
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    struct Armed {
+        place: String,
+        left: AtomicU64,
+    }
+
+    static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
+        let wanted = std::env::var("CLICKLINE_FAILPOINT").ok()?;
+        let (place, left) = wanted.split_once('@').unwrap_or((&wanted, "1"));
+        Some(Armed { place: place.to_owned(), left: AtomicU64::new(left.parse().unwrap_or(1)) })
+    });
+
+    pub fn hit(place: &str) {
+        let Some(armed) = ARMED.as_ref().filter(|armed| armed.place == place) else { return };
+        if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // Nothing of the process runs after this: no destructor, no flush, no farewell to the brokers.
+            let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
+        }
+    }
+}
