@@ -32,7 +32,8 @@ pub mod step;
 pub mod window_log;
 pub mod windows;
 
-use crate::model::outputs::Output;
+use crate::model::Click;
+use crate::model::outputs::{DeadLetter, Output};
 use crate::model::time::Ms;
 use advance::{Advances, Moved, Turn};
 use counts::{Counted, Part, Sums};
@@ -40,12 +41,12 @@ use differential_dataflow::AsCollection;
 use eligible::{DealState, eligible};
 use first_match::{Answer, FirstMatch, Meeting};
 use intake::{Intake, Record};
-use last_utm::LastUtms;
+use last_utm::{LastUtms, UtmChange};
 use persons::{ContactState, Persons};
 use plan::Plan;
 use publish::Publish;
 use route::Routed;
-use rows::{Arrival, Candidate, Carried};
+use rows::{Advance, Arrival, Candidate, Carried, CountChange, Resolved};
 use settle::Settle;
 use std::sync::Arc;
 use step::by_tick;
@@ -54,11 +55,45 @@ use timely::dataflow::operators::vec::{Map, Partition};
 use timely::dataflow::operators::{Concat, Concatenate};
 use windows::{Seen, Told, Windows};
 
-/// Builds the dataflow on a worker's scope.
+/// What the dataflow computes, as rows; each with its tick's end.
+pub struct Computed<'scope> {
+    /// Clicks that found their person.
+    pub resolved: StreamVec<'scope, Ms, (Resolved, Ms)>,
+    /// Clicks that found nobody.
+    pub unresolved: StreamVec<'scope, Ms, (Arc<Click>, Ms)>,
+    /// Changes of last campaign values.
+    pub values: StreamVec<'scope, Ms, (UtmChange, Ms)>,
+    /// Published counts.
+    pub counts: StreamVec<'scope, Ms, (CountChange, Ms)>,
+    /// Deals that have earned their next stage.
+    pub advances: StreamVec<'scope, Ms, (Advance, Ms)>,
+    /// Records that could not be read.
+    pub dead: StreamVec<'scope, Ms, (Arc<DeadLetter>, Ms)>,
+    /// What the next start must be told.
+    pub carried: StreamVec<'scope, Ms, (Carried, Ms)>,
+}
+
+/// Builds the dataflow on a worker's scope, down to the records of the output topics.
 ///
 /// `arrivals` carries each record with its tick's end, as do the outputs; outputs of a tick are complete when the
 /// frontier has passed it, and a function of the arrivals alone.
 pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> StreamVec<'scope, Ms, (Output, Ms)> {
+    let scope = arrivals.scope();
+    let Computed { resolved, unresolved, values, counts, advances, dead, carried } = compute(arrivals, plan);
+    let (of_counts, of_advances, of_carried) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(plan));
+    scope.concatenate([
+        resolved.map(|(resolved, at)| (outputs::timeline(&resolved, at), at)),
+        unresolved.map(|(click, at)| (outputs::unresolved(&click, at), at)),
+        values.map(|(change, at)| (outputs::contact_properties(&change, at), at)),
+        counts.map(move |(change, at)| (outputs::count(&change, &of_counts, at), at)),
+        advances.flat_map(move |(advance, at)| outputs::deal_stage(&advance, &of_advances, at).map(|output| (output, at))),
+        dead.map(|(letter, at)| (outputs::dead_letter(&letter, at), at)),
+        carried.flat_map(move |(carried, at)| carried::output(&carried, &of_carried, at).map(|output| (output, at))),
+    ])
+}
+
+/// Builds the operators on a worker's scope.
+pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> Computed<'scope> {
     let scope = arrivals.scope();
     let times = plan.times;
     let [records, contacts, deals, dead, carried] = split(arrivals, |(arrival, at)| match arrival {
@@ -80,8 +115,8 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         };
         (place, (carried, at))
     });
-    let dead_letters = dead.flat_map(|(arrival, at)| match arrival {
-        Arrival::Dead(letter) => Some((outputs::dead_letter(&letter, at), at)),
+    let dead = dead.flat_map(|(arrival, at)| match arrival {
+        Arrival::Dead(letter) => Some((letter, at)),
         _ => None,
     });
 
@@ -109,7 +144,7 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
     let double = by_tick(double, "Settle", |answer| Intake::route(&Record::Click(Arc::clone(&answer.click))), Settle::default());
     let of_plan = Arc::clone(plan);
     let [found, lost] = split(single.concat(double), |(answer, at): (Answer, Ms)| (u64::from(answer.form.is_none()), (answer, at)));
-    let unresolved = lost.map(|(answer, at)| (outputs::unresolved(&answer.click, at), at));
+    let unresolved = lost.map(|(answer, at)| (answer.click, at));
     let found = found.flat_map(move |(answer, at)| {
         let mut hits = Vec::new();
         if let Some(form) = &answer.form {
@@ -128,11 +163,11 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         _ => None,
     });
     let standings = by_tick(contacts, "Persons", ContactState::route, Persons::default());
-    let values = values.flat_map(|(carried, at)| match carried {
+    let before = values.flat_map(|(carried, at)| match carried {
         Carried::Utm { subject, values } => Some((Seen::Values(subject, values), at)),
         _ => None,
     });
-    let seen = scope.concatenate([named, found, values, standings.clone().map(|(standing, at)| (Seen::Standing(standing), at))]);
+    let seen = scope.concatenate([named, found, before, standings.clone().map(|(standing, at)| (Seen::Standing(standing), at))]);
     let told = by_tick(seen, "Windows", Seen::route, Windows::new(Arc::clone(plan)));
     let [resolved, tallies, utms, of_windows] = split(told, |(told, at)| {
         let place = match &told {
@@ -143,16 +178,15 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         };
         (place, (told, at))
     });
-    let timeline = resolved.flat_map(|(told, at)| match told {
-        Told::Resolved(resolved) => Some((outputs::timeline(&resolved, at), at)),
+    let resolved = resolved.flat_map(|(told, at)| match told {
+        Told::Resolved(resolved) => Some((resolved, at)),
         _ => None,
     });
     let utms = utms.flat_map(|(told, at)| match told {
         Told::Utm(utm) => Some((utm, at)),
         _ => None,
     });
-    let properties = by_tick(utms, "LastUtm", LastUtms::route, LastUtms::new(Arc::clone(plan)))
-        .map(|(change, at)| (outputs::contact_properties(&change, at), at));
+    let values = by_tick(utms, "LastUtm", LastUtms::route, LastUtms::new(Arc::clone(plan)));
     let tallies = tallies.flat_map(|(told, at)| match told {
         Told::Tally(tally) => Some((Part::Tally(tally), at)),
         _ => None,
@@ -174,9 +208,7 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         Counted::Change(change) => Some((change, at)),
         _ => None,
     });
-    let of_plan = Arc::clone(plan);
-    let published = by_tick(changes, "Publish", |change| change.subject.route(), Publish::default())
-        .map(move |(change, at)| (outputs::count(&change, &of_plan, at), at));
+    let counts = by_tick(changes, "Publish", |change| change.subject.route(), Publish::default());
 
     // Which deals have earned their next stage?
     let deals = deals.flat_map(|(arrival, at)| match arrival {
@@ -206,15 +238,13 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         _ => None,
     }));
     let moved = by_tick(turns, "Advance", Turn::route, Advances::new(plan.carries));
-    let [stages, of_advances] = split(moved, |(moved, at)| (u64::from(matches!(moved, Moved::Carried(_))), (moved, at)));
-    let of_plan = Arc::clone(plan);
-    let stages = stages.flat_map(move |(moved, at)| match moved {
-        Moved::Advance(advance) => outputs::deal_stage(&advance, &of_plan, at).map(|output| (output, at)),
+    let [advances, of_advances] = split(moved, |(moved, at)| (u64::from(matches!(moved, Moved::Carried(_))), (moved, at)));
+    let advances = advances.flat_map(|(moved, at)| match moved {
+        Moved::Advance(advance) => Some((advance, at)),
         Moved::Carried(_) => None,
     });
 
     // What the next start must be told.
-    let of_plan = Arc::clone(plan);
     let of_windows = of_windows.flat_map(|(told, at)| match told {
         Told::Carried(carried) => Some((carried, at)),
         _ => None,
@@ -227,11 +257,9 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
         Moved::Carried(carried) => Some((carried, at)),
         Moved::Advance(_) => None,
     });
-    let state = scope
-        .concatenate([of_windows, of_counts, of_advances])
-        .flat_map(move |(carried, at)| carried::output(&carried, &of_plan, at).map(|output| (output, at)));
+    let carried = scope.concatenate([of_windows, of_counts, of_advances]);
 
-    scope.concatenate([timeline, properties, stages, unresolved, published, dead_letters, state])
+    Computed { resolved, unresolved, values, counts, advances, dead, carried }
 }
 
 /// Splits a stream into `N`.

@@ -1,0 +1,286 @@
+//! The dataflow alone, beside the same answers computed by hand.
+//!
+//! ```text
+//! cargo bench --bench dataflow -- [--clicks 10000000] [--forms 1000000] [--seed 1] [--counts ruled|all] [--idle-rules 0]
+//! ```
+//!
+//! Records are made in memory, chunk by chunk, outside of what is timed; each chunk then goes through the baseline (one
+//! thread), the dataflow on one worker, and the dataflow on two, in runs of their own. Timed is from decoded records to rows
+//! of output (resolved clicks, counts, values, advances, expired holds) that are folded into a digest; the three digests
+//! must be equal, or there is no result. Decoding and JSON are timed by other benchmarks. A step is the time from a chunk's
+//! hand-over until the frontier has passed it.
+
+mod baseline;
+mod generate;
+
+use baseline::Baseline;
+use clap::Parser;
+use clickline::dataflow::plan::{Counts, Plan};
+use clickline::dataflow::rows::{Arrival, Via};
+use clickline::dataflow::{Computed, compute};
+use clickline::model::time::Ms;
+use foldhash::fast::FixedState;
+use generate::{Generator, mirror, plan};
+use hdrhistogram::Histogram;
+use std::hash::{BuildHasher as _, Hash};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
+use timely::dataflow::InputHandle;
+use timely::dataflow::operators::{Input, Inspect, Probe};
+
+/// The dataflow alone, beside the same answers computed by hand.
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// Clicks in all.
+    #[arg(long, default_value_t = 10_000_000)]
+    clicks: u64,
+    /// Forms in all.
+    #[arg(long, default_value_t = 1_000_000)]
+    forms: u64,
+    /// Clicks that are handed over at once.
+    #[arg(long, default_value_t = 100_000)]
+    chunk: u64,
+    /// Of the generator.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// `ruled` or `all`.
+    #[arg(long, default_value = "ruled")]
+    counts: String,
+    /// Rules beside the 22, on tags that no click carries.
+    #[arg(long, default_value_t = 0)]
+    idle_rules: usize,
+    /// Numbers of workers.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    workers: Vec<usize>,
+    /// Cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// An order-independent sum over all rows of a kind, with their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest([(u64, u64); 5]);
+
+impl Digest {
+    fn add(&mut self, kind: usize, row: impl Hash) {
+        let (n, sum) = &mut self.0[kind];
+        *n += 1;
+        *sum = sum.wrapping_add(FixedState::default().hash_one(row));
+    }
+    fn resolved(&mut self, click: &str, person: &str, form: Option<&str>, at: Ms) {
+        self.add(0, (click, person, form, at));
+    }
+    fn unresolved(&mut self, click: &str, at: Ms) {
+        self.add(1, (click, at));
+    }
+    fn values(&mut self, person: &str, at: Ms) {
+        self.add(2, (person, at));
+    }
+    #[expect(clippy::too_many_arguments, reason = "a row is as wide as it is")]
+    fn advanced(&mut self, rule: u32, person: &str, deal: &str, since: Ms, count: u64, last: &str, at: Ms) {
+        self.add(3, (rule, person, deal, since, count, last, at));
+    }
+    fn count(&mut self, person: &str, key: &str, n: u64, at: Ms) {
+        self.add(4, (person, key, n, at));
+    }
+    fn join(&mut self, other: &Digest) {
+        for ((n, sum), (more, of)) in self.0.iter_mut().zip(&other.0) {
+            *n += more;
+            *sum = sum.wrapping_add(*of);
+        }
+    }
+}
+
+/// A run's figures.
+struct Figures {
+    digest: Digest,
+    wall: Duration,
+    cpu: Duration,
+    steps: Histogram<u64>,
+    /// Resident memory at the end less that at the beginning.
+    grown: u64,
+}
+
+fn run_baseline(args: &Args, plan: &Plan) -> Figures {
+    let before = resident();
+    let mut generator = Generator::new(args.seed, args.clicks, args.forms);
+    let mut baseline = Baseline::new(plan);
+    baseline.run(&mirror());
+    let mut figures = Figures { digest: Digest::default(), wall: Duration::ZERO, cpu: Duration::ZERO, steps: histogram(), grown: 0 };
+    loop {
+        let records = generator.chunk(args.chunk);
+        if records.is_empty() {
+            break;
+        }
+        let (began, cpu) = (Instant::now(), processor_time());
+        baseline.run(&records);
+        let took = began.elapsed();
+        figures.wall += took;
+        figures.cpu += processor_time() - cpu;
+        figures.steps.saturating_record(micros(took));
+    }
+    figures.digest = baseline.digest;
+    figures.grown = resident().saturating_sub(before);
+    figures
+}
+
+fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
+    let before = resident();
+    let generator = Arc::new(Mutex::new(Generator::new(args.seed, args.clicks, args.forms)));
+    let chunks: Arc<Mutex<(Vec<Vec<(Arrival, Ms)>>, Option<Ms>)>> = Arc::default();
+    let barrier = Arc::new(Barrier::new(workers));
+    let (plan, args) = (Arc::clone(plan), args.clone());
+    let mut config = timely::Config::process(workers);
+    config.worker = config.worker.idle_spin(Duration::ZERO);
+    let guards = timely::execute(config, move |worker| {
+        let (index, peers) = (worker.index(), worker.peers());
+        let digest = std::rc::Rc::new(std::cell::RefCell::new(Digest::default()));
+        let mut input = InputHandle::new();
+        let probe = worker.dataflow::<Ms, _, _>(|scope| {
+            let Computed { resolved, unresolved, values, counts, advances, .. } = compute(scope.input_from(&mut input), &plan);
+            let probe = timely::dataflow::ProbeHandle::new();
+            let of = std::rc::Rc::clone(&digest);
+            let resolved = resolved.inspect(move |(row, at)| {
+                let form = match &row.hit.via {
+                    Some(Via::Form(form)) => Some(form.id.as_str()),
+                    _ => None,
+                };
+                of.borrow_mut().resolved(&row.hit.click.id, &row.person.0, form, *at);
+            });
+            resolved.probe_with(&probe);
+            let of = std::rc::Rc::clone(&digest);
+            unresolved.inspect(move |(click, at)| of.borrow_mut().unresolved(&click.id, *at)).probe_with(&probe);
+            let of = std::rc::Rc::clone(&digest);
+            values.inspect(move |(row, at)| of.borrow_mut().values(&row.who.0, *at)).probe_with(&probe);
+            let of = std::rc::Rc::clone(&digest);
+            let counts = counts.inspect(move |(row, at)| of.borrow_mut().count(&row.subject.who.0, &row.measure.key, row.is, *at));
+            counts.probe_with(&probe);
+            let of = std::rc::Rc::clone(&digest);
+            let advances = advances.inspect(move |(row, at)| {
+                let (rule, who, period) = (row.candidate.rule, row.candidate.subject.who, &row.period);
+                of.borrow_mut().advanced(rule, &who.0, &row.deal, period.since, period.count, &period.last.id.to_string(), *at);
+            });
+            advances.probe_with(&probe);
+            probe
+        });
+        let mut figures = Figures { digest: Digest::default(), wall: Duration::ZERO, cpu: Duration::ZERO, steps: histogram(), grown: 0 };
+        let mut first = true;
+        loop {
+            if index == 0 {
+                let records = if first { mirror() } else { generator.lock().expect("not poisoned").chunk(args.chunk) };
+                let last = records.last().map(|(_, at)| *at);
+                let mut dealt = vec![Vec::new(); peers];
+                let mut to = 0;
+                for record in records {
+                    // As partitions would be: runs of records on one worker.
+                    dealt[(to / 64) % peers].push(record);
+                    to += 1;
+                }
+                *chunks.lock().expect("not poisoned") = (dealt, last);
+            }
+            barrier.wait();
+            let (mut records, last) = {
+                let mut chunks = chunks.lock().expect("not poisoned");
+                (std::mem::take(&mut chunks.0[index]), chunks.1)
+            };
+            barrier.wait();
+            let (began, cpu) = (Instant::now(), processor_time());
+            let Some(last) = last else { break };
+            // The chunk's last tick may go on in the next one.
+            let open = last;
+            input.send_batch(&mut records);
+            input.advance_to(open);
+            input.flush();
+            while probe.less_than(&open) {
+                worker.step_or_park(Some(Duration::from_micros(200)));
+            }
+            barrier.wait();
+            if !first {
+                let took = began.elapsed();
+                figures.wall += took;
+                figures.cpu += processor_time() - cpu;
+                figures.steps.saturating_record(micros(took));
+            }
+            first = false;
+        }
+        // The last tick closes as it does for the baseline: with what is due at it, and nothing later.
+        let end = *input.time() + generate::TICK;
+        input.advance_to(end);
+        input.flush();
+        while probe.less_than(&end) {
+            worker.step();
+        }
+        figures.digest = *digest.borrow();
+        figures.grown = resident().saturating_sub(before);
+        barrier.wait();
+        figures
+    })
+    .expect("workers start");
+    let mut all: Vec<Figures> = guards.join().into_iter().map(|figures| figures.expect("a worker's figures")).collect();
+    let mut first = all.remove(0);
+    for other in all {
+        first.digest.join(&other.digest);
+    }
+    first
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("an hour at most, three digits")
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Processor time of all threads, from the kernel.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    // Linux counts in hundredths of a second here, on every machine.
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Resident memory, bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1_024
+}
+
+fn main() {
+    let args = Args::parse();
+    let counts = if args.counts == "all" { Counts::All } else { Counts::Ruled };
+    let plan = Arc::new(plan(counts, args.idle_rules));
+    println!("{} clicks, {} forms, counts {}, {} rules, seed {}", args.clicks, args.forms, args.counts, plan.rules.len(), args.seed);
+    println!(
+        "{:<22} {:>10} {:>7} {:>12} {:>9} {:>9} {:>9} {:>9}",
+        "", "clicks/s", "ratio", "clicks/cpu-s", "step p50", "p99", "max", "grown MB"
+    );
+    let base = run_baseline(&args, &plan);
+    let row = |name: &str, figures: &Figures| {
+        let rate = |time: Duration| args.clicks as f64 / time.as_secs_f64();
+        let ms = |quantile: f64| figures.steps.value_at_quantile(quantile) as f64 / 1e3;
+        println!(
+            "{name:<22} {:>10.0} {:>6.2}x {:>12.0} {:>7.1}ms {:>7.1}ms {:>7.1}ms {:>9.0}",
+            rate(figures.wall),
+            base.wall.as_secs_f64() / figures.wall.as_secs_f64(),
+            rate(figures.cpu),
+            ms(0.5),
+            ms(0.99),
+            figures.steps.max() as f64 / 1e3,
+            figures.grown as f64 / 1e6,
+        );
+    };
+    row("by hand, one thread", &base);
+    for workers in &args.workers {
+        let figures = run_dataflow(&args, &plan, *workers);
+        row(&format!("dataflow, {workers} worker(s)"), &figures);
+        if figures.digest != base.digest {
+            println!("rows (resolved, expired, values, advances, counts) differ:\n{:?}\n{:?}", base.digest, figures.digest);
+            std::process::exit(1);
+        }
+    }
+    let [resolved, expired, values, advances, counts] = base.digest.0.map(|(n, _)| n);
+    println!("equal in all: {resolved} resolved, {expired} expired, {values} changes of values, {advances} advances, {counts} counts");
+}
