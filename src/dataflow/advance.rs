@@ -14,10 +14,10 @@
 //! One record for each hot (rule, person); nothing for the others.
 
 use super::rows::{Advance, Candidate, Carried, Heat, HotPeriod};
-use super::step::Machine;
+use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use ustr::Ustr;
 
 /// What the machine is told.
@@ -63,14 +63,14 @@ struct State {
 
 /// The machine; see the module.
 pub struct Advances {
-    states: HashMap<Candidate, State>,
+    states: Map<Candidate, State>,
     carries: bool,
 }
 
 impl Advances {
     /// `carries`: whether the next start is told what has advanced.
     pub fn new(carries: bool) -> Self {
-        Advances { states: HashMap::new(), carries }
+        Advances { states: Map::default(), carries }
     }
 }
 

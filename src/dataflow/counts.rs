@@ -17,12 +17,14 @@
 
 use super::plan::{Plan, PlannedRule, RuleIx};
 use super::rows::{Candidate, Carried, ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
-use super::step::Machine;
+use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
+use ustr::Ustr;
 
 /// What the machine is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,6 +67,8 @@ struct Share {
 struct Count {
     parts: SmallVec<[Share; 1]>,
     sum: u64,
+    /// Whether a row of the running tick has changed a part.
+    touched: bool,
     /// Hot rules, each with its period's beginning.
     hot: SmallVec<[(RuleIx, Ms); 2]>,
 }
@@ -78,15 +82,19 @@ impl Count {
 /// The machine; see the module.
 pub struct Sums {
     plan: Arc<Plan>,
-    counts: HashMap<(Subject, Measure), Count>,
+    counts: Map<(Subject, Measure), Count>,
     /// Periods that a backfilling rule learns of when it is added.
     backfills: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
+    /// Scratch: what a tick has changed.
+    before: Vec<((Subject, Measure), u64)>,
+    /// Rules by what they count; many persons, few keys.
+    rules: Map<(Ustr, Measure, bool), Rc<[RuleIx]>>,
 }
 
 impl Sums {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        Sums { plan, counts: HashMap::new(), backfills: BTreeMap::new() }
+        Sums { plan, counts: Map::default(), backfills: BTreeMap::new(), before: Vec::new(), rules: Map::default() }
     }
 }
 
@@ -117,30 +125,36 @@ impl Machine for Sums {
                 self.carry(at, *candidate, *since, out);
             }
         }
-        // By key, with the sum that stood there before.
-        let mut before: BTreeMap<(Subject, Measure), u64> = BTreeMap::new();
+        // By key, with the sum that stood there before; the first entry of a key has the right one.
+        let mut before = std::mem::take(&mut self.before);
         for part in rows.drain(..) {
             let Part::Tally(Tally { subject, measure, identity, n, last }) = part else { continue };
             let key = (subject, measure);
             let count = self.counts.entry(key).or_default();
-            before.entry(key).or_insert(count.sum);
+            before.push((key, count.sum));
+            count.touched = true;
             match count.parts.iter_mut().find(|part| part.identity == identity) {
                 Some(part) => (part.n, part.last) = (n, last),
                 None => count.parts.push(Share { identity, n, last }),
             }
         }
-        for ((subject, measure), was) in before {
+        for ((subject, measure), was) in before.drain(..) {
             let key = (subject, measure);
-            let Some(count) = self.counts.get_mut(&key) else { continue };
+            let Some(count) = self.counts.get_mut(&key).filter(|count| count.touched) else { continue };
+            count.touched = false;
             count.parts.retain(|part| part.n > 0);
             count.sum = count.parts.iter().map(|part| part.n).sum();
             let is = count.sum;
             if was != is {
                 out(Counted::Change(CountChange { subject, measure, was, is }));
             }
-            let counter = self.plan.counter(subject.workspace, measure.key, subject.who.is_deal());
-            let rules = counter.iter().flat_map(|counter| &counter.windows).filter(|(window, _)| *window == measure.window);
-            for rule in rules.flat_map(|(_, rules)| rules.iter().copied()) {
+            let plan = &self.plan;
+            let of_key = self.rules.entry((subject.workspace, measure, subject.who.is_deal())).or_insert_with(|| {
+                let counter = plan.counter(subject.workspace, measure.key, subject.who.is_deal());
+                let windows = counter.iter().flat_map(|counter| &counter.windows);
+                windows.filter(|(window, _)| *window == measure.window).flat_map(|(_, rules)| rules.iter().copied()).collect()
+            });
+            for rule in of_key.iter().copied() {
                 let Some(planned) = self.plan.rules.get(rule as usize) else { continue };
                 let known = |since: Ms| known(planned, since, at);
                 let carried = |since| Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since });
@@ -182,6 +196,7 @@ impl Machine for Sums {
                 self.counts.remove(&key);
             }
         }
+        self.before = before;
         while let Some(entry) = self.backfills.first_entry()
             && *entry.key() <= at
         {

@@ -20,11 +20,11 @@
 //! arrives more than `max_lateness` after it happened may find its form forgotten; that is the one limit on lateness.
 
 use super::rows::mix;
-use super::step::Machine;
+use super::step::{Machine, Map};
 use crate::model::time::{FORM_BEFORE, HOLD, Ms, tick_end};
 use crate::model::{Click, Form};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use ustr::Ustr;
 
@@ -102,7 +102,7 @@ struct Slot {
 pub struct FirstMatch {
     tick: Ms,
     max_lateness: Ms,
-    slots: HashMap<Meeting, Slot>,
+    slots: Map<Meeting, Slot>,
     /// Holds that end, by the tick in which they do.
     expiry: BTreeMap<Ms, BTreeSet<Meeting>>,
     /// Forms that no click can need any more, by the tick in which they go.
@@ -123,7 +123,7 @@ pub fn better<'f>(click: Ms, a: &'f Arc<Form>, b: &'f Arc<Form>) -> &'f Arc<Form
 impl FirstMatch {
     /// With the clock's tick and the lateness that forms are kept for, ms.
     pub fn new(tick: Ms, max_lateness: Ms) -> Self {
-        FirstMatch { tick, max_lateness, slots: HashMap::new(), expiry: BTreeMap::new(), forget: BTreeMap::new() }
+        FirstMatch { tick, max_lateness, slots: Map::default(), expiry: BTreeMap::new(), forget: BTreeMap::new() }
     }
 
     /// Clicks that wait for a form.

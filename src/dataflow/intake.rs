@@ -15,11 +15,11 @@
 //! Two records with one id further apart than the horizon are two records.
 
 use super::rows::{ClickId, Place};
-use super::step::Machine;
+use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use crate::model::{Click, Form};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -50,7 +50,7 @@ fn key(record: &Record) -> Key {
 /// The machine; see the module.
 pub struct Intake {
     horizon: Ms,
-    seen: HashMap<Key, Ms>,
+    seen: Map<Key, Ms>,
     /// Ids in the order in which they were last seen, possibly long ago refreshed.
     order: VecDeque<(Ms, Key)>,
 }
@@ -58,7 +58,7 @@ pub struct Intake {
 impl Intake {
     /// With the dedupe horizon, ms.
     pub fn new(horizon: Ms) -> Self {
-        Intake { horizon, seen: HashMap::new(), order: VecDeque::new() }
+        Intake { horizon, seen: Map::default(), order: VecDeque::new() }
     }
 
     /// Where a record is judged.

@@ -15,10 +15,10 @@
 
 use super::plan::{Connection, Plan, UtmProperties};
 use super::rows::{ClickRef, LastUtm, UtmField, Who};
-use super::step::Machine;
+use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -53,9 +53,12 @@ struct Part {
 
 #[derive(Default)]
 struct Property {
-    parts: Vec<Part>,
+    parts: SmallVec<[Part; 1]>,
     told: Option<Arc<str>>,
 }
+
+/// A person's properties: three, unless workspaces of a portal map differently.
+type Properties = SmallVec<[(Ustr, Property); 3]>;
 
 impl Property {
     fn newest(&self) -> Option<&Part> {
@@ -67,13 +70,17 @@ impl Property {
 pub struct LastUtms {
     plan: Arc<Plan>,
     default: UtmProperties,
-    persons: HashMap<(Ustr, Who), BTreeMap<Ustr, Property>>,
+    persons: Map<(Ustr, Who), Properties>,
+    /// Property names by connection.
+    names: Map<(Ustr, Ustr), [Ustr; 3]>,
+    /// Scratch: persons that a tick has changed.
+    touched: Vec<(Ustr, Who)>,
 }
 
 impl LastUtms {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        LastUtms { plan, default: UtmProperties::default(), persons: HashMap::new() }
+        LastUtms { plan, default: UtmProperties::default(), persons: Map::default(), names: Map::default(), touched: Vec::new() }
     }
 
     /// All workspaces of a portal meet.
@@ -86,15 +93,24 @@ impl LastUtms {
         let LastUtm { subject, identity, field, value, .. } = row;
         let person = (subject.portal, subject.who);
         let property = self.property(Connection { workspace: subject.workspace, portal: subject.portal }, *field);
-        let parts = &mut self.persons.entry(person).or_default().entry(property).or_default().parts;
+        let properties = self.persons.entry(person).or_default();
+        let place = properties.iter().position(|(name, _)| *name == property).unwrap_or_else(|| {
+            properties.push((property, Property::default()));
+            properties.len() - 1
+        });
+        let parts = &mut properties[place].1.parts;
         let of = (subject.workspace, *identity);
         parts.retain(|part| part.of != of);
         parts.extend(value.clone().map(|(click, text)| Part { of, click, text }));
         person
     }
 
-    fn property(&self, connection: Connection, field: UtmField) -> Ustr {
-        ustr(&self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names[field as usize])
+    fn property(&mut self, connection: Connection, field: UtmField) -> Ustr {
+        let names = self.names.entry((connection.workspace, connection.portal)).or_insert_with(|| {
+            let names = &self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names;
+            [0, 1, 2].map(|place| ustr(&names[place]))
+        });
+        names[field as usize]
     }
 }
 
@@ -103,23 +119,26 @@ impl Machine for LastUtms {
     type Out = UtmChange;
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
-        let mut touched = BTreeSet::new();
-        let mut carried = BTreeSet::new();
+        let mut touched = std::mem::take(&mut self.touched);
         // Carried values say how things stood before the tick.
-        rows.sort_by_key(|row| !row.carried);
+        if rows.iter().any(|row| row.carried) {
+            rows.sort_by_key(|row| !row.carried);
+        }
         let (before, rest) = rows.split_at(rows.partition_point(|row| row.carried));
         for row in before {
-            carried.insert(self.take(row));
+            touched.push(self.take(row));
         }
-        for person in carried {
-            for property in self.persons.get_mut(&person).into_iter().flat_map(BTreeMap::values_mut) {
+        for person in touched.drain(..) {
+            for (_, property) in self.persons.get_mut(&person).into_iter().flatten() {
                 property.told = property.newest().map(|part| Arc::clone(&part.text));
             }
         }
         for row in rest {
-            touched.insert(self.take(row));
+            touched.push(self.take(row));
         }
-        for person in touched {
+        touched.sort_unstable_by_key(|(portal, who)| (who.0.as_str().as_ptr() as usize, portal.as_str().as_ptr() as usize));
+        touched.dedup();
+        for person in touched.drain(..) {
             let Some(properties) = self.persons.get_mut(&person) else { continue };
             let mut values = Vec::new();
             for (name, property) in properties.iter_mut() {
@@ -130,7 +149,8 @@ impl Machine for LastUtms {
                     property.told = text;
                 }
             }
-            properties.retain(|_, property| !property.parts.is_empty());
+            values.sort_unstable_by_key(|value| value.property);
+            properties.retain(|(_, property)| !property.parts.is_empty());
             if properties.is_empty() {
                 self.persons.remove(&person);
             }
@@ -138,6 +158,7 @@ impl Machine for LastUtms {
                 out(UtmChange { portal: person.0, who: person.1, values });
             }
         }
+        self.touched = touched;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A plan is fixed for a run. Every worker holds the same one.
 
-use super::rows::Measure;
+use super::rows::{Measure, named};
 use crate::config::rules::{Counted, Mode, Rule};
 use crate::model::time::{DAY, FORM_BEFORE, HOUR, Ms};
 use std::collections::HashMap;
@@ -126,12 +126,12 @@ pub const DEFAULT_WINDOW: Ms = 30 * DAY;
 
 /// The key of a tag.
 pub fn tag_key(tag: &str) -> Ustr {
-    ustr(&format!("t:{tag}"))
+    named("t:", tag)
 }
 
 /// The key of a link.
 pub fn link_key(link: &str) -> Ustr {
-    ustr(&format!("l:{link}"))
+    named("l:", link)
 }
 
 /// A workspace as the configuration describes it.

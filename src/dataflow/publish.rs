@@ -7,22 +7,43 @@
 //! # Cost
 //! An entry for each count that changed in the running second; nothing is kept beyond it.
 
-use super::rows::{CountChange, Measure, Subject};
+use super::rows::CountChange;
 use super::step::Machine;
 use crate::model::time::{Ms, tick_end};
-use std::collections::BTreeMap;
 
 /// One second.
 const PACE: Ms = 1_000;
 
-/// Counts that changed in one second: what was published before it, and what is now.
-type Second = BTreeMap<(Subject, Measure), (u64, u64)>;
-
 /// The machine; see the module.
 #[derive(Default)]
 pub struct Publish {
-    /// By the second's end.
-    waiting: BTreeMap<Ms, Second>,
+    /// The end of the second that `changes` belong to.
+    second: Ms,
+    /// In the order in which they came.
+    changes: Vec<CountChange>,
+}
+
+impl Publish {
+    fn publish(&mut self, out: &mut dyn FnMut(CountChange)) {
+        let key = |change: &CountChange| (change.subject, change.measure);
+        // Stable: the first of a key says what was, the last what is.
+        self.changes.sort_by_key(|change| address(change));
+        for changes in self.changes.chunk_by(|a, b| key(a) == key(b)) {
+            if let (Some(first), Some(last)) = (changes.first(), changes.last())
+                && first.was != last.is
+            {
+                out(CountChange { was: first.was, ..*last });
+            }
+        }
+        self.changes.clear();
+    }
+}
+
+/// Any order will do as long as equal keys are together; names that are interned once are told by where they lie.
+fn address(change: &CountChange) -> (usize, usize, usize, usize, Ms) {
+    let place = |name: ustr::Ustr| name.as_str().as_ptr() as usize;
+    let CountChange { subject, measure, .. } = change;
+    (place(subject.who.0), place(measure.key), place(subject.portal), place(subject.workspace), measure.window)
 }
 
 impl Machine for Publish {
@@ -30,30 +51,25 @@ impl Machine for Publish {
     type Out = CountChange;
 
     fn step(&mut self, at: Ms, rows: &mut Vec<CountChange>, out: &mut dyn FnMut(CountChange)) {
-        let second = self.waiting.entry(tick_end(at, PACE)).or_default();
-        for CountChange { subject, measure, was, is } in rows.drain(..) {
-            second.entry((subject, measure)).or_insert((was, was)).1 = is;
+        let second = tick_end(at, PACE);
+        if second != self.second {
+            self.publish(out);
+            self.second = second;
         }
-        while let Some(entry) = self.waiting.first_entry()
-            && *entry.key() <= at
-        {
-            for ((subject, measure), (was, is)) in entry.remove() {
-                if was != is {
-                    out(CountChange { subject, measure, was, is });
-                }
-            }
+        self.changes.append(rows);
+        if at == second {
+            self.publish(out);
         }
-        self.waiting.retain(|_, second| !second.is_empty());
     }
 
     fn due(&self) -> Option<Ms> {
-        self.waiting.keys().next().copied()
+        (!self.changes.is_empty()).then_some(self.second)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::Who;
+    use super::super::rows::{Measure, Subject, Who};
     use super::super::step::testing::run;
     use super::*;
     use ustr::ustr;

@@ -10,6 +10,7 @@ use crate::model::outputs::Person;
 use crate::model::time::Ms;
 use crate::model::{Click, Contact, Deal, Form};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
@@ -79,6 +80,19 @@ impl Carried {
 /// Campaign values, each with the click that brought it, in the order of [`UtmField::ALL`].
 pub type UtmValues = [Option<(ClickRef, Arc<str>)>; 3];
 
+/// `mark` and `text` as one interned name.
+pub fn named(mark: &str, text: &str) -> Ustr {
+    thread_local! {
+        static BUFFER: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        buffer.push_str(mark);
+        buffer.push_str(text);
+        ustr(buffer)
+    })
+}
+
 /// Who or what is counted: `c:` a contact id, `e:` an e-mail, `d:` a deal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Who(pub Ustr);
@@ -86,17 +100,17 @@ pub struct Who(pub Ustr);
 impl Who {
     /// A contact id.
     pub fn contact(id: &str) -> Self {
-        Who(ustr(&format!("c:{id}")))
+        Who(named("c:", id))
     }
 
     /// An e-mail, already in its normal form.
     pub fn email(email: &str) -> Self {
-        Who(ustr(&format!("e:{email}")))
+        Who(named("e:", email))
     }
 
     /// A deal that a link names.
     pub fn deal(id: &str) -> Self {
-        Who(ustr(&format!("d:{id}")))
+        Who(named("d:", id))
     }
 
     /// The id or e-mail without its mark.
@@ -163,7 +177,7 @@ pub fn mix(hash: u64) -> u64 {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ClickId {
     /// A UUID in its canonical spelling.
-    Uuid(u128),
+    Uuid([u8; 16]),
     /// Anything else.
     Text(Arc<str>),
 }
@@ -173,7 +187,7 @@ impl ClickId {
     pub fn of(id: &str) -> Self {
         match uuid::Uuid::try_parse(id) {
             // Only the canonical spelling may be shortened: `ABC…` and `abc…` are two ids.
-            Ok(uuid) if id.len() == 36 && !id.bytes().any(|b| b.is_ascii_uppercase()) => ClickId::Uuid(uuid.as_u128()),
+            Ok(uuid) if id.len() == 36 && !id.bytes().any(|b| b.is_ascii_uppercase()) => ClickId::Uuid(uuid.into_bytes()),
             _ => ClickId::Text(id.into()),
         }
     }
@@ -182,7 +196,7 @@ impl ClickId {
 impl std::fmt::Display for ClickId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            ClickId::Uuid(value) => uuid::Uuid::from_u128(*value).hyphenated().fmt(f),
+            ClickId::Uuid(value) => uuid::Uuid::from_bytes(*value).hyphenated().fmt(f),
             ClickId::Text(text) => f.write_str(text),
         }
     }

@@ -13,9 +13,9 @@
 
 use super::first_match::{Answer, better};
 use super::rows::ClickId;
-use super::step::Machine;
+use super::step::{Machine, Map};
 use crate::model::time::Ms;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -25,7 +25,7 @@ type Key = (Ustr, ClickId);
 #[derive(Default)]
 pub struct Settle {
     /// Clicks of which one half has answered: whether that settled it.
-    waiting: HashMap<Key, bool>,
+    waiting: Map<Key, bool>,
 }
 
 impl Machine for Settle {

@@ -13,16 +13,18 @@
 //! ended and no clock runs on.
 //!
 //! # Cost
-//! One map look-up for each run of rows of one tick, nothing for a tick without rows. The operator holds one
-//! capability, at the input frontier, however many rows or timers wait.
+//! Two moves a row, and a sort where rows of several workers interleave; nothing for a tick without rows. The operator
+//! holds one capability, at the input frontier, however many rows or timers wait.
 
 use crate::model::time::Ms;
-use std::collections::BTreeMap;
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Operator;
+
+/// The map of the operators' states: a fast hash, keyed anew in every process, since keys come from outside.
+pub type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
 /// A stateful operator's state and decisions; no clock, no network, no other input than its rows.
 pub trait Machine: 'static {
@@ -40,37 +42,31 @@ pub trait Machine: 'static {
     }
 }
 
-/// Rows that wait for their tick to close.
+/// Rows that wait for their tick to close: mostly in the order of their ticks, put into it before they are run.
 struct Stash<R> {
-    /// The tick of `open`.
-    now: Ms,
-    /// Rows of the tick that was pushed to last: rows come in runs.
-    open: Vec<R>,
-    rest: BTreeMap<Ms, Vec<R>>,
+    rows: Vec<(Ms, R)>,
+    sorted: bool,
 }
 
 impl<R> Stash<R> {
     fn new() -> Self {
-        Stash { now: 0, open: Vec::new(), rest: BTreeMap::new() }
+        Stash { rows: Vec::new(), sorted: true }
     }
 
     fn push(&mut self, at: Ms, row: R) {
-        if at != self.now {
-            self.settle();
-            self.now = at;
-        }
-        self.open.push(row);
+        self.sorted &= self.rows.last().is_none_or(|(last, _)| *last <= at);
+        self.rows.push((at, row));
     }
 
-    fn settle(&mut self) {
-        if !self.open.is_empty() {
-            self.rest.entry(self.now).or_default().append(&mut self.open);
+    /// Takes out the rows of all ticks before `upper`, in the order of ticks; of all ticks where it is `None`.
+    fn closed(&mut self, upper: Option<Ms>) -> std::vec::Drain<'_, (Ms, R)> {
+        if !self.sorted {
+            // Rows come in runs, one from each worker, which this sort merges.
+            self.rows.sort_by_key(|(at, _)| *at);
+            self.sorted = true;
         }
-    }
-
-    fn next(&mut self) -> Option<Ms> {
-        self.settle();
-        self.rest.keys().next().copied()
+        let end = upper.map_or(self.rows.len(), |upper| self.rows.partition_point(|(at, _)| *at < upper));
+        self.rows.drain(..end)
     }
 }
 
@@ -90,6 +86,7 @@ where
     rows.unary_frontier::<CapacityContainerBuilder<Vec<(M::Out, Ms)>>, _, _, _>(pact, name, move |cap, _info| {
         let mut held = Some(cap);
         let mut stash = Stash::new();
+        let mut tick = Vec::new();
         move |(input, frontier), output| {
             input.for_each(|_, rows| {
                 for (row, at) in rows.drain(..) {
@@ -104,14 +101,16 @@ where
             {
                 // One session for all ticks: the stamp is a lower bound, each row carries its own tick.
                 let mut session = output.session(&*cap);
+                let mut rows = stash.closed(upper).peekable();
                 loop {
-                    let timer = if upper.is_some() { machine.due() } else { None };
-                    let Some(at) = stash.next().into_iter().chain(timer).min() else { break };
-                    if upper.is_some_and(|upper| at >= upper) {
-                        break;
+                    let timer = machine.due().filter(|due| upper.is_some_and(|upper| *due < upper));
+                    let next = rows.peek().map(|(at, _)| *at);
+                    let Some(at) = next.into_iter().chain(timer).min() else { break };
+                    while let Some((_, row)) = rows.next_if(|(of, _)| *of == at) {
+                        tick.push(row);
                     }
-                    let mut rows = stash.rest.remove(&at).unwrap_or_default();
-                    machine.step(at, &mut rows, &mut |row| session.give((row, at)));
+                    machine.step(at, &mut tick, &mut |row| session.give((row, at)));
+                    tick.clear();
                     debug_assert!(machine.due().is_none_or(|due| due > at), "a machine must not ask for the tick that it has run");
                 }
             }

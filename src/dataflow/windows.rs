@@ -17,17 +17,21 @@
 //! 8 bytes for each click and measure, one record for each identity and live (identity, measure). A click that nothing
 //! measures costs no log entry.
 
-use super::plan::{Counter, Plan, link_key, tag_key};
+use super::plan::{Plan, link_key, tag_key};
 use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
-use super::step::Machine;
+use super::step::{Machine, Map};
 use super::window_log::WindowLog;
 use crate::model::Click;
 use crate::model::time::{DAY, Ms, tick_end};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use ustr::Ustr;
+
+/// Links that are remembered with what they count for; beyond that all are looked up anew.
+const MEASURED: usize = 1 << 16;
 
 /// What the machine is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,19 +95,26 @@ pub struct Windows {
     plan: Arc<Plan>,
     logs: BTreeMap<Ms, WindowLog>,
     identities: Vec<Identity>,
-    by_subject: HashMap<Subject, u32>,
+    by_subject: Map<Subject, u32>,
     /// All workspaces' identities of one portal and name.
-    by_name: HashMap<(Ustr, Who), SmallVec<[u32; 1]>>,
+    by_name: Map<(Ustr, Who), SmallVec<[u32; 1]>>,
     /// Identities that stand for another, also such that have no click yet.
-    stands: HashMap<(Ustr, Who), Who>,
+    stands: Map<(Ustr, Who), Who>,
     counts: Vec<Count>,
+    by_measure: Map<(u32, Measure), u32>,
     free: Vec<u32>,
     /// Clicks of the future, by the tick in which they begin to count.
     future: BTreeMap<Ms, Vec<(u32, Measure, ClickRef)>>,
     /// Identities whose campaign values changed, by the end of the day.
     carry: BTreeMap<Ms, Vec<u32>>,
-    /// What is measured of a link's clicks; links are few and clicks many.
-    measured: HashMap<(Ustr, Ustr, bool), Option<Arc<Counter>>>,
+    /// What is measured of a link's clicks, by workspace, link and tags: links are few and clicks many.
+    measured: Map<Box<str>, Rc<[Measure]>>,
+    /// Scratch: such a name.
+    name: String,
+    /// Scratch: counts that a tick has changed.
+    dirty: Vec<u32>,
+    /// Scratch: identities whose campaign values a tick has changed or moved.
+    changed: Vec<(u32, UtmField)>,
 }
 
 impl Windows {
@@ -113,14 +124,18 @@ impl Windows {
             plan,
             logs: BTreeMap::new(),
             identities: Vec::new(),
-            by_subject: HashMap::new(),
-            by_name: HashMap::new(),
-            stands: HashMap::new(),
+            by_subject: Map::default(),
+            by_name: Map::default(),
+            stands: Map::default(),
             counts: Vec::new(),
+            by_measure: Map::default(),
             free: Vec::new(),
             future: BTreeMap::new(),
             carry: BTreeMap::new(),
-            measured: HashMap::new(),
+            measured: Map::default(),
+            name: String::new(),
+            dirty: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
@@ -137,13 +152,23 @@ impl Windows {
     }
 
     /// What a click counts for: its tags and its link, each in the windows that are asked for.
-    fn measures(&mut self, subject: Subject, click: &Click) -> SmallVec<[Measure; 4]> {
-        let mut measures: SmallVec<[Measure; 4]> = SmallVec::new();
-        let keys: SmallVec<[Ustr; 8]> = click.tags.iter().map(|tag| tag_key(tag)).chain(std::iter::once(link_key(&click.link))).collect();
-        for key in keys {
-            let place = (subject.workspace, key, subject.who.is_deal());
-            let plan = &self.plan;
-            let counter = self.measured.entry(place).or_insert_with(|| plan.counter(place.0, key, place.2));
+    fn measures(&mut self, subject: Subject, click: &Click) -> Rc<[Measure]> {
+        let name = &mut self.name;
+        name.clear();
+        for part in [&*subject.workspace, if subject.who.is_deal() { "d" } else { "p" }, &click.link] {
+            name.push_str(part);
+            name.push('\0');
+        }
+        for tag in &click.tags {
+            name.push_str(tag);
+            name.push('\0');
+        }
+        if let Some(measures) = self.measured.get(name.as_str()) {
+            return Rc::clone(measures);
+        }
+        let mut measures = Vec::new();
+        for key in click.tags.iter().map(|tag| tag_key(tag)).chain([link_key(&click.link)]) {
+            let counter = self.plan.counter(subject.workspace, key, subject.who.is_deal());
             for (window, _) in counter.iter().flat_map(|counter| &counter.windows) {
                 let measure = Measure { key, window: *window };
                 // A tag that a link carries twice is one tag.
@@ -152,12 +177,16 @@ impl Windows {
                 }
             }
         }
+        if self.measured.len() >= MEASURED {
+            self.measured.clear();
+        }
+        let measures: Rc<[Measure]> = measures.into();
+        self.measured.insert(name.as_str().into(), Rc::clone(&measures));
         measures
     }
 
     fn count(&mut self, identity: u32, measure: Measure) -> u32 {
-        let of = &self.identities[identity as usize];
-        if let Some(ix) = of.tallies.iter().find(|ix| self.counts[**ix as usize].measure == measure) {
+        if let Some(ix) = self.by_measure.get(&(identity, measure)) {
             return *ix;
         }
         let count = Count { identity, measure, n: 0, last: None, told: false };
@@ -172,11 +201,12 @@ impl Windows {
             }
         };
         self.identities[identity as usize].tallies.push(ix);
+        self.by_measure.insert((identity, measure), ix);
         ix
     }
 
     /// Counts a click whose time has come, unless the window has left it behind.
-    fn enter(&mut self, at: Ms, identity: u32, measure: Measure, click: ClickRef, dirty: &mut BTreeSet<u32>) {
+    fn enter(&mut self, at: Ms, identity: u32, measure: Measure, click: ClickRef, dirty: &mut Vec<u32>) {
         let b = tick_end(click.ts, self.plan.times.tick);
         let log = self.logs.entry(measure.window).or_insert_with(|| WindowLog::new(measure.window));
         if !log.holds(b, at) {
@@ -191,11 +221,11 @@ impl Windows {
         if count.last.as_ref().is_none_or(|last| *last < click) {
             count.last = Some(click);
         }
-        dirty.insert(ix);
+        dirty.push(ix);
     }
 
     /// Whom an identity stands for has changed: its person loses what it had.
-    fn stand(&mut self, standing: Standing, dirty: &mut BTreeSet<u32>, moved: &mut BTreeSet<u32>, out: &mut dyn FnMut(Told)) {
+    fn stand(&mut self, standing: Standing, dirty: &mut Vec<u32>, moved: &mut Vec<(u32, UtmField)>, out: &mut dyn FnMut(Told)) {
         let name = (standing.portal, standing.who);
         let person = standing.is.unwrap_or(standing.who);
         match standing.is {
@@ -211,27 +241,30 @@ impl Windows {
                 if std::mem::take(&mut of.told) {
                     out(Told::Tally(Tally { subject, measure: of.measure, identity: standing.who, n: 0, last: None }));
                 }
-                dirty.insert(*count);
+                dirty.push(*count);
             }
             for (field, value) in UtmField::ALL.into_iter().zip(&identity.utm) {
                 if value.is_some() {
                     out(Told::Utm(LastUtm { subject, identity: standing.who, field, value: None, carried: false }));
                 }
             }
-            moved.insert(ix);
+            moved.extend(UtmField::ALL.map(|field| (ix, field)));
         }
     }
 
     /// Takes a click's campaign values where they are newer.
-    fn campaign(&mut self, now: Ms, identity: u32, click: &Click, at: &ClickRef, changed: &mut BTreeSet<(u32, UtmField)>) {
+    fn campaign(&mut self, now: Ms, identity: u32, click: &Click, at: &ClickRef, changed: &mut Vec<(u32, UtmField)>) {
         let of = &mut self.identities[identity as usize];
         let before = changed.len();
         for (place, field) in UtmField::ALL.into_iter().enumerate() {
             if let Some(value) = field.of(click)
                 && of.utm[place].as_ref().is_none_or(|(last, _)| last < at)
             {
-                of.utm[place] = Some((at.clone(), value.into()));
-                changed.insert((identity, field));
+                match &mut of.utm[place] {
+                    Some((last, text)) if **text == *value => *last = at.clone(),
+                    last => *last = Some((at.clone(), value.into())),
+                }
+                changed.push((identity, field));
             }
         }
         if self.plan.carries && changed.len() > before && !of.carry {
@@ -260,7 +293,7 @@ impl Machine for Windows {
     type Out = Told;
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
-        let (mut dirty, mut moved, mut changed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut dirty, mut changed) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.changed));
         let mut hits = Vec::new();
         for row in rows.extract_if(.., |row| matches!(row, Seen::Values(..))) {
             if let Seen::Values(subject, values) = row {
@@ -271,7 +304,7 @@ impl Machine for Windows {
             match row {
                 Seen::Values(..) => {}
                 Seen::Hit(hit) => hits.push(hit),
-                Seen::Standing(standing) => self.stand(standing, &mut dirty, &mut moved, out),
+                Seen::Standing(standing) => self.stand(standing, &mut dirty, &mut changed, out),
             }
         }
         while let Some(entry) = self.future.first_entry()
@@ -284,7 +317,7 @@ impl Machine for Windows {
         for hit in hits {
             let identity = self.identity(hit.subject);
             let click = ClickRef::of(&hit.click);
-            for measure in self.measures(hit.subject, &hit.click) {
+            for measure in self.measures(hit.subject, &hit.click).iter().copied() {
                 let begins = tick_end(click.ts, self.plan.times.tick);
                 if begins > at {
                     self.future.entry(begins).or_default().push((identity, measure, click.clone()));
@@ -304,10 +337,12 @@ impl Machine for Windows {
         for log in self.logs.values_mut() {
             log.leave(at, |ix| {
                 counts[ix as usize].n -= 1;
-                dirty.insert(ix);
+                dirty.push(ix);
             });
         }
-        for ix in dirty {
+        dirty.sort_unstable();
+        dirty.dedup();
+        for ix in dirty.drain(..) {
             let count = &mut self.counts[ix as usize];
             let identity = &mut self.identities[count.identity as usize];
             if count.n > 0 || count.told {
@@ -321,12 +356,16 @@ impl Machine for Windows {
                 count.told = count.n > 0;
             }
             if count.n == 0 {
-                identity.tallies.retain(|tally| *tally != ix);
+                if let Some(place) = identity.tallies.iter().position(|tally| *tally == ix) {
+                    identity.tallies.swap_remove(place);
+                }
+                self.by_measure.remove(&(count.identity, count.measure));
                 self.free.push(ix);
             }
         }
-        changed.extend(moved.into_iter().flat_map(|ix| UtmField::ALL.map(|field| (ix, field))));
-        for (ix, field) in changed {
+        changed.sort_unstable();
+        changed.dedup();
+        for (ix, field) in changed.drain(..) {
             let identity = &self.identities[ix as usize];
             if let Some(value) = &identity.utm[field as usize] {
                 out(Told::Utm(LastUtm {
@@ -347,6 +386,7 @@ impl Machine for Windows {
                 out(Told::Carried(Carried::Utm { subject: identity.subject, values: identity.utm.clone() }));
             }
         }
+        (self.dirty, self.changed) = (dirty, changed);
     }
 
     fn due(&self) -> Option<Ms> {
