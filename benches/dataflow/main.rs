@@ -38,7 +38,7 @@ struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     forms: u64,
     /// Clicks that are handed over at once.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 10_000)]
     chunk: u64,
     /// Of the generator.
     #[arg(long, default_value_t = 1)]
@@ -114,6 +114,8 @@ fn run_baseline(args: &Args, plan: &Plan) -> Figures {
         }
         let (began, cpu) = (Instant::now(), processor_time());
         baseline.run(&records);
+        // The dataflow frees what it is given, too.
+        drop(records);
         let took = began.elapsed();
         figures.wall += took;
         figures.cpu += processor_time() - cpu;
@@ -124,10 +126,13 @@ fn run_baseline(args: &Args, plan: &Plan) -> Figures {
     figures
 }
 
+/// A chunk, worker by worker, and its last tick.
+type Dealt = (Vec<Vec<(Arrival, Ms)>>, Option<Ms>);
+
 fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
     let before = resident();
     let generator = Arc::new(Mutex::new(Generator::new(args.seed, args.clicks, args.forms)));
-    let chunks: Arc<Mutex<(Vec<Vec<(Arrival, Ms)>>, Option<Ms>)>> = Arc::default();
+    let chunks: Arc<Mutex<Dealt>> = Arc::default();
     let barrier = Arc::new(Barrier::new(workers));
     let (plan, args) = (Arc::clone(plan), args.clone());
     let mut config = timely::Config::process(workers);
@@ -170,11 +175,9 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
                 let records = if first { mirror() } else { generator.lock().expect("not poisoned").chunk(args.chunk) };
                 let last = records.last().map(|(_, at)| *at);
                 let mut dealt = vec![Vec::new(); peers];
-                let mut to = 0;
-                for record in records {
+                for (to, record) in records.into_iter().enumerate() {
                     // As partitions would be: runs of records on one worker.
                     dealt[(to / 64) % peers].push(record);
-                    to += 1;
                 }
                 *chunks.lock().expect("not poisoned") = (dealt, last);
             }
@@ -186,8 +189,8 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
             barrier.wait();
             let (began, cpu) = (Instant::now(), processor_time());
             let Some(last) = last else { break };
-            // The chunk's last tick may go on in the next one.
-            let open = last;
+            // The chunk's last tick may go on in the next one; the mirror is complete.
+            let open = if first { last + 1 } else { last };
             input.send_batch(&mut records);
             input.advance_to(open);
             input.flush();

@@ -27,7 +27,7 @@ impl Publish {
     fn publish(&mut self, out: &mut dyn FnMut(CountChange)) {
         let key = |change: &CountChange| (change.subject, change.measure);
         // Stable: the first of a key says what was, the last what is.
-        self.changes.sort_by_key(|change| address(change));
+        self.changes.sort_by_key(address);
         for changes in self.changes.chunk_by(|a, b| key(a) == key(b)) {
             if let (Some(first), Some(last)) = (changes.first(), changes.last())
                 && first.was != last.is
