@@ -16,14 +16,16 @@ use crate::dataflow::plan::{Plan, rule_key};
 use crate::dataflow::rows::Arrival;
 use crate::engine;
 use crate::kafka::Kafka;
-use crate::model::time::Ms;
+use crate::model::time::{DAY, Ms};
 use crate::sinks::outbox::kafka::Outbox;
 use crate::sinks::outbox::{Progress, deliver, topics};
 use crate::sources::kafka::{Clock, Limits, Reading, Resume, topic};
+use crate::sources::snapshot::Snapshots;
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -40,6 +42,8 @@ pub struct JobConfig {
     pub workers: usize,
     /// Credit and slack of the sources.
     pub limits: Limits,
+    /// Folder of the snapshots; `None`: a restart reads all from Kafka.
+    pub snapshots: Option<PathBuf>,
     /// Whether to go on without records that were deleted before they were read.
     pub accept_gaps: bool,
     /// The wall clock that idle topics follow.
@@ -64,9 +68,12 @@ impl Job {
     /// Options under `kafka` that make no client, or a thread that can't be started.
     pub fn start(config: JobConfig, stop: Stop) -> anyhow::Result<Self> {
         let (committed, ready, meter) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(Meter::default()));
-        let JobConfig { kafka, plan, workers, limits, accept_gaps, now } = config;
+        let JobConfig { kafka, plan, workers, limits, snapshots, accept_gaps, now } = config;
         let resume = Resume { accept_gaps, ..Resume::default() };
-        let reading = Reading { kafka, times: plan.times, limits, resume, now, meter: Arc::clone(&meter), stop: stop.clone() };
+        // A day more than is needed: while it catches up, the job may be that much ahead of what it has committed.
+        let snapshots =
+            snapshots.map(|folder| Snapshots { folder, keep_clicks: plan.clicks_back() + DAY, keep_forms: plan.forms_back() + DAY });
+        let reading = Reading { kafka, times: plan.times, limits, resume, snapshots, now, meter: Arc::clone(&meter), stop: stop.clone() };
         drop(reading.consumer()?);
         let of_job = (Arc::clone(&committed), Arc::clone(&ready));
         let thread = thread::Builder::new().name("job".to_owned()).spawn(move || {
@@ -154,8 +161,9 @@ fn run(mut reading: Reading, mut plan: Plan, workers: usize, told: &(Arc<AtomicU
         reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
         reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
         reading.resume.offsets = offsets.clone();
+        reading.resume.frontier = *frontier;
     }
-    plan.carries = true;
+    (plan.carries, plan.outputs_from) = (true, resume);
     if !state.is_empty() {
         plan.resumes_at(resume);
     }

@@ -15,6 +15,8 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use support::kafka::{Broker, wait_for};
@@ -50,11 +52,22 @@ fn produce(broker: &Broker, name: &str, ts: Ms, count: u64) {
 }
 
 fn start(broker: &Broker, accept_gaps: bool) -> Job {
+    start_with(broker, accept_gaps, None)
+}
+
+fn start_with(broker: &Broker, accept_gaps: bool, snapshots: Option<&Path>) -> Job {
     let rules = rules::read("trigger: {link_tag: x, contact_window: 30d, click_threshold: 3}\naction: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}").expect("a rule");
     let specs = [WorkspaceSpec { name: "w".into(), portals: vec!["1".into()], ..WorkspaceSpec::default() }];
     let plan = Plan::new(Times::with_tick(100), &specs, &rules, |_, _| 0).expect("a plan");
-    let config =
-        JobConfig { kafka: Kafka::at(broker.address()), plan, workers: 2, limits: Default::default(), accept_gaps, now: Arc::new(now) };
+    let config = JobConfig {
+        kafka: Kafka::at(broker.address()),
+        plan,
+        workers: 2,
+        limits: Default::default(),
+        snapshots: snapshots.map(Path::to_owned),
+        accept_gaps,
+        now: Arc::new(now),
+    };
     Job::start(config, Stop::new()).expect("starts")
 }
 
@@ -65,6 +78,19 @@ fn run_to_now(job: Job) -> u64 {
     let read = job.meter().records(Kind::Clicks);
     job.stop().expect("ends as asked");
     read
+}
+
+/// The same for a job with snapshots: clicks read, and those of them that a snapshot had.
+fn run_with(broker: &Broker, snapshots: &Path) -> (u64, u64) {
+    let job = start_with(broker, false, Some(snapshots));
+    let meter = Arc::clone(job.meter());
+    (run_to_now(job), meter.copied())
+}
+
+/// The segments of the clicks' snapshot.
+fn segments(snapshots: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(snapshots.join("clicks-0")).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).collect()
 }
 
 fn admin(broker: &Broker) -> (AdminClient<DefaultClientContext>, tokio::runtime::Runtime) {
@@ -127,4 +153,78 @@ fn a_topic_that_was_made_anew_stops_the_job() {
     let text = format!("{:#}", start(&broker, false).wait().expect_err("another topic"));
     assert!(text.contains("ends at offset 5, but had been read up to 20"), "{text}");
     assert_eq!(run_to_now(start(&broker, true)), 5);
+}
+
+#[test]
+fn a_snapshot_is_read_instead_and_may_be_lost_or_damaged() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    produce(&broker, "old", now() - 20 * DAY, 50);
+    assert_eq!(run_with(&broker, folder.path()), (50, 0), "the first start reads everything from Kafka");
+    produce(&broker, "new", now() - 1_000, 7);
+    assert_eq!(run_with(&broker, folder.path()), (57, 50));
+    assert_eq!(run_with(&broker, folder.path()), (57, 57));
+
+    // In the second block of two.
+    let path = segments(folder.path()).pop().expect("a segment");
+    let mut bytes = fs::read(&path).expect("a file");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).expect("a disk");
+    assert_eq!(run_with(&broker, folder.path()), (57, 50), "Kafka has what the damaged block held");
+    assert_eq!(run_with(&broker, folder.path()), (57, 57), "and it was copied again");
+
+    fs::remove_dir_all(folder.path()).expect("a disk");
+    assert_eq!(run_with(&broker, folder.path()), (57, 0));
+    assert_eq!(run_with(&broker, folder.path()), (57, 57));
+}
+
+#[test]
+fn a_snapshot_of_another_topic_is_not_taken() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = now() - 5_000;
+    produce(&broker, "first", at, 20);
+    assert_eq!(run_with(&broker, folder.path()), (20, 0));
+    let (admin, runtime) = admin(&broker);
+    runtime.block_on(admin.delete_topics(&["clicks"], &AdminOptions::new())).expect("answers").remove(0).expect("deleted");
+    wait_for("the topic to be gone", || {
+        let metadata = admin.inner().fetch_metadata(None, PATIENCE).ok()?;
+        metadata.topics().iter().all(|topic| topic.name() != "clicks").then_some(())
+    });
+    make(&broker, "clicks");
+    // As many records of the same times.
+    produce(&broker, "other", at, 20);
+    assert_eq!(run_with(&broker, folder.path()), (20, 0));
+    assert_eq!(run_with(&broker, folder.path()), (20, 20));
+}
+
+#[test]
+fn a_snapshot_that_does_not_reach_back_is_begun_anew() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    produce(&broker, "older", now() - 20 * DAY, 30);
+    produce(&broker, "newer", now() - 1_000, 10);
+    assert_eq!(run_with(&broker, folder.path()), (40, 0));
+    // As if the rules had had a shorter window: only what came last was copied.
+    let path = segments(folder.path()).pop().expect("a segment");
+    fs::rename(&path, path.with_file_name(format!("{:020}.seg", 30))).expect("a disk");
+    assert_eq!(run_with(&broker, folder.path()), (40, 0));
+    assert_eq!(run_with(&broker, folder.path()), (40, 40));
+}
+
+#[test]
+fn two_jobs_do_not_share_a_snapshot() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    produce(&broker, "a", now() - 1_000, 20);
+    assert_eq!(run_with(&broker, folder.path()), (20, 0));
+    let first = start_with(&broker, false, Some(folder.path()));
+    wait_for("the first job", || first.ready().then_some(()));
+    // The second one shuts the first one out, whose process still holds the folder.
+    let second = start_with(&broker, false, Some(folder.path()));
+    let meter = Arc::clone(second.meter());
+    assert_eq!(run_to_now(second), 20);
+    assert_eq!(meter.copied(), 0);
+    first.wait().expect_err("shut out");
 }

@@ -107,7 +107,15 @@ fn job_config(broker: &Broker, folder: &Path) -> JobConfig {
     let rules = rules::read(&fs::read_to_string(folder.join("rules.yaml")).expect("rules")).expect("rules");
     let specs = [WorkspaceSpec { name: WORKSPACE.into(), portals: vec![PORTAL.into()], ..WorkspaceSpec::default() }];
     let plan = Plan::new(Times::with_tick(TICK), &specs, &rules, |_, _| 0).expect("a plan");
-    JobConfig { kafka: Kafka::at(broker.address()), plan, workers: 2, limits: Limits::default(), accept_gaps: false, now: Arc::new(now) }
+    JobConfig {
+        kafka: Kafka::at(broker.address()),
+        plan,
+        workers: 2,
+        limits: Limits::default(),
+        snapshots: None,
+        accept_gaps: false,
+        now: Arc::new(now),
+    }
 }
 
 /// Runs the job until its clock has passed all records, with what a bad day brings: it is stopped once, and once the broker is

@@ -55,8 +55,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         settings.read_client_secret().map_err(Failure::Configuration)?;
     }
     let workers = args.workers.map_or(config.workers, NonZero::get);
-    let job =
-        JobConfig { kafka: config.kafka.clone(), plan, workers, limits: config.limits, accept_gaps: args.accept_gaps, now: Arc::new(now) };
+    let job = JobConfig {
+        kafka: config.kafka.clone(),
+        plan,
+        workers,
+        limits: config.limits,
+        snapshots: config.snapshots,
+        accept_gaps: args.accept_gaps,
+        now: Arc::new(now),
+    };
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
     let sink = match settings {
         Some(settings) => {
@@ -108,6 +115,7 @@ impl CatchingUp {
             self.bar.finish_and_clear();
             tracing::info!(
                 records = read,
+                from_snapshots = job.meter().copied(),
                 seconds = format!("{:.1}", self.began.elapsed().as_secs_f64()),
                 "ready: outputs are new from here on"
             );

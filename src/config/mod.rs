@@ -72,6 +72,8 @@ pub struct Config {
     pub hubspot: Option<Settings>,
     /// The state database: tokens and what was delivered.
     pub state: PathBuf,
+    /// Folder of the snapshots, if they are kept.
+    pub snapshots: Option<PathBuf>,
     /// Workspaces, by name.
     pub workspaces: Vec<WorkspaceSpec>,
     /// Rules of all workspaces, each with its workspace.
@@ -131,7 +133,7 @@ pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
 }
 
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, tick, times, hubspot, workspaces, state, workers, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, workspaces, state, snapshots, workers, in_flight } = raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
@@ -153,6 +155,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         workers: workers.unwrap_or(1),
         hubspot,
         state: folder.join(state),
+        snapshots: snapshots.0.map(|at| folder.join(at)),
         workspaces: Vec::new(),
         rules: Vec::new(),
         mappings: BTreeMap::new(),

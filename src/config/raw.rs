@@ -33,6 +33,10 @@ pub struct RawConfig {
     /// The state database: tokens and what was delivered. Default `clickline.sqlite`, beside the configuration.
     #[serde(default = "state")]
     pub state: PathBuf,
+    /// Folder of the snapshots, which make a restart fast and may be deleted at will. Default `clickline-snapshots`, beside
+    /// the configuration; `none`: a restart reads all from Kafka.
+    #[serde(default)]
+    pub snapshots: SnapshotsAt,
     /// Worker threads. Default 1: more pay only on machines with cores to spare.
     #[serde(default)]
     pub workers: Option<usize>,
@@ -124,6 +128,26 @@ impl<'de> Deserialize<'de> for RulesAt {
             }
         }
         from.deserialize_any(FileOrList)
+    }
+}
+
+/// Where snapshots are kept, if they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotsAt(pub Option<PathBuf>);
+
+impl Default for SnapshotsAt {
+    fn default() -> Self {
+        SnapshotsAt(Some(PathBuf::from("clickline-snapshots")))
+    }
+}
+
+impl<'de> Deserialize<'de> for SnapshotsAt {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        match String::deserialize(from)?.trim() {
+            "" => Err(D::Error::custom("is empty; give a folder, or `none`")),
+            "none" => Ok(SnapshotsAt(None)),
+            folder => Ok(SnapshotsAt(Some(PathBuf::from(folder)))),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ use settle::Settle;
 use std::sync::Arc;
 use step::by_tick;
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::vec::{Map, Partition};
+use timely::dataflow::operators::vec::{Filter, Map, Partition};
 use timely::dataflow::operators::{Concat, Concatenate};
 use windows::{Seen, Told, Windows};
 
@@ -80,15 +80,21 @@ pub struct Computed<'scope> {
 pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> StreamVec<'scope, Ms, (Output, Ms)> {
     let scope = arrivals.scope();
     let Computed { resolved, unresolved, values, counts, advances, dead, carried } = compute(arrivals, plan);
-    let (of_counts, of_advances, of_carried) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(plan));
+    let (of_counts, of_advances, of_carried, from) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(plan), plan.outputs_from);
+    // What an earlier run has written is computed again, but not put into words.
+    let new = move |at: &Ms| *at >= from;
     scope.concatenate([
-        resolved.map(|(resolved, at)| (outputs::timeline(&resolved, at), at)),
-        unresolved.map(|(click, at)| (outputs::unresolved(&click, at), at)),
-        values.map(|(change, at)| (outputs::contact_properties(&change, at), at)),
-        counts.map(move |(change, at)| (outputs::count(&change, &of_counts, at), at)),
-        advances.flat_map(move |(advance, at)| outputs::deal_stage(&advance, &of_advances, at).map(|output| (output, at))),
-        dead.map(|(letter, at)| (outputs::dead_letter(&letter, at), at)),
-        carried.flat_map(move |(carried, at)| carried::output(&carried, &of_carried, at).map(|output| (output, at))),
+        resolved.filter(move |(_, at)| new(at)).map(|(resolved, at)| (outputs::timeline(&resolved, at), at)),
+        unresolved.filter(move |(_, at)| new(at)).map(|(click, at)| (outputs::unresolved(&click, at), at)),
+        values.filter(move |(_, at)| new(at)).map(|(change, at)| (outputs::contact_properties(&change, at), at)),
+        counts.filter(move |(_, at)| new(at)).map(move |(change, at)| (outputs::count(&change, &of_counts, at), at)),
+        advances
+            .filter(move |(_, at)| new(at))
+            .flat_map(move |(advance, at)| outputs::deal_stage(&advance, &of_advances, at).map(|output| (output, at))),
+        dead.filter(move |(_, at)| new(at)).map(|(letter, at)| (outputs::dead_letter(&letter, at), at)),
+        carried
+            .filter(move |(_, at)| new(at))
+            .flat_map(move |(carried, at)| carried::output(&carried, &of_carried, at).map(|output| (output, at))),
     ])
 }
 

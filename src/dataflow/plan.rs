@@ -108,6 +108,8 @@ pub struct Plan {
     pub utm_properties: HashMap<Connection, UtmProperties>,
     /// Whether what outlives the log is written down for the next start; see [`super::carried`].
     pub carries: bool,
+    /// Outputs of ticks that end before this are not said: an earlier run has written them.
+    pub outputs_from: Ms,
     /// Ticks that end before this only fill windows: last campaign values of then are carried, not computed. 0 where the
     /// log has its beginning.
     pub values_from: Ms,
@@ -211,7 +213,7 @@ impl Plan {
                 return Err(PlanError(format!("rule {} names the workspace `{of}`, which does not exist", rule.name)));
             }
         }
-        Ok(Plan { times, rules: planned, workspaces, utm_properties: HashMap::new(), carries: false, values_from: 0 })
+        Ok(Plan { times, rules: planned, workspaces, utm_properties: HashMap::new(), carries: false, outputs_from: 0, values_from: 0 })
     }
 
     /// The longest window that is counted, ms.

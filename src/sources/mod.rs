@@ -14,6 +14,7 @@
 
 pub mod files;
 pub mod kafka;
+pub mod snapshot;
 
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
@@ -89,6 +90,8 @@ pub struct Meter {
     peak_in_flight: AtomicU64,
     /// Offsets between where reading began and what was then the end.
     waiting: AtomicU64,
+    /// Records that came from snapshots.
+    copied: AtomicU64,
 }
 
 impl Meter {
@@ -126,6 +129,11 @@ impl Meter {
     /// taken up; compaction and transactions leave offsets without a record.
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Records that came from snapshots, not from Kafka.
+    pub fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
     }
 
     fn count(&self, kind: Kind, arrival: &Arrival) {

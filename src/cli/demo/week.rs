@@ -159,6 +159,7 @@ async fn start(demo: &Demo, clock: &WeekClock, monday: Ms) -> anyhow::Result<Par
             plan,
             workers: 1,
             limits: Limits::default(),
+            snapshots: None,
             accept_gaps: false,
             now: Arc::new(move || of_job.now()),
         },

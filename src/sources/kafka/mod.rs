@@ -14,6 +14,9 @@
 //! - A new partition is noticed within seconds and read from its beginning; what it holds counts from then on.
 //! - Reading begins where a restart needs it ([`Resume`]), found by the broker's index of times. Transactions of producers
 //!   are not looked at.
+//! - What a snapshot holds of a partition is read from there first ([`super::snapshot`]); it has the same records.
+//! - A record that had not been read when the job stopped belongs to no tick that was committed, whatever its append time
+//!   says: it may have become readable only after the clock had passed that. It is taken with the time of the restart.
 //! - Records that were deleted before they were read end the job with an error, at its start and while it runs: a gap
 //!   would make counts too low, in silence. So does a topic that was made anew. Either is accepted when asked for.
 //! - A broker that is away stops the clock; librdkafka keeps trying, and a warning is written now and then.
@@ -24,6 +27,7 @@
 
 pub mod watch;
 
+use super::snapshot::{Copied, Last, Next, Place as CopyEnd, Recorder, Row, Snapshots};
 use super::{Credit, Found, Kind, Mark, Meter, Offsets, decode};
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
@@ -37,7 +41,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, DefaultConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _, Timestamp};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,6 +66,9 @@ const NO_CREDIT: Duration = Duration::from_millis(1);
 /// After this long at the end of what can be fetched, an end that lies further holds no records (a batch that
 /// compaction emptied).
 const HOLLOW_END: Duration = Duration::from_secs(5);
+
+/// What a record of a snapshot counts for against the credit, bytes: about its size as JSON.
+const COPIED: usize = 512;
 
 /// How far a source may run ahead, and behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +95,27 @@ pub struct Resume {
     pub forms_from: Ms,
     /// What had not been read when the job stopped.
     pub offsets: Offsets,
+    /// Ticks that end before this do not need what had not been read, ms.
+    pub frontier: Ms,
     /// Whether to go on without records that were deleted unread.
     pub accept_gaps: bool,
+}
+
+impl Resume {
+    /// Records of `kind` that were appended before this are not needed; 0 for a topic that is needed whole.
+    pub fn from(&self, kind: Kind) -> Ms {
+        match kind {
+            Kind::Clicks => self.clicks_from,
+            Kind::Forms => self.forms_from,
+            Kind::Contacts | Kind::Deals => 0,
+        }
+    }
+
+    /// The first offset of a partition that no committed tick needs; `None` where nothing is known of the topic.
+    fn unread(&self, kind: Kind, partition: i32) -> Option<i64> {
+        let of = self.offsets.get(&kind).filter(|of| !of.is_empty())?;
+        Some(of.get(&partition).copied().unwrap_or(0))
+    }
 }
 
 /// What the sources of all topics share.
@@ -103,6 +129,8 @@ pub struct Reading {
     pub limits: Limits,
     /// Where to begin.
     pub resume: Resume,
+    /// Copies of what was read, if they are kept.
+    pub snapshots: Option<Snapshots>,
     /// The wall clock.
     pub now: Clock,
     /// What has been read.
@@ -135,7 +163,8 @@ impl Reading {
         config.create().context("the options under `kafka` do not make a consumer")
     }
 
-    fn topic(&self, kind: Kind) -> &str {
+    /// The name of the topic of a kind.
+    pub fn topic(&self, kind: Kind) -> &str {
         let topics = &self.kafka.topics;
         match kind {
             Kind::Clicks => &topics.clicks,
@@ -194,8 +223,12 @@ type Marks = CapacityContainerBuilder<Vec<(Mark, Ms)>>;
 /// One partition and how far it has been read.
 struct Tail {
     partition: i32,
-    /// Shared with a turn that reads it while the rest changes.
-    queue: Rc<PartitionQueue<DefaultConsumerContext>>,
+    /// Where its records come from.
+    from: From,
+    /// What has been read and waits for room to be copied.
+    fresh: Vec<(Row, Last)>,
+    /// Records from this offset on were in no tick that was committed.
+    unread: i64,
     /// The log time it has reached: no record that is still to come is older.
     low: Ms,
     /// The offset after the last record; before the first, where reading begins.
@@ -206,6 +239,16 @@ struct Tail {
     marked: Option<i64>,
     /// Since when nothing more could be fetched.
     ended: Option<Instant>,
+}
+
+/// Where a partition's records come from.
+enum From {
+    /// From its snapshot, to begin with.
+    Snapshot(Box<Copied>),
+    /// From Kafka; shared with a turn that reads it while the rest changes.
+    Queue(Rc<PartitionQueue<DefaultConsumerContext>>),
+    /// From nowhere: something went wrong, and the job is about to stop.
+    Nowhere,
 }
 
 /// A partition's offsets.
@@ -226,16 +269,15 @@ struct Reader {
     topic: String,
     times: Times,
     idle_slack: Ms,
+    resume: Resume,
     now: Clock,
     meter: Arc<Meter>,
     stop: Stop,
     consumer: Arc<BaseConsumer>,
     watch: Watch,
-    /// What had not been read when the job stopped.
-    unread: BTreeMap<i32, i64>,
-    accept_gaps: bool,
     tails: Vec<Tail>,
     credit: Credit,
+    recorder: Recorder,
     complaints: Complaints,
     wake: Arc<SyncActivator>,
 }
@@ -250,36 +292,15 @@ impl Reader {
     ) -> anyhow::Result<Self> {
         let consumer = Arc::new(reading.consumer()?);
         let topic = reading.topic(kind).to_owned();
-        let Reading { kafka: _, times, limits, mut resume, now, meter, stop } = reading;
-        let from = match kind {
-            Kind::Clicks => resume.clicks_from,
-            Kind::Forms => resume.forms_from,
-            Kind::Contacts | Kind::Deals => 0,
-        };
-        let (unread, accept_gaps) = (resume.offsets.remove(&kind).unwrap_or_default(), resume.accept_gaps);
+        let keep = reading.snapshots.as_ref().and_then(|snapshots| snapshots.keep(kind));
+        let recorder = Recorder::start(&format!("{topic}-{}", worker.0), keep);
+        let question = Question { consumer: Arc::clone(&consumer), kind, reading: reading.clone(), worker };
+        let Reading { kafka: _, times, limits, resume, snapshots: _, now, meter, stop } = reading;
         let Limits { in_flight_bytes, idle_slack } = limits;
-        let question =
-            Question { consumer: Arc::clone(&consumer), topic: topic.clone(), worker, from, now: Arc::clone(&now), stop: stop.clone() };
         let watch = Watch::start(question, Arc::clone(&wake)).context("cannot start a thread")?;
         let credit = Credit::new(in_flight_bytes, done, Arc::clone(&meter));
         let (tails, complaints) = (Vec::new(), Complaints::default());
-        Ok(Reader {
-            kind,
-            topic,
-            times,
-            idle_slack,
-            now,
-            meter,
-            stop,
-            consumer,
-            watch,
-            unread,
-            accept_gaps,
-            tails,
-            credit,
-            complaints,
-            wake,
-        })
+        Ok(Reader { kind, topic, times, idle_slack, resume, now, meter, stop, consumer, watch, tails, credit, recorder, complaints, wake })
     }
 
     /// Reads what there is and allowed, and moves the clock; says when to come again.
@@ -333,53 +354,94 @@ impl Reader {
         (all || !self.tails.is_empty()).then(|| known.into_iter().flatten().collect())
     }
 
-    /// Where to begin with a partition, unless what it had for us is gone.
-    fn begin(&self, extent: Extent) -> anyhow::Result<i64> {
+    /// Where to begin with a partition, unless what it had for us is gone. `copied` is the offset up to which a snapshot has it.
+    fn begin(&self, extent: Extent, copied: Option<i64>) -> anyhow::Result<i64> {
         let Extent { partition, start, begin, end } = extent;
-        let Some(unread) = self.unread.get(&partition).copied() else { return Ok(begin) };
+        let unread = self.resume.offsets.get(&self.kind).and_then(|of| of.get(&partition)).copied();
+        let Some(unread) = unread else { return Ok(copied.map_or(begin, |copied| copied.max(start))) };
         let (topic, accepted) = (&self.topic, "start with --accept-gaps to go on without them");
-        let gone = match unread {
+        let missing = copied.unwrap_or(unread).max(unread);
+        let gone = match copied {
             _ if unread > end => {
                 format!(
                     "partition {partition} of {topic} ends at offset {end}, but had been read up to {unread}: the topic was made anew, or records were lost; {accepted}"
                 )
             }
-            _ if unread < start => {
-                let gone = start - unread;
+            _ if missing < start => {
+                let gone = start - missing;
                 format!(
-                    "up to {gone} records of partition {partition} of {topic} were deleted before the job had read them (offsets {unread} to {start}): they were kept too short for how long it was away; {accepted}"
+                    "up to {gone} records of partition {partition} of {topic} were deleted before the job had read them (offsets {missing} to {start}): they were kept too short for how long it was away; {accepted}"
                 )
             }
+            Some(copied) => return Ok(copied.max(start)),
             // The index of times must not lead past what was not read.
-            _ => return Ok(begin.min(unread).max(start)),
+            None => return Ok(begin.min(unread).max(start)),
         };
-        anyhow::ensure!(self.accept_gaps, gone);
+        anyhow::ensure!(self.resume.accept_gaps, gone);
         tracing::warn!("{gone}");
-        Ok(begin)
+        Ok(copied.map_or(begin, |copied| copied.max(start)))
     }
 
     /// Begins with partitions that are new.
     fn take_up(&mut self, new: &[Extent], clock: Ms) -> anyhow::Result<()> {
-        let mut list = TopicPartitionList::with_capacity(new.len());
-        for extent in new {
-            let (partition, begin) = (extent.partition, self.begin(*extent)?);
-            list.add_partition_offset(&self.topic, partition, Offset::Offset(begin))?;
-            self.meter.waiting.fetch_add(u64::try_from(extent.end - begin).unwrap_or(0), Ordering::Relaxed);
-            // Before the partition is assigned: librdkafka then leaves its queue alone. Otherwise records that are
-            // fetched in between come through the client's own queue, past the credit.
-            let queue = self.consumer.split_partition_queue(&self.topic, partition);
-            let mut queue = queue.with_context(|| format!("cannot read partition {partition} of {}", self.topic))?;
-            let wake = Arc::clone(&self.wake);
-            queue.set_nonempty_callback(move || {
-                // An error says that the worker is gone, and so will be the queue.
-                let _ = wake.activate();
-            });
-            self.tails.push(Tail { partition, queue: Rc::new(queue), low: clock, next: begin, at: clock, marked: None, ended: None });
+        for extent in new.iter().copied() {
+            let Extent { partition, begin, end, .. } = extent;
+            let copy = self.watch.seen().copies.remove(&partition);
+            let reaches_back = copy.as_ref().and_then(|copy| copy.after()).map(|after| after <= begin);
+            let unread = self.resume.unread(self.kind, partition).unwrap_or(i64::MAX);
+            let (from, next) = match (copy, reaches_back) {
+                (Some(copy), Some(true)) => {
+                    let copied = copy.read(self.resume.from(self.kind));
+                    let next = copied.position();
+                    let rest = u64::try_from(end - copied.end()).unwrap_or(0);
+                    self.meter.waiting.fetch_add(copied.len() + rest, Ordering::Relaxed);
+                    (From::Snapshot(Box::new(copied)), next)
+                }
+                (copy, reaches_back) => {
+                    let begin = self.begin(extent, None)?;
+                    self.meter.waiting.fetch_add(u64::try_from(end - begin).unwrap_or(0), Ordering::Relaxed);
+                    let place = copy.map(|mut copy| {
+                        if reaches_back.is_some() {
+                            tracing::info!(topic = self.topic, partition, "the snapshot does not reach back far enough; it is begun anew");
+                        }
+                        copy.discard().map(|()| copy.begin(begin))
+                    });
+                    (From::Queue(self.assign(partition, begin, place)?), begin)
+                }
+            };
+            self.tails.push(Tail { partition, from, fresh: Vec::new(), unread, low: clock, next, at: clock, marked: None, ended: None });
             if clock > 0 {
                 tracing::warn!(topic = self.topic, partition, "a new partition: what it holds counts from now on");
             }
         }
-        self.consumer.incremental_assign(&list).with_context(|| format!("cannot read the topic {}", self.topic))
+        Ok(())
+    }
+
+    /// Reads a partition from Kafka from now on, and goes on with its snapshot.
+    fn assign(
+        &mut self,
+        partition: i32,
+        begin: i64,
+        place: Option<io::Result<CopyEnd>>,
+    ) -> anyhow::Result<Rc<PartitionQueue<DefaultConsumerContext>>> {
+        match place {
+            Some(Ok(place)) => self.recorder.open(place),
+            Some(Err(error)) => tracing::warn!(%error, topic = self.topic, partition, "cannot use the snapshot; going on without"),
+            None => {}
+        }
+        // Before the partition is assigned: librdkafka then leaves its queue alone. Otherwise records that are
+        // fetched in between come through the client's own queue, past the credit.
+        let queue = self.consumer.split_partition_queue(&self.topic, partition);
+        let mut queue = queue.with_context(|| format!("cannot read partition {partition} of {}", self.topic))?;
+        let wake = Arc::clone(&self.wake);
+        queue.set_nonempty_callback(move || {
+            // An error says that the worker is gone, and so will be the queue.
+            let _ = wake.activate();
+        });
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(begin))?;
+        self.consumer.incremental_assign(&list).with_context(|| format!("cannot read the topic {}", self.topic))?;
+        Ok(Rc::new(queue))
     }
 
     /// How far each partition has been read, where that is news.
@@ -430,6 +492,9 @@ impl Reader {
             Timestamp::CreateTime(at) => Ms::try_from(at).unwrap_or(0).min((self.now)()),
             Timestamp::NotAvailable => (self.now)(),
         };
+        if message.offset() >= tail.unread {
+            tail.low = tail.low.max(self.resume.frontier);
+        }
         if appended < tail.low {
             self.meter.clamped.fetch_add(1, Ordering::Relaxed);
         }
@@ -444,13 +509,93 @@ impl Reader {
         self.credit.take(at, bytes);
         self.meter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.meter.count(self.kind, &arrival);
+        if self.recorder.is_on() {
+            let last = Last::of(message.offset(), message.timestamp().to_millis().unwrap_or(0), message.payload().unwrap_or_default());
+            tail.fresh.push((Row { offset: message.offset(), log_time: tail.low, arrival: arrival.clone() }, last));
+        }
         hit("source.taken");
         (arrival, at)
     }
 
+    /// Takes a record that a snapshot has of a partition.
+    fn take_copied(&mut self, place: usize, row: Row) -> (Arrival, Ms) {
+        let Row { offset, log_time, arrival } = row;
+        let tail = &mut self.tails[place];
+        tail.low = tail.low.max(log_time);
+        tail.next = offset + 1;
+        tail.at = tick_end(tail.low, self.times.tick);
+        self.credit.take(tail.at, COPIED);
+        self.meter.count(self.kind, &arrival);
+        self.meter.copied.fetch_add(1, Ordering::Relaxed);
+        (arrival, tail.at)
+    }
+
+    /// The snapshot of a partition has been read: Kafka has the rest.
+    fn go_on(&mut self, place: usize) -> anyhow::Result<()> {
+        let tail = &mut self.tails[place];
+        let (partition, next) = (tail.partition, tail.next);
+        let From::Snapshot(copied) = std::mem::replace(&mut tail.from, From::Nowhere) else { return Ok(()) };
+        let place_of_copy = copied.finish();
+        let (start, end) = {
+            let seen = self.watch.seen();
+            let end = seen.ends.as_ref().and_then(|(_, ends)| ends.get(&partition)).copied().unwrap_or(next);
+            (seen.starts.get(&partition).copied().unwrap_or(0), end)
+        };
+        let begin = self.begin(Extent { partition, start, begin: next, end }, Some(next))?;
+        let queue = self.assign(partition, begin, Some(Ok(place_of_copy)))?;
+        self.tails[place].from = From::Queue(queue);
+        self.tails[place].next = begin;
+        Ok(())
+    }
+
     /// Reads one partition as far as its turn and the credit go; says when to come again.
     fn drain(&mut self, place: usize, give: &mut dyn FnMut((Arrival, Ms))) -> Duration {
-        let queue = Rc::clone(&self.tails[place].queue);
+        if !self.record(place) {
+            return NO_CREDIT;
+        }
+        let again = match &self.tails[place].from {
+            From::Snapshot(_) => self.drain_snapshot(place, give),
+            From::Queue(queue) => {
+                let queue = Rc::clone(queue);
+                self.drain_queue(place, &queue, give)
+            }
+            From::Nowhere => RECHECK,
+        };
+        self.record(place);
+        again
+    }
+
+    /// Hands what was read over to be copied; whether there is room for more.
+    fn record(&mut self, place: usize) -> bool {
+        let tail = &mut self.tails[place];
+        self.recorder.take(tail.partition, &mut tail.fresh)
+    }
+
+    fn drain_snapshot(&mut self, place: usize, give: &mut dyn FnMut((Arrival, Ms))) -> Duration {
+        for _ in 0..PER_TURN {
+            if !self.credit.allows(tick_end(self.tails[place].low, self.times.tick)) {
+                return NO_CREDIT;
+            }
+            let From::Snapshot(copied) = &mut self.tails[place].from else { return Duration::ZERO };
+            match copied.next() {
+                Next::Row(row) => give(self.take_copied(place, row)),
+                Next::End(_) => {
+                    if let Err(error) = self.go_on(place) {
+                        self.stop.fail(error);
+                    }
+                    return Duration::ZERO;
+                }
+            }
+        }
+        Duration::ZERO
+    }
+
+    fn drain_queue(
+        &mut self,
+        place: usize,
+        queue: &PartitionQueue<DefaultConsumerContext>,
+        give: &mut dyn FnMut((Arrival, Ms)),
+    ) -> Duration {
         for _ in 0..PER_TURN {
             if !self.credit.allows(tick_end(self.tails[place].low, self.times.tick)) {
                 return NO_CREDIT;
@@ -470,7 +615,7 @@ impl Reader {
         let seen = self.watch.seen();
         let Some((at, ends)) = &seen.ends else { return };
         let mut positions = None;
-        for tail in &mut self.tails {
+        for tail in self.tails.iter_mut().filter(|tail| matches!(tail.from, From::Queue(_))) {
             let Some(end) = ends.get(&tail.partition) else { continue };
             let start = seen.starts.get(&tail.partition).copied().unwrap_or(0);
             let mut next = tail.next.max(start);

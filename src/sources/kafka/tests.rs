@@ -84,6 +84,7 @@ impl Run {
             times: Times::with_tick(TICK),
             limits: Limits { in_flight_bytes, ..Limits::default() },
             resume: Resume::default(),
+            snapshots: None,
             now: Arc::new(now),
             meter: Arc::default(),
             stop: Stop::new(),

@@ -6,14 +6,20 @@
 //! that fetch. So a partition that is merely slow, or a broker that does not answer, stops the clock and never lets it
 //! run past records that exist.
 //!
+//! Partitions that are new are asked for their snapshots, too: whether the record that a copy ends with stands in the
+//! partition ([`super::super::snapshot`]).
+//!
 //! # Cost
 //! One request per worker, topic and leader every [`EVERY`]; one for the partitions every [`PARTITIONS_EVERY`].
 
+use super::Reading;
 use crate::model::time::Ms;
-use crate::sources::kafka::Clock;
-use crate::stop::Stop;
+use crate::sources::Kind;
+use crate::sources::snapshot::{Last, Opened};
+use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +47,8 @@ pub struct Seen {
     /// Where reading begins: the first record appended at [`Question::from`] or later, where the broker can say so; else
     /// the first of all, which costs time and nothing else.
     pub begins: BTreeMap<i32, i64>,
+    /// Snapshots of new partitions, empty where nothing is in them that can be used.
+    pub copies: BTreeMap<i32, Opened>,
     /// The moment before the question, and the offsets after the last record by the answer.
     pub ends: Option<(Ms, BTreeMap<i32, i64>)>,
 }
@@ -55,16 +63,12 @@ pub struct Watch {
 pub struct Question {
     /// The client that is asked with.
     pub consumer: Arc<BaseConsumer>,
-    /// The topic.
-    pub topic: String,
+    /// What the topic holds.
+    pub kind: Kind,
+    /// Brokers, times, snapshots.
+    pub reading: Reading,
     /// This worker and how many there are: worker `i` reads the partitions `p` with `p mod workers = i`.
     pub worker: (usize, usize),
-    /// Records that were appended before this are not needed, ms since the epoch; 0 for a topic that is needed whole.
-    pub from: Ms,
-    /// The clock that the log's times are compared with.
-    pub now: Clock,
-    /// Ends the thread.
-    pub stop: Stop,
 }
 
 impl Watch {
@@ -75,7 +79,7 @@ impl Watch {
     pub fn start(question: Question, wake: Arc<SyncActivator>) -> anyhow::Result<Self> {
         let watch = Watch { seen: Arc::default(), closed: Arc::default() };
         let (seen, closed) = (Arc::clone(&watch.seen), Arc::clone(&watch.closed));
-        let name = format!("watch {}", question.topic);
+        let name = format!("watch {}", question.topic());
         thread::Builder::new().name(name).spawn(move || question.run(&seen, &closed, &wake))?;
         Ok(watch)
     }
@@ -94,18 +98,22 @@ impl Drop for Watch {
 }
 
 impl Question {
+    fn topic(&self) -> &str {
+        self.reading.topic(self.kind)
+    }
+
     fn run(&self, seen: &Mutex<Seen>, closed: &AtomicBool, wake: &SyncActivator) {
         let lock = || seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut partitions_due = Instant::now();
         let mut complaints = Complaints::default();
-        while !closed.load(Ordering::Relaxed) && !self.stop.asked() {
+        while !closed.load(Ordering::Relaxed) && !self.reading.stop.asked() {
             if partitions_due <= Instant::now() {
                 match self.partitions() {
                     Ok(mine) => {
                         lock().mine = Some(mine);
                         partitions_due = Instant::now() + PARTITIONS_EVERY;
                     }
-                    Err(error) => complaints.warn(&self.topic, &error),
+                    Err(error) => complaints.warn(self.topic(), &error),
                 }
             }
             let (mine, unknown) = {
@@ -115,16 +123,18 @@ impl Question {
                 (mine, unknown)
             };
             let starts = self.starts(&unknown);
+            let starts = starts.map_err(anyhow::Error::from).and_then(|starts| Ok((starts, self.copies(&unknown)?)));
             // The order matters: first the clock, then the question.
-            let at = (self.now)();
+            let at = (self.reading.now)();
             match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
-                Ok(((starts, begins), ends)) => {
+                Ok((((starts, begins), copies), ends)) => {
                     let mut seen = lock();
+                    seen.copies.extend(copies);
                     seen.starts.extend(starts);
                     seen.begins.extend(begins);
                     seen.ends = Some((at, ends));
                 }
-                Err(error) => complaints.warn(&self.topic, &error.to_string()),
+                Err(error) => complaints.warn(self.topic(), &error.to_string()),
             }
             if wake.activate().is_err() {
                 return; // the worker is gone
@@ -135,8 +145,8 @@ impl Question {
 
     /// This worker's partitions.
     fn partitions(&self) -> Result<Vec<i32>, String> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), ANSWER).map_err(|error| error.to_string())?;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        let metadata = self.consumer.fetch_metadata(Some(self.topic()), ANSWER).map_err(|error| error.to_string())?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic());
         let count = match topic {
             Some(topic) if topic.error().is_none() && !topic.partitions().is_empty() => topic.partitions().len(),
             _ => return Err("the topic does not exist; create it, or correct `kafka.topics`".to_owned()),
@@ -149,13 +159,71 @@ impl Question {
     fn starts(&self, partitions: &[i32]) -> KafkaResult<(BTreeMap<i32, i64>, BTreeMap<i32, i64>)> {
         let starts = self.ask(partitions, Offset::Beginning)?;
         let mut begins = starts.clone();
-        if self.from > 0 {
-            let found = self.ask(partitions, Offset::Offset(i64::try_from(self.from).unwrap_or(i64::MAX)))?;
+        let from = self.reading.resume.from(self.kind);
+        if from > 0 {
+            let found = self.ask(partitions, Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX)))?;
             for (partition, begin) in &mut begins {
                 *begin = found.get(partition).copied().unwrap_or(*begin).max(*begin);
             }
         }
         Ok((starts, begins))
+    }
+
+    /// The snapshots of `partitions`; those that can't be used come empty, those that can't be had not at all.
+    fn copies(&self, partitions: &[i32]) -> anyhow::Result<BTreeMap<i32, Opened>> {
+        let mut copies = BTreeMap::new();
+        let Some(snapshots) = self.reading.snapshots.as_ref().filter(|of| of.keep(self.kind).is_some()) else { return Ok(copies) };
+        for partition in partitions {
+            let spot = snapshots.of(self.kind, self.topic(), *partition, &self.reading.times);
+            let opened = match Opened::open(spot) {
+                Ok(Some(mut opened)) => match opened.last() {
+                    Some(last) if !self.stands(*partition, last)? => {
+                        tracing::warn!(
+                            topic = self.topic(),
+                            partition,
+                            offset = last.offset,
+                            "the snapshot does not end with a record of this partition; it is begun anew"
+                        );
+                        opened.discard().map(|()| Some(opened))
+                    }
+                    _ => Ok(Some(opened)),
+                },
+                other => other,
+            };
+            match opened {
+                Ok(Some(opened)) => drop(copies.insert(*partition, opened)),
+                Ok(None) => {
+                    let folder = snapshots.folder.display();
+                    tracing::warn!(%folder, topic = self.topic(), partition, "another job holds the snapshot; going on without");
+                }
+                Err(error) => tracing::warn!(%error, topic = self.topic(), partition, "cannot use the snapshot; going on without"),
+            }
+        }
+        Ok(copies)
+    }
+
+    /// Whether a record stands in a partition.
+    fn stands(&self, partition: i32, last: Last) -> anyhow::Result<bool> {
+        let consumer = self.reading.consumer()?;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(self.topic(), partition, Offset::Offset(last.offset))?;
+        consumer.assign(&list)?;
+        let began = Instant::now();
+        while began.elapsed() < ANSWER {
+            anyhow::ensure!(!self.reading.stop.asked(), "stopped");
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    let time = message.timestamp().to_millis().unwrap_or(0);
+                    return Ok(Last::of(message.offset(), time, message.payload().unwrap_or_default()) == last);
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(false),
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))) => {
+                    return Ok(false);
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        Err(anyhow::anyhow!("no answer about the last record of the snapshot")).context("brokers do not answer")
     }
 
     /// Where `partitions` begin or end, or what is the first record of a time; those whose leader is away are left out.
@@ -166,7 +234,7 @@ impl Question {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             // In this question the offset stands for a time, and the logical offsets for the first and last one.
-            list.add_partition_offset(&self.topic, *partition, which)?;
+            list.add_partition_offset(self.topic(), *partition, which)?;
         }
         let answers = self.consumer.offsets_for_times(list, ANSWER)?;
         let known = answers.elements().into_iter().filter(|answer| answer.error().is_ok());
