@@ -237,6 +237,8 @@ struct Tail {
     at: Ms,
     /// What the last mark said.
     marked: Option<i64>,
+    /// Marks that were passed since the last turn.
+    passed: Vec<(Mark, Ms)>,
     /// Since when nothing more could be fetched.
     ended: Option<Instant>,
 }
@@ -249,6 +251,25 @@ enum From {
     Queue(Rc<PartitionQueue<DefaultConsumerContext>>),
     /// From nowhere: something went wrong, and the job is about to stop.
     Nowhere,
+}
+
+impl Tail {
+    /// Notes how far it has been read, unless that was said before.
+    fn mark(&mut self, kind: Kind) {
+        if self.marked != Some(self.next) {
+            self.marked = Some(self.next);
+            self.passed.push((Mark { kind, partition: self.partition, next: self.next }, self.at));
+        }
+    }
+
+    /// The record at `offset` belongs to the tick that ends at `at`: all before it to an earlier one, if that is another.
+    fn read(&mut self, kind: Kind, offset: i64, at: Ms) {
+        if at != self.at {
+            self.mark(kind);
+            self.at = at;
+        }
+        self.next = offset + 1;
+    }
 }
 
 /// A partition's offsets.
@@ -409,7 +430,18 @@ impl Reader {
                     (From::Queue(self.assign(partition, begin, place)?), begin)
                 }
             };
-            self.tails.push(Tail { partition, from, fresh: Vec::new(), unread, low: clock, next, at: clock, marked: None, ended: None });
+            self.tails.push(Tail {
+                partition,
+                from,
+                fresh: Vec::new(),
+                unread,
+                low: clock,
+                next,
+                at: clock,
+                marked: None,
+                passed: Vec::new(),
+                ended: None,
+            });
             if clock > 0 {
                 tracing::warn!(topic = self.topic, partition, "a new partition: what it holds counts from now on");
             }
@@ -444,12 +476,13 @@ impl Reader {
         Ok(Rc::new(queue))
     }
 
-    /// How far each partition has been read, where that is news.
+    /// How far each partition has been read, where that is news: by the end of each tick, and now. So whatever tick is
+    /// committed, what had been read by its end is known to the record.
     fn marks(&mut self) -> impl Iterator<Item = (Mark, Ms)> {
         let kind = self.kind;
-        self.tails.iter_mut().filter(|tail| tail.marked != Some(tail.next)).map(move |tail| {
-            tail.marked = Some(tail.next);
-            (Mark { kind, partition: tail.partition, next: tail.next }, tail.at)
+        self.tails.iter_mut().flat_map(move |tail| {
+            tail.mark(kind);
+            std::mem::take(&mut tail.passed)
         })
     }
 
@@ -499,12 +532,11 @@ impl Reader {
             self.meter.clamped.fetch_add(1, Ordering::Relaxed);
         }
         tail.low = tail.low.max(appended);
-        tail.next = message.offset() + 1;
         tail.ended = None;
         let at = Place { partition: tail.partition, offset: message.offset() };
         let found = Found { kind: self.kind, key: message.key(), payload: message.payload(), place: at, source: &self.topic };
         let (arrival, at) = decode(found, tail.low, &self.times);
-        tail.at = at;
+        tail.read(self.kind, message.offset(), at);
         let bytes = message.payload_len() + message.key_len();
         self.credit.take(at, bytes);
         self.meter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -522,8 +554,7 @@ impl Reader {
         let Row { offset, log_time, arrival } = row;
         let tail = &mut self.tails[place];
         tail.low = tail.low.max(log_time);
-        tail.next = offset + 1;
-        tail.at = tick_end(tail.low, self.times.tick);
+        tail.read(self.kind, offset, tick_end(tail.low, self.times.tick));
         self.credit.take(tail.at, COPIED);
         self.meter.count(self.kind, &arrival);
         self.meter.copied.fetch_add(1, Ordering::Relaxed);

@@ -51,6 +51,8 @@ fn produce(mock: &Mock, partition: i32, clicks: &[(String, Ms)]) {
 #[derive(Clone, Default)]
 struct Kept {
     outputs: Arc<Mutex<Vec<String>>>,
+    /// What was said to have been read, by the upper end of the batch.
+    read: Arc<Mutex<Vec<(Ms, Vec<Mark>)>>>,
     committed: Arc<AtomicU64>,
     shut: bool,
 }
@@ -60,6 +62,7 @@ impl Door for Kept {
         if self.shut {
             return Err(batch);
         }
+        self.read.lock().expect("not poisoned").push((batch.upper, batch.read));
         self.outputs.lock().expect("not poisoned").extend(batch.outputs.into_iter().map(|output| output.key));
         self.committed.store(batch.upper, Ordering::Release);
         Ok(())
@@ -78,12 +81,16 @@ struct Run {
 
 impl Run {
     fn start(mock: &Mock, workers: usize, in_flight_bytes: usize, shut: bool) -> Self {
+        Run::resumed(mock, workers, in_flight_bytes, shut, Resume::default())
+    }
+
+    fn resumed(mock: &Mock, workers: usize, in_flight_bytes: usize, shut: bool, resume: Resume) -> Self {
         let door = Kept { shut, ..Kept::default() };
         let reading = Reading {
             kafka: Kafka::at(mock.bootstrap_servers()),
             times: Times::with_tick(TICK),
             limits: Limits { in_flight_bytes, ..Limits::default() },
-            resume: Resume::default(),
+            resume,
             snapshots: None,
             now: Arc::new(now),
             meter: Arc::default(),
@@ -217,4 +224,43 @@ fn a_worker_without_partitions_holds_nothing_back() {
     produce(&mock, 0, &[("first".to_owned(), ts)]);
     run.reach(tick_end(ts, TICK) + 1);
     assert_eq!(run.outputs(), [format!("first@{}", tick_end(ts, TICK))]);
+}
+
+#[test]
+fn what_was_not_read_belongs_to_no_tick_that_was_committed() {
+    let mock = cluster(1, 2);
+    let from = now() - 60_000;
+    produce(&mock, 0, &numbered("a", from, 3));
+    produce(&mock, 1, &numbered("b", from, 2));
+    // A job had committed all up to half a minute ago; it had seen one of these records, and nothing of partition 1.
+    let frontier = tick_end(from + 30_000, TICK);
+    let offsets = [(Kind::Clicks, [(0, 1)].into())].into();
+    let run = Run::resumed(&mock, 2, 1 << 20, false, Resume { offsets, frontier, ..Resume::default() });
+    run.reach(frontier + TICK);
+    let mut said = run.outputs();
+    said.sort_unstable();
+    let own = tick_end(from, TICK);
+    assert_eq!(
+        said,
+        [format!("a0@{own}"), format!("a1@{frontier}"), format!("a2@{frontier}"), format!("b0@{frontier}"), format!("b1@{frontier}")]
+    );
+}
+
+#[test]
+fn how_far_was_read_is_known_for_every_tick() {
+    let mock = cluster(1, 1);
+    let from = now() - 600_000;
+    // Ticks of one to three records, all read in one turn and committed bit by bit.
+    let clicks: Vec<(String, Ms)> = (0..200).map(|n| (format!("{n}"), from + n * 40)).collect();
+    produce(&mock, 0, &clicks);
+    let run = Run::start(&mock, 1, 4_096, false);
+    run.reach(from + 200 * 40 + TICK);
+    let read = run.door.read.lock().expect("not poisoned").clone();
+    let mut known = 0;
+    for (upper, marks) in read.iter().filter(|(upper, _)| *upper <= from + 200 * 40) {
+        known = marks.iter().filter(|mark| mark.kind == Kind::Clicks).map(|mark| mark.next).max().unwrap_or(known);
+        let before = clicks.iter().filter(|(_, ts)| tick_end(*ts, TICK) < *upper).count();
+        assert_eq!(usize::try_from(known).expect("an offset"), before, "by {upper}");
+    }
+    assert!(read.len() > 5, "{} batches", read.len());
 }
