@@ -84,6 +84,8 @@ pub struct Answer {
     pub click: Arc<Click>,
     /// How many halves answer.
     pub halves: u8,
+    /// The tick in which the click was seen: an id that comes again after the dedupe horizon is another click.
+    pub seen: Ms,
     /// The form; `None`: the hold expired.
     pub form: Option<Arc<Form>>,
 }
@@ -91,11 +93,14 @@ pub struct Answer {
 /// A form's place among those of its meeting: (time, id).
 type FormKey = (Ms, String);
 
+/// A click that waits, under how many fields, and since which tick.
+type Held = (Arc<Click>, u8, Ms);
+
 #[derive(Default)]
 struct Slot {
     /// By (time, id): the order in which forms are preferred.
     forms: BTreeMap<FormKey, Arc<Form>>,
-    held: Vec<(Arc<Click>, u8)>,
+    held: Vec<Held>,
 }
 
 /// The machine; see the module.
@@ -115,8 +120,9 @@ pub fn in_range(click: Ms, form: Ms) -> bool {
 }
 
 /// The better of two forms for a click: one at or before it before one after it; before it the later, after it the earlier.
+/// The e-mail decides between two that came under one id, further apart than the dedupe horizon.
 pub fn better<'f>(click: Ms, a: &'f Arc<Form>, b: &'f Arc<Form>) -> &'f Arc<Form> {
-    let (first, second) = if (a.ts, &a.id) <= (b.ts, &b.id) { (a, b) } else { (b, a) };
+    let (first, second) = if (a.ts, &a.id, &a.email) <= (b.ts, &b.id, &b.email) { (a, b) } else { (b, a) };
     if second.ts <= click { second } else { first }
 }
 
@@ -170,11 +176,11 @@ impl Machine for FirstMatch {
         // Forms first: those that wait choose among this tick's forms only, older ones they have refused already.
         for (meeting, forms) in fresh {
             let slot = self.slots.entry(meeting).or_default();
-            slot.held.retain(|(click, halves)| {
+            slot.held.retain(|(click, halves, seen)| {
                 let fit = forms.iter().filter(|form| in_range(click.ts, form.ts));
                 match fit.reduce(|a, b| better(click.ts, a, b)) {
                     Some(form) => {
-                        out(Answer { click: Arc::clone(click), halves: *halves, form: Some(Arc::clone(form)) });
+                        out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: Some(Arc::clone(form)) });
                         false
                     }
                     None => true,
@@ -188,9 +194,9 @@ impl Machine for FirstMatch {
             let expires = self.expires(&click).max(at);
             let slot = self.slots.entry(meeting).or_default();
             match choose(slot, click.ts) {
-                Some(form) => out(Answer { click, halves, form: Some(form) }),
+                Some(form) => out(Answer { click, halves, seen: at, form: Some(form) }),
                 None => {
-                    slot.held.push((click, halves));
+                    slot.held.push((click, halves, at));
                     self.expiry.entry(expires).or_default().insert(meeting);
                 }
             }
@@ -201,10 +207,10 @@ impl Machine for FirstMatch {
         {
             for meeting in entry.remove() {
                 let Some(slot) = self.slots.get_mut(&meeting) else { continue };
-                slot.held.retain(|(click, halves)| {
+                slot.held.retain(|(click, halves, seen)| {
                     let over = click.ts.saturating_add(HOLD) < at;
                     if over {
-                        out(Answer { click: Arc::clone(click), halves: *halves, form: None });
+                        out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: None });
                     }
                     !over
                 });

@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
-type Key = (Ustr, ClickId);
+/// Workspace, id, and the tick in which the click was seen.
+type Key = (Ustr, ClickId, Ms);
 
 /// The machine; see the module.
 #[derive(Default)]
@@ -35,7 +36,7 @@ impl Machine for Settle {
     fn step(&mut self, _at: Ms, rows: &mut Vec<Answer>, out: &mut dyn FnMut(Answer)) {
         let mut by_click: BTreeMap<Key, Vec<Answer>> = BTreeMap::new();
         for answer in rows.drain(..) {
-            by_click.entry((ustr(&answer.click.workspace), ClickId::of(&answer.click.id))).or_default().push(answer);
+            by_click.entry((ustr(&answer.click.workspace), ClickId::of(&answer.click.id), answer.seen)).or_default().push(answer);
         }
         for (key, answers) in by_click {
             let before = self.waiting.remove(&key);
@@ -47,7 +48,7 @@ impl Machine for Settle {
                 let form = answers.iter().filter_map(|answer| answer.form.as_ref()).reduce(|a, b| better(click.ts, a, b)).map(Arc::clone);
                 if form.is_some() || complete {
                     settled = true;
-                    out(Answer { click, halves: 2, form });
+                    out(Answer { click, halves: 2, seen: key.2, form });
                 }
             }
             if !complete {
@@ -66,7 +67,7 @@ mod tests {
     fn answer(form: Option<(&str, Ms)>) -> Answer {
         let click = Arc::new(Click { id: "c".into(), ts: 100, workspace: "w".into(), ..Click::default() });
         let form = form.map(|(id, ts)| Arc::new(Form { id: id.into(), ts, ..Form::default() }));
-        Answer { click, halves: 2, form }
+        Answer { click, halves: 2, seen: 100, form }
     }
 
     fn said(rows: Vec<(Answer, Ms)>) -> Vec<(String, Ms)> {
@@ -87,6 +88,14 @@ mod tests {
         assert_eq!(said(vec![(answer(Some(("a", 90))), 200), (answer(Some(("b", 95))), 200)]), [("b".into(), 200)]);
         assert_eq!(said(vec![(answer(Some(("a", 190))), 200), (answer(Some(("b", 195))), 200)]), [("a".into(), 200)]);
         assert_eq!(said(vec![(answer(Some(("a", 190))), 200), (answer(Some(("b", 95))), 200)]), [("b".into(), 200)]);
+    }
+
+    #[test]
+    fn an_id_that_comes_again_is_another_click() {
+        let again = |form| Answer { seen: 150, ..answer(form) };
+        let rows = vec![answer(None), answer(None), again(None), again(Some(("a", 90)))];
+        let said = said(rows.into_iter().map(|answer| (answer, 200)).collect());
+        assert_eq!(said, [("-".into(), 200), ("a".into(), 200)]);
     }
 
     #[test]
