@@ -6,7 +6,8 @@
 //! property. A change of its text is told, once a tick, with all properties that changed.
 //!
 //! # Ties and edges
-//! An older click that resolves late changes nothing. When an identity leaves a person the value may go back to an
+//! An older click that resolves late changes nothing. Of two values of one click id and time (an id that came again after
+//! the dedupe horizon) the larger text counts. When an identity leaves a person the value may go back to an
 //! older one, which is a change and told; where no value is left there is nothing to tell. A value that is carried over
 //! a restart has been told: it is taken first in its tick, in silence.
 //!
@@ -62,7 +63,7 @@ type Properties = SmallVec<[(Ustr, Property); 3]>;
 
 impl Property {
     fn newest(&self) -> Option<&Part> {
-        self.parts.iter().max_by(|a, b| a.click.cmp(&b.click))
+        self.parts.iter().max_by(|a, b| (&a.click, &a.text).cmp(&(&b.click, &b.text)))
     }
 }
 

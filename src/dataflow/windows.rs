@@ -155,13 +155,11 @@ impl Windows {
     fn measures(&mut self, subject: Subject, click: &Click) -> Rc<[Measure]> {
         let name = &mut self.name;
         name.clear();
-        for part in [&*subject.workspace, if subject.who.is_deal() { "d" } else { "p" }, &click.link] {
+        name.push(if subject.who.is_deal() { 'd' } else { 'p' });
+        for part in [&*subject.workspace, &click.link].into_iter().chain(click.tags.iter().map(String::as_str)) {
+            // Its length before it: no text may pass for two.
+            name.push(u32::try_from(part.len()).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
             name.push_str(part);
-            name.push('\0');
-        }
-        for tag in &click.tags {
-            name.push_str(tag);
-            name.push('\0');
         }
         if let Some(measures) = self.measured.get(name.as_str()) {
             return Rc::clone(measures);
@@ -258,7 +256,7 @@ impl Windows {
         let before = changed.len();
         for (place, field) in UtmField::ALL.into_iter().enumerate() {
             if let Some(value) = field.of(click)
-                && of.utm[place].as_ref().is_none_or(|(last, _)| last < at)
+                && of.utm[place].as_ref().is_none_or(|(last, text)| (last, &**text) < (at, value))
             {
                 match &mut of.utm[place] {
                     Some((last, text)) if **text == *value => *last = at.clone(),
@@ -279,7 +277,7 @@ impl Windows {
         let identity = &mut self.identities[ix as usize];
         for ((field, old), value) in UtmField::ALL.into_iter().zip(&mut identity.utm).zip(values) {
             let Some(value) = value else { continue };
-            if old.as_ref().is_none_or(|(last, _)| *last < value.0) {
+            if old.as_ref().is_none_or(|old| *old < value) {
                 *old = Some(value.clone());
                 let subject = Subject { who: identity.person, ..subject };
                 out(Told::Utm(LastUtm { subject, identity: identity.subject.who, field, value: Some(value), carried: true }));
