@@ -12,7 +12,7 @@
 
 use crate::dataflow::build;
 use crate::dataflow::carried::Reader;
-use crate::dataflow::plan::{Plan, rule_key};
+use crate::dataflow::plan::Plan;
 use crate::dataflow::rows::Arrival;
 use crate::engine;
 use crate::kafka::Kafka;
@@ -24,7 +24,6 @@ use crate::sources::snapshot::Snapshots;
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
 use anyhow::Context as _;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,7 +149,7 @@ fn run(mut reading: Reading, mut plan: Plan, workers: usize, told: &(Arc<AtomicU
         Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
         Err(error) => return Err(error),
     };
-    let rules = date_rules(&mut plan, outbox.progress());
+    let rules = plan.date_rules(outbox.progress().map(|progress| (&progress.rules, progress.frontier)));
     let resume = outbox.progress().map_or(0, |progress| progress.frontier);
     let state = match outbox.state() {
         Ok(state) => state,
@@ -188,20 +187,6 @@ fn run(mut reading: Reading, mut plan: Plan, workers: usize, told: &(Arc<AtomicU
     thread.join().map_err(|_| anyhow::anyhow!("the outbox broke down; its message stands above"))?;
     ended?;
     stop.failure().map_or(Ok(()), Err).context("the job cannot go on")
-}
-
-/// Says of each rule since when it has been known, and returns that for the records of progress.
-fn date_rules(plan: &mut Plan, progress: Option<&Progress>) -> BTreeMap<String, Ms> {
-    let mut rules = BTreeMap::new();
-    for planned in &mut plan.rules {
-        let key = rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
-        planned.added_at = match progress {
-            None => 0,
-            Some(progress) => progress.rules.get(&key).copied().unwrap_or(progress.frontier),
-        };
-        rules.insert(key, planned.added_at);
-    }
-    rules
 }
 
 #[cfg(test)]

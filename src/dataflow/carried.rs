@@ -8,17 +8,18 @@
 //! are taken before anything else: they say how things stood at the end of the tick before.
 //!
 //! Hot periods and advances are written when they change. Campaign values change with every click, so they are written
-//! once a day; the log that is kept says the rest.
+//! once a day; the log that is kept says the rest. What is written of a rule that the plan does not have any more is taken
+//! back in the first tick of the restart: added again it is a new rule.
 //!
 //! # Not guaranteed
 //! Whether a rule is hot is not carried: the counts say so, exactly. A restart that finds no such topic takes a period
 //! to have begun where the kept log first shows it.
 
-use super::plan::{Plan, RuleIx, rule_key};
+use super::plan::{Connection, Plan, RuleIx, rule_key};
 use super::rows::{Candidate, Carried, ClickId, ClickRef, Subject, UtmField, UtmValues, Who};
 use crate::model::outputs::{Output, State, StateOf, StateValue, Topic};
 use crate::model::time::Ms;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use ustr::ustr;
 
 /// A carried row as the record of its topic; a tombstone (no value) when there is nothing left to carry. `None` for a
@@ -39,14 +40,19 @@ pub fn output(carried: &Carried, plan: &Plan, at: Ms) -> Option<Output> {
             ("advanced", rule, (!deals.is_empty()).then_some(of))
         }
         Carried::Utm { values, .. } => ("values", String::new(), Some(StateOf::Values { values: texts(values) })),
+        Carried::Gone { key, .. } => return Some(Output { topic: Topic::State, key: key.clone(), value: Vec::new() }),
     };
     let Subject { workspace, portal, who } = carried.subject();
-    let key = format!("{kind}/{portal}/{}/{workspace}/{rule}", who.0);
+    let key = key(kind, carried.subject(), &rule);
     let value = of.map(|of| {
         let state = State { v: 1, workspace: workspace.to_string(), portal: portal.to_string(), who: who.0.to_string(), of, at };
         serde_json::to_vec(&state).expect("our own records are JSON")
     });
     Some(Output { topic: Topic::State, key, value: value.unwrap_or_default() })
+}
+
+fn key(kind: &str, Subject { workspace, portal, who }: Subject, rule: &str) -> String {
+    format!("{kind}/{portal}/{}/{workspace}/{rule}", who.0)
 }
 
 fn texts(values: &UtmValues) -> BTreeMap<UtmField, StateValue> {
@@ -57,8 +63,9 @@ fn texts(values: &UtmValues) -> BTreeMap<UtmField, StateValue> {
     UtmField::ALL.into_iter().zip(values).filter_map(value).collect()
 }
 
-/// Reads records back; those of rules that the plan does not have any more say nothing.
+/// Reads records back.
 pub struct Reader {
+    connections: BTreeSet<Connection>,
     rules: BTreeMap<String, Vec<RuleIx>>,
 }
 
@@ -70,10 +77,11 @@ impl Reader {
             let key = rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
             rules.entry(key).or_default().push(ix);
         }
-        Reader { rules }
+        let connections = plan.workspaces.values().flat_map(|workspace| workspace.connections.iter().copied()).collect();
+        Reader { connections, rules }
     }
 
-    /// The rows that a record stands for.
+    /// The rows that a record stands for; none for values of a workspace that is not connected to the portal now.
     pub fn rows(&self, state: &State) -> Vec<Carried> {
         let subject = Subject { workspace: ustr(&state.workspace), portal: ustr(&state.portal), who: Who(ustr(&state.who)) };
         let candidates = |rule: &str| {
@@ -81,6 +89,15 @@ impl Reader {
             rules.iter().map(|rule| Candidate { rule: *rule, subject }).collect::<Vec<_>>()
         };
         match &state.of {
+            StateOf::Period { rule, .. } if !self.rules.contains_key(rule) => {
+                vec![Carried::Gone { subject, key: key("period", subject, rule) }]
+            }
+            StateOf::Advanced { rule, .. } if !self.rules.contains_key(rule) => {
+                vec![Carried::Gone { subject, key: key("advanced", subject, rule) }]
+            }
+            StateOf::Values { .. } if !self.connections.contains(&Connection { workspace: subject.workspace, portal: subject.portal }) => {
+                Vec::new()
+            }
             StateOf::Period { rule, since } => {
                 candidates(rule).into_iter().map(|candidate| Carried::Period { candidate, since: Some(*since) }).collect()
             }
@@ -129,6 +146,19 @@ mod tests {
             let (ended, kept) = (output(ended, &plan, 10).expect("a record"), output(kept, &plan, 10).expect("a record"));
             assert_eq!((ended.key, ended.value.len()), (kept.key, 0), "a tombstone takes its place");
         }
+        // Without the rule, and without the connection.
+        let bare = Reader::new(&Plan::new(Times::with_tick(1_000), &[], &[], |_, _| 0).expect("a plan"));
+        let rows = |kept: &Carried| {
+            let output = output(kept, &plan, 10).expect("a record");
+            (output.key, bare.rows(&serde_json::from_slice(&output.value).expect("JSON")))
+        };
+        for kept in &kept[..2] {
+            let (of, gone) = rows(kept);
+            assert_eq!(gone, [Carried::Gone { subject, key: of.clone() }]);
+            let taken_back = output(&gone[0], &plan, 10).expect("a record");
+            assert_eq!((taken_back.key, taken_back.value.len()), (of, 0));
+        }
+        assert_eq!(rows(&kept[2]).1, []);
         let other = Carried::Period { candidate: Candidate { rule: 7, subject }, since: Some(1) };
         assert_eq!(output(&other, &plan, 10), None);
     }

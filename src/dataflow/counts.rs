@@ -10,7 +10,8 @@
 //! - What is carried over a restart is taken first in its tick: it says how things stood before it, as far as the log
 //!   that is kept can't. Only a period's beginning is taken from it; whether there is a period the counts know.
 //! - A rule that was added at `a` ignores periods that began at or before `a`, until they end. With `backfill` it takes
-//!   those that still last at `a`, as if they had become known then.
+//!   those that still last when it was told to, as if they had become known then. Either way the beginnings of those that
+//!   still last at `a` are written down then: a later restart must not take them for younger than the rule.
 //!
 //! # Cost
 //! One look-up a changed tally, one comparison for each rule of its measure.
@@ -83,8 +84,9 @@ impl Count {
 pub struct Sums {
     plan: Arc<Plan>,
     counts: Map<(Subject, Measure), Count>,
-    /// Periods that a backfilling rule learns of when it is added.
-    backfills: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
+    /// Periods from before their rule was added, by the tick in which they are written down, or become known to a rule
+    /// that backfills.
+    older: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
     /// Scratch: what a tick has changed.
     before: Vec<((Subject, Measure), u64)>,
     /// Rules by what they count; many persons, few keys.
@@ -94,7 +96,7 @@ pub struct Sums {
 impl Sums {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        Sums { plan, counts: Map::default(), backfills: BTreeMap::new(), before: Vec::new(), rules: Map::default() }
+        Sums { plan, counts: Map::default(), older: BTreeMap::new(), before: Vec::new(), rules: Map::default() }
     }
 }
 
@@ -102,16 +104,26 @@ impl Sums {
     /// Takes a period's beginning from before the log that is kept.
     fn carry(&mut self, at: Ms, candidate: Candidate, since: Ms, out: &mut dyn FnMut(Counted)) {
         let Candidate { rule, subject } = candidate;
-        let count = self.plan.measure(rule).and_then(|measure| self.counts.get_mut(&(subject, measure)));
+        let Some(measure) = self.plan.measure(rule) else { return };
+        let count = self.counts.get_mut(&(subject, measure));
         let Some((count, place)) = count.and_then(|count| count.hot.iter().position(|(hot, _)| *hot == rule).map(|place| (count, place)))
         else {
             // It ended while nobody looked: the rule was off, or its window was another.
             return out(Counted::Carried(Carried::Period { candidate, since: None }));
         };
-        count.hot[place].1 = since;
-        let known = self.plan.rules.get(rule as usize).is_some_and(|planned| known(planned, since, at));
-        let period = if known { period(count, since) } else { None };
-        tell(rule, subject, false, period, out);
+        let Some(planned) = self.plan.rules.get(rule as usize) else { return };
+        let seen = std::mem::replace(&mut count.hot[place].1, since);
+        // What this start has told of the period, and what was told before it.
+        let before = at.saturating_sub(1);
+        match (known(planned, seen, before), known(planned, since, before)) {
+            (true, true) => tell(rule, subject, false, period(count, since), out),
+            (true, false) => tell(rule, subject, false, None, out),
+            (false, true) => tell(rule, subject, true, period(count, since), out),
+            (false, false) => {}
+        }
+        if waits(planned, since, at) {
+            self.older.entry(at).or_default().insert((rule, subject, measure));
+        }
     }
 }
 
@@ -167,14 +179,17 @@ impl Machine for Sums {
                         }
                         if known(at) {
                             tell(rule, subject, true, period(count, at), out);
-                        } else if planned.rule.backfill {
-                            self.backfills.entry(planned.added_at).or_default().insert((rule, subject, measure));
+                        }
+                        for later in [self.plan.carries.then_some(planned.added_at), planned.rule.backfill.then_some(planned.backfills_at)]
+                        {
+                            if let Some(later) = later.filter(|later| at <= planned.added_at && at < *later) {
+                                self.older.entry(later).or_default().insert((rule, subject, measure));
+                            }
                         }
                     }
                     (Some(place), true) => {
                         let since = count.hot[place].1;
-                        let waits = self.backfills.get(&at).is_some_and(|waiting| waiting.contains(&(rule, subject, measure)));
-                        if known(since) && !waits {
+                        if known(since) && !waits(planned, since, at) {
                             tell(rule, subject, false, period(count, since), out);
                         }
                     }
@@ -183,9 +198,7 @@ impl Machine for Sums {
                         if self.plan.carries {
                             out(carried(None));
                         }
-                        let waited =
-                            self.backfills.get_mut(&planned.added_at).is_some_and(|waiting| waiting.remove(&(rule, subject, measure)));
-                        if known(since) && !waited {
+                        if known(since) && !waits(planned, since, at) {
                             tell(rule, subject, false, None, out);
                         }
                     }
@@ -197,12 +210,21 @@ impl Machine for Sums {
             }
         }
         self.before = before;
-        while let Some(entry) = self.backfills.first_entry()
+        while let Some(entry) = self.older.first_entry()
             && *entry.key() <= at
         {
             for (rule, subject, measure) in entry.remove() {
-                let Some(count) = self.counts.get(&(subject, measure)) else { continue };
-                if let Some((_, since)) = count.hot.iter().find(|(hot, _)| *hot == rule) {
+                let (Some(count), Some(planned)) = (self.counts.get(&(subject, measure)), self.plan.rules.get(rule as usize)) else {
+                    continue;
+                };
+                let Some((_, since)) = count.hot.iter().find(|(hot, _)| *hot == rule).filter(|(_, since)| *since <= planned.added_at)
+                else {
+                    continue; // it has ended
+                };
+                if self.plan.carries && at == planned.added_at {
+                    out(Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since: Some(*since) }));
+                }
+                if waits(planned, *since, at) {
                     tell(rule, subject, true, period(count, *since), out);
                 }
             }
@@ -210,13 +232,18 @@ impl Machine for Sums {
     }
 
     fn due(&self) -> Option<Ms> {
-        self.backfills.iter().find(|(_, waiting)| !waiting.is_empty()).map(|(at, _)| *at)
+        self.older.keys().next().copied()
     }
 }
 
 /// Whether a rule acts at `at` on a period that began at `since`.
 fn known(planned: &PlannedRule, since: Ms, at: Ms) -> bool {
-    since > planned.added_at || (planned.rule.backfill && at >= planned.added_at)
+    since > planned.added_at || (planned.rule.backfill && at >= planned.backfills_at)
+}
+
+/// Whether a rule that backfills learns at `at`, at the tick's very end, of a period that began at `since`.
+fn waits(planned: &PlannedRule, since: Ms, at: Ms) -> bool {
+    planned.rule.backfill && at == planned.backfills_at && since <= planned.added_at && since < at
 }
 
 fn period(count: &Count, since: Ms) -> Option<HotPeriod> {
@@ -295,5 +322,47 @@ mod tests {
     fn a_backfill_tells_nothing_of_a_period_that_ended_before() {
         let rows = vec![tally("1", "1", 3, 10), tally("1", "1", 0, 20), tally("2", "2", 3, 15), tally("2", "2", 4, 20)];
         assert_eq!(heats(plan("backfill: true", 20), rows), [(20, "2", true, 15, 4)]);
+    }
+
+    /// `(tick, since)` of what is written down about the period, and the heats.
+    fn restarted(added_at: Ms, more: &str, since: Ms, rows: Vec<(Part, Ms)>) -> Vec<(Ms, bool, Ms)> {
+        let mut plan = (*plan(more, added_at)).clone();
+        plan.carries = true;
+        let (Part::Tally(of), _) = tally("1", "1", 3, 0) else { unreachable!() };
+        let carried = (Part::Since(Candidate { rule: 0, subject: of.subject }, since), 60);
+        let said = run(&mut Sums::new(Arc::new(plan)), rows.into_iter().chain([carried]).collect(), Ms::MAX);
+        let heat = |(row, at)| match row {
+            Counted::Heat(heat) => Some((at, heat.begins, heat.period.map_or(0, |period| period.since))),
+            Counted::Change(_) | Counted::Carried(_) => None,
+        };
+        said.into_iter().filter_map(heat).collect()
+    }
+
+    #[test]
+    fn a_restart_takes_a_period_for_as_old_as_it_is() {
+        let rows = || vec![tally("1", "1", 3, 50), tally("1", "1", 4, 70), tally("1", "1", 0, 80), tally("1", "1", 3, 90)];
+        assert_eq!(
+            restarted(20, "", 40, rows()),
+            [(50, true, 50), (60, false, 40), (70, false, 40), (80, false, 0), (90, true, 90)],
+            "younger than the rule"
+        );
+        assert_eq!(restarted(20, "", 10, rows()), [(50, true, 50), (60, false, 0), (90, true, 90)], "older than the rule");
+        assert_eq!(restarted(55, "", 55, rows()), [(90, true, 90)], "never told: nothing to take back");
+        let backfilled = [(50, true, 50), (60, false, 10), (70, false, 10), (80, false, 0), (90, true, 90)];
+        assert_eq!(restarted(20, "backfill: true", 10, rows()), backfilled);
+    }
+
+    #[test]
+    fn periods_that_are_older_than_their_rule_are_written_down_when_it_comes() {
+        let mut plan = (*plan("", 20)).clone();
+        plan.carries = true;
+        let rows =
+            vec![tally("1", "1", 3, 10), tally("2", "2", 3, 15), tally("2", "2", 0, 18), tally("3", "3", 3, 20), tally("1", "1", 0, 30)];
+        let said = run(&mut Sums::new(Arc::new(plan)), rows, Ms::MAX);
+        let written = said.into_iter().filter_map(|(row, at)| match row {
+            Counted::Carried(Carried::Period { candidate, since }) if at >= 20 => Some((at, candidate.subject.who.text(), since)),
+            _ => None,
+        });
+        assert_eq!(written.collect::<Vec<_>>(), [(20, "3", Some(20)), (20, "1", Some(10)), (30, "1", None)]);
     }
 }

@@ -113,11 +113,12 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
         Arrival::Carried(carried) => Some((carried, at)),
         _ => None,
     });
-    let [since, advanced, values] = split(carried, |(carried, at)| {
+    let [since, advanced, values, gone] = split(carried, |(carried, at)| {
         let place = match &carried {
             Carried::Period { .. } => 0,
             Carried::Advanced { .. } => 1,
             Carried::Utm { .. } => 2,
+            Carried::Gone { .. } => 3,
         };
         (place, (carried, at))
     });
@@ -263,7 +264,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
         Moved::Carried(carried) => Some((carried, at)),
         Moved::Advance(_) => None,
     });
-    let carried = scope.concatenate([of_windows, of_counts, of_advances]);
+    let carried = scope.concatenate([of_windows, of_counts, of_advances, gone]);
 
     Computed { resolved, unresolved, values, counts, advances, dead, carried }
 }

@@ -5,7 +5,7 @@
 use super::rows::{Measure, named};
 use crate::config::rules::{Counted, Mode, Rule};
 use crate::model::time::{DAY, FORM_BEFORE, HOUR, Ms};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -40,6 +40,9 @@ pub struct PlannedRule {
     /// Hot periods that began at or before this tick's end do not count for it, unless it backfills: when it was
     /// added, 0 for a rule that was always there.
     pub added_at: Ms,
+    /// From this tick's end on a rule that backfills acts on the periods from before it was added: when it was first told
+    /// to, never before it was added.
+    pub backfills_at: Ms,
 }
 
 /// What is counted on one tag or link.
@@ -120,6 +123,9 @@ pub fn rule_key(workspace: &str, meaning: &str) -> String {
     format!("{workspace}: {meaning}")
 }
 
+/// What is added to a rule's key for the time at which it was told to backfill.
+const BACKFILLS: &str = ", backfills";
+
 /// For how long before a restart last campaign values are computed again, ms: they are written down once a day.
 const VALUES_BACK: Ms = 2 * DAY;
 
@@ -195,8 +201,10 @@ impl Plan {
                     Some((_, rules)) => rules.push(ix),
                     None => windows.push((rule.window, vec![ix])),
                 }
+                let added_at = added_at(&spec.name, rule);
                 planned.push(PlannedRule {
-                    added_at: added_at(&spec.name, rule),
+                    added_at,
+                    backfills_at: added_at,
                     rule: Rule { workspace: Some(spec.name.clone()), ..rule.clone() },
                 });
             }
@@ -234,6 +242,26 @@ impl Plan {
         let of_windows = self.longest_window() + self.times.dedupe_horizon;
         let of_values = self.times.max_lateness + VALUES_BACK;
         of_windows.max(of_values) + FORM_BEFORE + self.times.max_future
+    }
+
+    /// Says of each rule since when it has been known and told to backfill, from what an earlier run has written down and
+    /// the frontier it had reached; returns what this one is to write down. Without an earlier run all have always been there.
+    ///
+    /// A rule that was taken away is forgotten: added again it is a new one.
+    pub fn date_rules(&mut self, before: Option<(&BTreeMap<String, Ms>, Ms)>) -> BTreeMap<String, Ms> {
+        let mut dates = BTreeMap::new();
+        let date = |key: &str| before.map_or(0, |(dates, frontier)| dates.get(key).copied().unwrap_or(frontier));
+        for planned in &mut self.rules {
+            let key = rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
+            planned.added_at = date(&key);
+            if planned.rule.backfill {
+                let backfills = format!("{key}{BACKFILLS}");
+                planned.backfills_at = date(&backfills);
+                dates.insert(backfills, planned.backfills_at);
+            }
+            dates.insert(key, planned.added_at);
+        }
+        dates
     }
 
     /// Takes up what was carried over to a restart at `resume`: last campaign values are computed again for the last two
@@ -295,6 +323,28 @@ mod tests {
         assert!(plan.counter(ustr("w"), tag_key("x"), true).is_none());
         assert!(plan.counter(ustr("w"), tag_key("z"), false).is_none());
         assert!(plan.connections(ustr("other")).is_empty());
+    }
+
+    #[test]
+    fn a_rule_is_as_old_as_the_frontier_at_which_it_was_first_seen() {
+        let spec = WorkspaceSpec { name: "w".into(), portals: vec![], counts: Counts::Ruled };
+        let plan = |text: &str| {
+            let rules = rules::read(text).expect("rules");
+            Plan::new(Times::with_tick(100), std::slice::from_ref(&spec), &rules, |_, _| 0).expect("a plan")
+        };
+        let dates = |plan: &Plan| plan.rules.iter().map(|rule| (rule.added_at, rule.backfills_at)).collect::<Vec<_>>();
+        let mut first = plan(&rule("x", "30d"));
+        let known = first.date_rules(None);
+        assert_eq!(dates(&first), [(0, 0)]);
+        let mut second = plan(&(rule("x", "30d") + "  backfill: true\n" + &rule("y", "30d") + "  backfill: true\n"));
+        let known = second.date_rules(Some((&known, 500)));
+        assert_eq!(dates(&second), [(0, 500), (500, 500)], "told to backfill later than added");
+        let mut third = plan(&(rule("x", "7d") + &rule("y", "30d") + "  backfill: true\n"));
+        let known = third.date_rules(Some((&known, 700)));
+        assert_eq!(dates(&third), [(700, 700), (500, 500)], "another window is another rule");
+        let mut fourth = plan(&rule("x", "30d"));
+        fourth.date_rules(Some((&known, 900)));
+        assert_eq!(dates(&fourth), [(900, 0)], "taken away and added again");
     }
 
     #[test]

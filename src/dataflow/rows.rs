@@ -65,6 +65,13 @@ pub enum Carried {
         /// In the order of [`UtmField::ALL`].
         values: UtmValues,
     },
+    /// What a rule left behind that the plan does not have any more.
+    Gone {
+        /// Whose it was.
+        subject: Subject,
+        /// Its record's key.
+        key: String,
+    },
 }
 
 impl Carried {
@@ -72,7 +79,7 @@ impl Carried {
     pub fn subject(&self) -> Subject {
         match self {
             Carried::Period { candidate, .. } | Carried::Advanced { candidate, .. } => candidate.subject,
-            Carried::Utm { subject, .. } => *subject,
+            Carried::Utm { subject, .. } | Carried::Gone { subject, .. } => *subject,
         }
     }
 }
