@@ -25,6 +25,8 @@ const WINDOW: Ms = 30 * DAY;
 struct Case {
     rules: String,
     added_at: Ms,
+    /// When the rule was told to backfill, if that was later.
+    backfills_at: Option<Ms>,
     counts: Counts,
     records: Vec<(Ms, Arrival)>,
 }
@@ -35,14 +37,14 @@ impl Case {
         let rules = format!(
             "- name: r\n  trigger: {{link_tag: x, contact_window: 30d, click_threshold: {threshold}}}\n  action: {{type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}}\n{more}"
         );
-        Case { rules, added_at: 0, counts: Counts::Ruled, records: Vec::new() }
+        Case { rules, added_at: 0, backfills_at: None, counts: Counts::Ruled, records: Vec::new() }
     }
 
     fn guarded(guard: &str) -> Self {
         let rules = format!(
             "- name: r\n  trigger: {{link_tag: x, contact_window: 30d, click_threshold: 1}}\n  action: {{type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b, guard: {{{guard}}}}}\n"
         );
-        Case { rules, added_at: 0, counts: Counts::Ruled, records: Vec::new() }
+        Case { rules, added_at: 0, backfills_at: None, counts: Counts::Ruled, records: Vec::new() }
     }
 
     fn put(mut self, log_time: Ms, of: impl FnOnce(Place) -> Arrival) -> Self {
@@ -109,11 +111,29 @@ impl Case {
         self.put(at, |place| Arrival::Deal(place, ustr("1"), ustr(id), Some(Arc::new(deal))))
     }
 
+    fn deal_of(self, at: Ms, id: &str, stage: &str, contact: &str) -> Self {
+        let deal = Deal {
+            portal: "1".into(),
+            deal_id: id.into(),
+            pipeline: "p".into(),
+            stage: stage.into(),
+            contact_ids: vec![contact.into()],
+            ..Deal::default()
+        };
+        self.put(at, |place| Arrival::Deal(place, ustr("1"), ustr(id), Some(Arc::new(deal))))
+    }
+
+    fn no_deal(self, at: Ms, id: &str) -> Self {
+        self.put(at, |place| Arrival::Deal(place, ustr("1"), ustr(id), None))
+    }
+
     /// All outputs of the kinds in `topics` up to `end`, as short lines; the same for one and two workers.
     fn says(self, end: Ms, topics: &[Topic]) -> Vec<String> {
         let spec = WorkspaceSpec { name: "w".into(), portals: vec!["1".into()], counts: self.counts };
         let rules = rules::read(&self.rules).expect("rules");
-        let plan = Arc::new(Plan::new(Times::with_tick(TICK), &[spec], &rules, |_, _| self.added_at).expect("a plan"));
+        let mut plan = Plan::new(Times::with_tick(TICK), &[spec], &rules, |_, _| self.added_at).expect("a plan");
+        plan.rules.iter_mut().for_each(|rule| rule.backfills_at = self.backfills_at.unwrap_or(rule.backfills_at));
+        let plan = Arc::new(plan);
         let mut records = self.records;
         records.sort_by_key(|(at, _)| *at);
         let records = Arc::new(records);
@@ -359,6 +379,157 @@ fn a_rule_that_is_added_later_acts_on_later_periods_unless_it_backfills() {
     assert_eq!(case("", T), [later.as_str()], "nor is one that began in that very tick");
     assert_eq!(case("", T - 1_000), ["0 9001 count 1 since 0", later.as_str()]);
     assert_eq!(case("  backfill: true\n", T + DAY), [format!("{DAY_} 9001 count 1 since 0"), later]);
+}
+
+#[test]
+fn a_rule_that_is_told_to_backfill_later_acts_on_what_is_hot_then_and_moves_nothing_twice() {
+    let case = |more: &str, told_at: Ms| {
+        let mut case = Case::rule(1, more)
+            .deal(T, "9001", "a", None)
+            .click("c1", T, "801")
+            // Two people's periods: 801's began before the rule, 7's after it.
+            .click("c2", T + 2 * DAY, "7")
+            .deal_of(T, "9002", "a", "7");
+        (case.added_at, case.backfills_at) = (T + DAY, Some(told_at));
+        case.deals_say(T + 20 * DAY)
+    };
+    let own = format!("{} 9002 count 1 since {}", 2 * DAY_, 2 * DAY_);
+    assert_eq!(case("", T + 3 * DAY), [own.as_str()]);
+    assert_eq!(case("  backfill: true\n", T + 3 * DAY), [own, format!("{} 9001 count 1 since 0", 3 * DAY_)]);
+}
+
+#[test]
+fn a_deal_that_leaves_and_comes_back_in_one_period_stays_where_it_is_put() {
+    let hot = || Case::rule(1, "").deal(T, "9001", "a", None).click("c", T, "801");
+    let once = ["0 9001 count 1 since 0"];
+    assert_eq!(hot().deal(T + HOUR, "9001", "b", None).deal(T + DAY, "9001", "a", None).deals_say(T + 20 * DAY), once, "another stage");
+    assert_eq!(hot().no_deal(T + HOUR, "9001").deal(T + DAY, "9001", "a", None).deals_say(T + 20 * DAY), once, "deleted and restored");
+    assert_eq!(
+        hot().deal_of(T + HOUR, "9001", "a", "5").deal(T + DAY, "9001", "a", None).deals_say(T + 20 * DAY),
+        once,
+        "another's, and its own again"
+    );
+}
+
+#[test]
+fn a_merge_in_a_hot_period_ends_it_and_the_merged_person_has_a_period_of_its_own() {
+    let merged = |other: &str| {
+        let case = Case::rule(2, "").deal_of(T, "9001", "a", "77").click("c1", T, "77").click("c2", T, "77");
+        // Moved by hand: on, and back.
+        let case = case.deal_of(T + HOUR, "9001", "b", "77").deal_of(T + 2 * HOUR, "9001", "a", "77");
+        case.click("c3", T + 2 * HOUR, other).contact(T + 3 * HOUR, "801", None, &["77"]).deals_say(T + 10 * DAY)
+    };
+    // 77 has advanced the deal; 801, whom it becomes, has not: the rule, the person and the deal are what moves once.
+    assert_eq!(merged("5"), ["0 9001 count 2 since 0", "10800000 9001 count 2 since 10800000"]);
+    assert_eq!(merged("801"), ["0 9001 count 2 since 0", "10800000 9001 count 3 since 10800000"]);
+}
+
+#[test]
+fn a_contact_that_is_deleted_and_restored_in_a_hot_period_begins_another() {
+    // Its clicks are an e-mail's, so they leave with it.
+    let case = Case::rule(1, "")
+        .form("f", T - HOUR, "g1")
+        .contact(T - HOUR, "801", Some("f@x"), &[])
+        .deal(T - HOUR, "9001", "a", None)
+        .click("c", T, "g:g1")
+        .no_contact(T + HOUR, "801")
+        .contact(T + 2 * HOUR, "801", Some("f@x"), &[]);
+    assert_eq!(case.deals_say(T + DAY), ["0 9001 count 1 since 0", "7200000 9001 count 1 since 7200000"]);
+    // They are the contact's own, so they stay: a contact id stands for itself.
+    let case = Case::rule(1, "").contact(T - HOUR, "801", None, &[]).deal(T - HOUR, "9001", "a", None).click("c", T, "801");
+    let case = case.no_contact(T + HOUR, "801").contact(T + 2 * HOUR, "801", None, &[]);
+    assert_eq!(case.deals_say(T + DAY), ["0 9001 count 1 since 0"]);
+}
+
+#[test]
+fn a_deleted_contact_s_deal_does_not_move_and_one_deleted_and_restored_in_a_tick_was_never_away() {
+    let hot = || Case::rule(1, "").form("f", T - HOUR, "g1").contact(T - HOUR, "801", Some("f@x"), &[]).click("c", T, "g:g1");
+    assert!(hot().no_contact(T + HOUR, "801").deal(T + HOUR, "9001", "a", None).deals_say(T + DAY).is_empty());
+    let case = hot().deal(T, "9001", "a", None).no_contact(T + HOUR, "801").contact(T + HOUR, "801", Some("f@x"), &[]);
+    assert_eq!(case.deals_say(T + DAY), ["0 9001 count 1 since 0"]);
+}
+
+#[test]
+fn two_contacts_that_claim_one_e_mail_or_one_id_the_oldest_has_it() {
+    let by_form = |case: Case| case.form("f", T - HOUR, "g1").click("c", T, "g:g1").clicks_say(T);
+    let both = Case::rule(9, "").contact(T - HOUR, "1000", Some("f@x"), &[]).contact(T - HOUR, "999", Some("f@x"), &[]);
+    assert_eq!(by_form(both), ["0 c 999"], "ids grow: the shorter is the older");
+    let rest = Case::rule(9, "").contact(T - HOUR, "1000", None, &["77"]).contact(T - HOUR, "999", None, &["77"]);
+    assert_eq!(rest.click("c", T, "77").clicks_say(T), ["0 c 999"]);
+    let chain = Case::rule(9, "").contact(T - HOUR, "801", None, &["77"]).contact(T - HOUR, "900", None, &["801"]);
+    assert_eq!(chain.click("c", T, "77").clicks_say(T), ["0 c 900"], "merges are followed to their end");
+}
+
+#[test]
+fn an_id_that_comes_again_beyond_the_horizon_is_another_click_even_while_the_first_waits() {
+    // The first was dated ahead, so it waits longer than its id is remembered; both carry both click ids.
+    let both = || Click { id: "c".into(), ts: T + 240_000, gclid: Some("g1".into()), fbclid: Some("b1".into()), ..Click::default() };
+    let case = || Case::rule(9, "").any(both(), T).any(both(), T + HOLD + 1_000);
+    let nobody = format!("{} c nobody", 3 * DAY_ + 241_000);
+    assert_eq!(case().clicks_say(T + 10 * DAY), [nobody.as_str(), nobody.as_str()]);
+    let at = T + HOLD + 2_000;
+    assert_eq!(case().form_seen("f", T + HOUR, at, "g1").clicks_say(T + 10 * DAY), vec![format!("{} c f@x", 3 * DAY_ + 2_000); 2]);
+}
+
+#[test]
+fn every_sighting_of_an_id_keeps_it_for_another_72_hours() {
+    let again = |last: Ms| {
+        let case = Case::rule(9, "").click("c", T, "801").click_seen("c", T, T + HOLD, "801");
+        case.click_seen("c", T, T + HOLD + last, "801").clicks_say(T + 20 * DAY).len()
+    };
+    assert_eq!((again(HOLD), again(HOLD + 1)), (1, 2));
+}
+
+#[test]
+fn of_two_values_of_one_click_id_and_time_the_larger_text_is_the_last_in_any_order() {
+    let click = |contact: &str, source: &str| Click {
+        id: "c".into(),
+        ts: T,
+        contact_id: Some(contact.into()),
+        utm: Utm { source: Some(source.into()), ..Utm::default() },
+        ..Click::default()
+    };
+    let case = |first: (&str, &str), second: (&str, &str)| {
+        let case = Case::rule(9, "").any(click(first.0, first.1), T).any(click(second.0, second.1), T + 4 * DAY);
+        let said = case.contact(T + 5 * DAY, "801", None, &["77"]).says(T + 6 * DAY, &[Topic::ContactProperties]);
+        said.into_iter().filter(|line| line.starts_with(&(5 * DAY_).to_string())).collect::<Vec<_>>()
+    };
+    let b = [format!(r#"{} 801 {{"elido_last_utm_source":"b"}}"#, 5 * DAY_)];
+    assert_eq!(case(("77", "b"), ("801", "a")), b);
+    assert_eq!(case(("801", "a"), ("77", "b")), b);
+    assert!(case(("801", "b"), ("77", "a")).is_empty());
+}
+
+#[test]
+fn a_deal_s_own_links_count_whoever_clicks_but_machines_and_move_that_deal_alone() {
+    let named = |id: &str, ts: Ms, bot: bool| Click {
+        id: id.into(),
+        ts,
+        deal_id: Some("9001".into()),
+        bot: bot.then(|| "head".into()),
+        ..Click::default()
+    };
+    let case = |machine: bool| {
+        let case = Case::guarded("require_associated_contact: false").any(named("c", T, machine), T);
+        case.deal_of(T, "9001", "a", "5").deal_of(T, "9002", "a", "801").deals_say(T + DAY)
+    };
+    assert_eq!(case(false), ["0 9001 count 1 since 0"]);
+    assert!(case(true).is_empty());
+}
+
+#[test]
+fn no_text_of_a_click_passes_for_its_tags() {
+    // A link whose text holds what could separate it from a tag.
+    let strange = Click { id: "c".into(), ts: T, link: "d/1\u{0}x".into(), contact_id: Some("801".into()), ..Click::default() };
+    let plain = Click { tags: vec!["x".into()], ..strange.clone() };
+    let case = |first: &Click, second: &Click| {
+        let arrival = |id: &str, of: &Click| Arc::new(Click { id: id.into(), workspace: "w".into(), ..of.clone() });
+        let (a, b) = (arrival("a", first), arrival("b", second));
+        let case = Case::rule(9, "").put(T, |place| Arrival::Click(place, a)).put(T + HOUR, |place| Arrival::Click(place, b));
+        case.counts_say(T + DAY).len()
+    };
+    let plain = Click { link: "d/1".into(), ..plain };
+    assert_eq!((case(&strange, &plain), case(&plain, &strange)), (1, 1));
 }
 
 #[test]
