@@ -3,19 +3,23 @@
 //!
 //! # Meaning
 //! A producer appends random records. A supervisor starts the job, each time with another number of workers; most starts are
-//! killed by `SIGKILL`, at a named place of a commit or at a random moment. Before some starts a rule is taken away or
-//! added, which the oracle is told. The log is then read back with the broker's append times, the oracle works its outputs
-//! out, and they are compared with what stands in the topics, and with what a reader saw who was there all the time.
+//! killed by `SIGKILL`, at a named place of a commit or at a random moment. Before some starts a rule is taken away, added, or
+//! told to backfill; the oracle learns from the records of progress when a start with the new rules got anywhere. The log is
+//! then read back with the broker's append times, the oracle works its outputs out, and they are compared with what stands in
+//! the topics, and with what a reader saw who was there all the time.
 //!
 //! Twenty kills, or `CLICKLINE_KILLS=200`; `CLICKLINE_SEED=n` repeats the choices of a run, though not its timing.
 
 mod oracle_model;
 mod support;
 
+use clickline::config::rules::{self, Rule};
+use clickline::dataflow::plan::rule_key;
 use clickline::failpoint::PLACES;
 use clickline::model::outputs::{Output, Topic};
 use clickline::model::time::{DAY, HOUR, Ms, millis, tick_end};
-use oracle_model::{Log, Record, TICK, World};
+use oracle_model::expect::{expect_until, shown};
+use oracle_model::{Log, Record, TICK, Term, World, differences};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -147,8 +151,25 @@ impl Follower {
     }
 }
 
-/// The configuration with the rules that are not in `without`.
-fn configuration(broker: &Broker, folder: &Path, without: &BTreeSet<usize>) -> std::path::PathBuf {
+/// Places of rules: those that are not there, and those that backfill.
+#[derive(Default)]
+struct Changed {
+    without: BTreeSet<usize>,
+    backfill: BTreeSet<usize>,
+}
+
+impl Changed {
+    /// Takes a rule away or puts it back; now and then tells one to backfill, or not to.
+    fn change(&mut self, rng: &mut StdRng, rules: usize) {
+        let (set, rule) = (if rng.random_bool(0.7) { &mut self.without } else { &mut self.backfill }, rng.random_range(0..rules));
+        if !set.remove(&rule) {
+            set.insert(rule);
+        }
+    }
+}
+
+/// The configuration with such rules.
+fn configuration(broker: &Broker, folder: &Path, changed: &Changed) -> std::path::PathBuf {
     let rules: Vec<&str> = oracle_model::RULES.split("- name: ").skip(1).collect();
     let mut text = format!(
         "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d}}\nstate: '{}'\nworkspaces:\n",
@@ -156,15 +177,19 @@ fn configuration(broker: &Broker, folder: &Path, without: &BTreeSet<usize>) -> s
         folder.join("state.sqlite").display()
     );
     for (workspace, portals, counts) in [("one", "[1]", "all"), ("two", "[1, 2]", "ruled"), ("three", "[]", "ruled")] {
-        text += &format!("  {workspace}:\n    portals: {portals}\n    counts: {counts}\n    rules:\n");
-        for (n, rule) in rules.iter().enumerate().filter(|(n, _)| !without.contains(n)) {
+        text += &format!("  {workspace}:\n    portals: {portals}\n    counts: {counts}\n");
+        if workspace == "two" {
+            text += &format!("    field_mapping: {{utm_medium: {}}}\n", World::property(workspace, "medium"));
+        }
+        text += "    rules:\n";
+        for (n, rule) in rules.iter().enumerate().filter(|(n, _)| !changed.without.contains(n)) {
             let of = rule.lines().find_map(|line| line.trim().strip_prefix("workspace: "));
             if of.is_none_or(|of| of == workspace) {
                 let lines = rule.lines().filter(|line| !line.trim().starts_with("workspace: ") && !line.trim().is_empty());
-                let body: Vec<String> = lines.skip(1).map(|line| format!("        {}", line.trim())).collect();
+                let more = changed.backfill.contains(&n).then_some("backfill: true");
+                let body: Vec<String> = lines.skip(1).chain(more).map(|line| format!("        {}", line.trim())).collect();
                 text += &format!("      - name: '{}'\n{}\n", rule.lines().next().expect("a name").replace('\'', "''"), body.join("\n"));
             }
-            let _ = n;
         }
     }
     let path = folder.join("clickline.yaml");
@@ -200,24 +225,60 @@ fn wait_or_kill(child: &mut Child, deadline: Instant) -> bool {
     }
 }
 
-/// The frontier that was committed last.
-fn frontier(broker: &Broker) -> Ms {
+/// What stands in a record of progress: the frontier, and since when each rule has been known.
+type Progress = (Ms, BTreeMap<String, Ms>);
+
+/// All progress that was committed, in its order.
+fn progress(broker: &Broker) -> Vec<Progress> {
     let options = [("group.id", "none"), ("isolation.level", "read_committed"), ("enable.partition.eof", "true")];
     let consumer: BaseConsumer = broker.client(&options).create().expect("a consumer");
     let mut list = TopicPartitionList::new();
     list.add_partition_offset("clickline.progress", 0, Offset::Beginning).expect("an offset");
     consumer.assign(&list).expect("assigned");
-    let mut last = 0;
+    let mut all = Vec::new();
     loop {
         match consumer.poll(Duration::from_secs(5)) {
             Some(Ok(message)) => {
                 let progress: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("progress");
-                last = progress["frontier"].as_u64().expect("a number");
+                let rules = serde_json::from_value(progress["rules"].clone()).expect("rules");
+                all.push((progress["frontier"].as_u64().expect("a number"), rules));
             }
-            Some(Err(KafkaError::PartitionEOF(_))) | None => return last,
+            Some(Err(KafkaError::PartitionEOF(_))) | None => return all,
             Some(Err(error)) => panic!("{error}"),
         }
     }
+}
+
+/// The rules of the whole run as the oracle must know them. A start goes on at the frontier that was committed last, with the
+/// rules that its own records of progress name.
+fn terms(progress: &[Progress], log: &Log) -> Vec<Term> {
+    let mut terms = Vec::new();
+    for rule in rules::read(oracle_model::RULES).expect("rules") {
+        let key = rule_key(rule.workspace.as_deref().unwrap_or("one"), &rule.meaning());
+        let mut running: Option<Term> = None;
+        let mut resumed = 0;
+        for (frontier, known) in progress {
+            let backfill = known.contains_key(&format!("{key}, backfills"));
+            let now = Rule { backfill, ..rule.clone() };
+            match (&mut running, known.contains_key(&key)) {
+                (Some(term), true) if term.rule_at(resumed).is_some_and(|was| was.backfill != backfill) => {
+                    term.versions.push((resumed, now))
+                }
+                (Some(_), true) | (None, false) => {}
+                (Some(term), false) => {
+                    term.until = resumed;
+                    terms.extend(running.take());
+                }
+                (None, true) => {
+                    let shown = if resumed > 0 { shown(&now, log, resumed) } else { Default::default() };
+                    running = Some(Term { versions: vec![(resumed, now)], until: Ms::MAX, shown });
+                }
+            }
+            resumed = *frontier;
+        }
+        terms.extend(running);
+    }
+    terms
 }
 
 #[test]
@@ -235,7 +296,8 @@ fn killed_at_any_moment_every_output_stands_there_once() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("job.log");
-    let config = configuration(&broker, folder.path(), &BTreeSet::new());
+    let mut changed = Changed::default();
+    let mut config = configuration(&broker, folder.path(), &changed);
 
     let done = Arc::new(AtomicBool::new(false));
     let producer = produce(&broker, seed, kills, &done);
@@ -270,6 +332,10 @@ fn killed_at_any_moment_every_output_stands_there_once() {
             None => None,
         };
         let workers = *[1, 2, 4].choose(&mut rng).expect("some");
+        if rng.random_bool(0.4) {
+            changed.change(&mut rng, oracle_model::RULES.matches("- name: ").count());
+            config = configuration(&broker, folder.path(), &changed);
+        }
         let deadline = match &failpoint {
             Some(_) => LONGEST_START,
             None => Duration::from_millis(rng.random_range(0..4_000)),
@@ -290,7 +356,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
             panic!("the job ended by itself: {status}\n{}", fs::read_to_string(&log).unwrap_or_default());
         }
         thread::sleep(Duration::from_millis(200));
-        (frontier(&broker) > end).then_some(())
+        progress(&broker).last().is_some_and(|(frontier, _)| *frontier > end).then_some(())
     });
     Command::new("kill").arg(child.id().to_string()).status().expect("a signal");
     assert!(child.wait().expect("our own child").success(), "SIGTERM ends it with 0:\n{}", fs::read_to_string(&log).unwrap_or_default());
@@ -300,9 +366,9 @@ fn killed_at_any_moment_every_output_stands_there_once() {
     records.sort_by_key(|(_, partition, offset, at, ..)| (tick_end(*at, TICK), *partition, *offset));
     let read =
         |(topic, _, _, at, key, value): &Found| (*at, Record::read(topic, key.as_deref(), (!value.is_empty()).then_some(value.as_slice())));
-    let world = World::new();
-    let mut expected = oracle_model::expect_until(&world, &Log::of(records.iter().map(read).collect()), end);
-    expected.sort();
+    let log = Log::of(records.iter().map(read).collect());
+    let world = World::with(terms(&progress(&broker), &log));
+    let expected = expect_until(&world, &log, end).lines;
 
     let committed = Follower::of(&broker, &outputs).all();
     of_follower.store(true, Ordering::Relaxed);
@@ -318,10 +384,14 @@ fn killed_at_any_moment_every_output_stands_there_once() {
     };
     let mut said: Vec<String> = committed.iter().filter_map(line).collect();
     said.sort();
-    let lost: Vec<_> = expected.iter().filter(|line| !said.contains(line)).collect();
-    let surplus: Vec<_> = said.iter().filter(|line| !expected.contains(line)).collect();
-    println!("{sent} records, {} outputs, {kills} kills in {:.0} s at {at_places:?}", expected.len(), began.elapsed().as_secs_f64());
-    assert!(lost.is_empty() && surplus.is_empty(), "seed {seed}\nlost {lost:#?}\nsurplus {surplus:#?}");
-    assert_eq!(said.len(), expected.len(), "nothing doubled");
+    let changes = world.terms.iter().map(|term| term.versions.len() + usize::from(term.until < Ms::MAX)).sum::<usize>();
+    println!(
+        "{sent} records, {} outputs, {kills} kills in {:.0} s at {at_places:?}, {changes} versions and ends of rules",
+        expected.len(),
+        began.elapsed().as_secs_f64()
+    );
+    if let Some(differences) = differences(&expected, &said) {
+        panic!("seed {seed}\n{differences}");
+    }
     assert!(expected.len() > 100, "the run says something");
 }
