@@ -167,7 +167,7 @@ fn check_restarts(seed: u64, met: &mut Met) {
             0 => Log(log.0.clone()),
             _ => log.kept(resume - plan.clicks_back(), resume - plan.forms_back(), rng),
         };
-        plan.carries = true;
+        (plan.carries, plan.outputs_from) = (true, resume);
         if !left.state.is_empty() {
             plan.resumes_at(resume);
         }
