@@ -108,7 +108,7 @@ pub struct Deal {
 }
 
 /// All deals.
-pub const DEALS: [Deal; 7] = [
+pub const DEALS: [Deal; 8] = [
     Deal {
         id: "9001",
         name: "Analytical engine",
@@ -172,7 +172,19 @@ pub const DEALS: [Deal; 7] = [
         ends: "appointmentscheduled",
         why: "moved, and moved back by hand: it stays",
     },
+    Deal {
+        id: "9008",
+        name: YOURS.2,
+        stage: "qualifiedtobuy",
+        amount: Some(18_000.0),
+        contact: YOURS.0,
+        ends: "qualifiedtobuy",
+        why: "nobody has clicked",
+    },
 ];
+
+/// What `--keep` leaves to move: a contact, the query's end of a link, a deal, and the clicks that move it.
+pub const YOURS: (&str, &str, &str, u64) = ("806", "pricing?eid=806", "Fortran course", 3);
 
 /// The deal that a salesperson moves back.
 pub const MOVED_BACK: &str = "9007";
@@ -293,6 +305,16 @@ mod tests {
         let rules = rules::read(RULES).expect("rules");
         assert_eq!(rules.len(), 2);
         assert_eq!(rules[0].threshold, 50);
+    }
+
+    #[test]
+    fn what_is_left_to_move_can_be_moved() {
+        let (contact, target, deal, clicks) = YOURS;
+        let deal = DEALS.iter().find(|it| it.name == deal).expect("the deal");
+        let rule = &rules::read(RULES).expect("rules")[1];
+        assert_eq!((rule.threshold, &*rule.from_stage, deal.contact), (clicks, deal.stage, contact));
+        assert!(target.ends_with(&format!("eid={contact}")) && rule.meaning().contains("s.elido.me/pricing"));
+        assert!(!week().iter().any(|event| matches!(&event.action, Action::Visit(visit) if visit.target.contains(target))));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::broker::Broker;
 use super::scenario::{
-    self, Action, CONTACTS, DEALS, DOMAIN, Event, LINKS, MERGED, MOVED_BACK, PORTAL, RULES, UNRESOLVED, Visit, WORKSPACE,
+    self, Action, CONTACTS, DEALS, DOMAIN, Event, LINKS, MERGED, MOVED_BACK, PORTAL, RULES, UNRESOLVED, Visit, WORKSPACE, YOURS,
 };
 use super::summary::{self, FIRST_TOUCH, Line};
 use super::{Demo, system_now};
@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the parts may take to finish the week's work once it is over.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -93,6 +94,10 @@ pub async fn run(demo: &Demo) -> anyhow::Result<()> {
     println!("The sandbox HubSpot shows everything as it happens: {}/", parts.sandbox.url());
     println!("Short links answer at http://{}/ (try /abc123)\n", parts.redirect.address());
 
+    if demo.kafka.is_some() {
+        println!("The topics of this run, {} and so on, stay on the broker\n", parts.broker.kafka.topics.clicks);
+    }
+
     pass_the_week(&mut parts, &clock, monday, &http).await?;
     clock.back_to_the_system();
     let lines = settle(&parts, monday + 7 * DAY).await?;
@@ -102,17 +107,33 @@ pub async fn run(demo: &Demo) -> anyhow::Result<()> {
     let stats = parts.sink.stats();
     println!("{} HTTP calls to HubSpot, {:.1} s in all{}", stats.calls, began.elapsed().as_secs_f64(), memory());
     if demo.keep {
+        let (_, target, deal, clicks) = YOURS;
         println!(
-            "\nStill running: click http://{}/abc123?eid=801 and look at {}/ (Ctrl-C ends)",
+            "\nStill running; Ctrl-C ends. {clicks} clicks on http://{}/{target} with a browser move the deal \"{deal}\" on {}/\n\
+             (the destinations are made up: the browser will not find them; curl is held to be a machine unless it has --user-agent)",
             parts.redirect.address(),
             parts.sandbox.url()
         );
-        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+        stay(&parts).await?;
     }
     end(parts)?;
     ensure!(wrong == 0, "{wrong} of {} lines of the summary are not as they must be", lines.len());
     println!("\nAll {} lines are as they must be", lines.len());
     Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM, as long as all parts work.
+async fn stay(parts: &Parts) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        ensure!(!parts.job.ended() && parts.sink.running(), "a part has ended by itself; its reasons stand above");
+    }
 }
 
 /// Peak memory of this process, where the system tells.
