@@ -241,16 +241,25 @@ fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, 
     if bytes.len() > MAX_RECORD {
         return Err(Refusal::new("bounds", format!("a {name} of {} bytes; at most {MAX_RECORD}", bytes.len())));
     }
-    serde_json::from_slice(bytes).map_err(|error| {
-        let place = format!("line {} column {}", error.line(), error.column());
+    // serde would take a list of the fields' values for a record, too.
+    let object = bytes.trim_ascii_start().first() == Some(&b'{');
+    let no_object = || Refusal::new("field", format!("not a {name}: no JSON object"));
+    let record = serde_json::from_slice(bytes).map_err(|error| {
+        // A record is one line as a rule, and in a file that line has a number of its own, which is not the parser's.
+        let place = match (error.line(), error.column()) {
+            (1, column) => format!("column {column}"),
+            (line, column) => format!("the record's line {line}, column {column}"),
+        };
         match error.classify() {
             // The parser's text names the field, and for a wrong type quotes the value; only the former may be kept.
+            serde_json::error::Category::Data if !object => no_object(),
             serde_json::error::Category::Data => {
                 Refusal::new("field", format!("not a {name}: {} at {place}", without_values(&error.to_string())))
             }
             _ => Refusal::new("json", format!("not JSON at {place}")),
         }
-    })
+    })?;
+    if object { Ok(record) } else { Err(no_object()) }
 }
 
 /// serde's message without quoted input: `missing field `id`` stays, `invalid type: string "ada@…"` loses its value.
@@ -442,6 +451,7 @@ mod tests {
     fn every_refusal_has_its_code() {
         assert_eq!(reason::<Click>("{"), "json");
         assert_eq!(reason::<Click>("[]"), "field");
+        assert_eq!(reason::<Click>(r#"[1,"a",1,"w","l"]"#), "field");
         assert_eq!(reason::<Click>(r#"{"id":"a","ts":1,"workspace":"w"}"#), "field");
         assert_eq!(reason::<Click>(r#"{"id":"","ts":1,"workspace":"w","link":"l"}"#), "field");
         assert_eq!(reason::<Click>(r#"{"id":"a","ts":-1,"workspace":"w","link":"l"}"#), "field");
