@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub struct Kafka {
     /// `host:port`, comma separated.
     pub brokers: String,
-    /// Further librdkafka options for every client (TLS, SASL, …); they win over ours.
+    /// Further librdkafka options for every client (SASL, timeouts, …); they win over ours.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
     /// Topic names, where they differ from the defaults.

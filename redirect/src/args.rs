@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME=VALUE", requires = "kafka")]
     kafka_property: Vec<String>,
 
-    /// File with options for librdkafka (TLS, SASL, …), one name=value per line, # begins a comment
+    /// File with options for librdkafka (SASL, timeouts, …), one name=value per line, # begins a comment
     #[arg(long, value_name = "FILE", requires = "kafka")]
     kafka_config: Option<PathBuf>,
 

@@ -46,7 +46,7 @@ impl Default for Config {
 pub struct KafkaConfig {
     /// `host:port`, comma separated.
     pub brokers: String,
-    /// Further librdkafka options for every client (TLS, SASL, …); they win over ours.
+    /// Further librdkafka options for every client (SASL, timeouts, …); they win over ours.
     pub properties: BTreeMap<String, String>,
     /// Topic that clicks are written to.
     pub clicks_topic: String,

@@ -138,6 +138,10 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
     }
+    // librdkafka knows its options and which of them this build can do; asking it opens nothing.
+    if let Err(error) = kafka.client(&[]).create_native_config() {
+        return Err(wrong("kafka.properties", &error.to_string()));
+    }
     if workers == Some(0) {
         return Err(wrong("workers", "is 0; leave it out or give at least 1"));
     }

@@ -228,6 +228,9 @@ fn check(raw: RawRule, place: usize) -> Result<Rule, RuleError> {
     };
     let counted = match (&raw.trigger.link_tag, &raw.trigger.link) {
         (Some(tag), None) => Counted::Tag(text("link_tag", tag)?),
+        (None, Some(link)) if link.contains("://") => {
+            return Err(wrong(format!("`link: {link}` never counts; write `domain/slug`, without `https://`")));
+        }
         (None, Some(link)) => Counted::Link(text("link", link)?),
         (Some(_), Some(_)) => return Err(wrong("`link_tag` and `link` are both given; keep one".to_owned())),
         (None, None) => return Err(wrong("nothing to count; give `link_tag` or `link`".to_owned())),
@@ -347,6 +350,7 @@ action:
             ("to_stage: \"qualifiedtobuy\"", "to_stage: \"appointmentscheduled\"", "the same"),
             ("deal_amount_min: 5000", "deal_amount_min: -1", "at least 0"),
             ("link_tag: \"sales-collateral\"", "link: a/b\n  link_tag: c", "keep one"),
+            ("link_tag: \"sales-collateral\"", "link: https://s.elido.me/abc123", "without `https://`"),
         ] {
             let text = ARTICLE.replace(from, to);
             assert_ne!(text, ARTICLE, "{from} is in the article");

@@ -12,7 +12,7 @@ action: {type: advance_deal_stage, pipeline: default, from_stage: a, to_stage: b
 const FULL: &str = r#"
 kafka:
   brokers: "k1:9092,k2:9092"
-  properties: {security.protocol: ssl}
+  properties: {client.rack: r1}
   topics: {clicks: acme.clicks, crm.contacts: acme.contacts}
 tick: 250ms
 times: {dedupe_horizon: 24h, idle_slack: 1s}
@@ -91,6 +91,7 @@ fn mistakes_are_told_with_line_or_field_and_what_to_do() {
         ("in_flight: 16MiB", "in_flight: 16KiB", &["in_flight", "1 MiB"]),
         ("brokers: \"k1:9092,k2:9092\"", "brokers: \"\"", &["kafka.brokers", "host:port"]),
         ("clicks: acme.clicks", "klicks: acme.clicks", &["klicks"]),
+        ("client.rack: r1", "client.track: r1", &["kafka.properties", "client.track"]),
         ("rules: rules.yaml", "rules: none.yaml", &["none.yaml", "No such file"]),
         ("rules: rules.yaml", "rules: {a: b}", &["list of rules or the path"]),
         ("portals: [\"7\"]", "portals: [\"7/8\"]", &["workspaces.beta.portals", "7/8"]),
