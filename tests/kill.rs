@@ -181,16 +181,17 @@ fn configuration(broker: &Broker, folder: &Path, changed: &Changed) -> std::path
         if workspace == "two" {
             text += &format!("    field_mapping: {{utm_medium: {}}}\n", World::property(workspace, "medium"));
         }
-        text += "    rules:\n";
+        let mut items = String::new();
         for (n, rule) in rules.iter().enumerate().filter(|(n, _)| !changed.without.contains(n)) {
             let of = rule.lines().find_map(|line| line.trim().strip_prefix("workspace: "));
             if of.is_none_or(|of| of == workspace) {
                 let lines = rule.lines().filter(|line| !line.trim().starts_with("workspace: ") && !line.trim().is_empty());
                 let more = changed.backfill.contains(&n).then_some("backfill: true");
                 let body: Vec<String> = lines.skip(1).chain(more).map(|line| format!("        {}", line.trim())).collect();
-                text += &format!("      - name: '{}'\n{}\n", rule.lines().next().expect("a name").replace('\'', "''"), body.join("\n"));
+                items += &format!("      - name: '{}'\n{}\n", rule.lines().next().expect("a name").replace('\'', "''"), body.join("\n"));
             }
         }
+        text += &if items.is_empty() { "    rules: []\n".to_owned() } else { format!("    rules:\n{items}") };
     }
     let path = folder.join("clickline.yaml");
     fs::write(&path, text).expect("writes");
@@ -209,11 +210,11 @@ fn start(config: &Path, workers: usize, failpoint: Option<&str>, log: &Path) -> 
 }
 
 /// Waits for the end; kills at `deadline`. Whether it was killed, by whomever.
-fn wait_or_kill(child: &mut Child, deadline: Instant) -> bool {
+fn wait_or_kill(child: &mut Child, deadline: Instant, log: &Path) -> bool {
     use std::os::unix::process::ExitStatusExt as _;
     loop {
         if let Some(status) = child.try_wait().expect("our own child") {
-            assert_eq!(status.signal(), Some(9), "the job ended by itself: {status}");
+            assert_eq!(status.signal(), Some(9), "the job ended by itself: {status}\n{}", fs::read_to_string(log).unwrap_or_default());
             return true;
         }
         if Instant::now() > deadline {
@@ -341,7 +342,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
             None => Duration::from_millis(rng.random_range(0..4_000)),
         };
         let mut child = start(&config, workers, failpoint.as_deref(), &log);
-        assert!(wait_or_kill(&mut child, Instant::now() + deadline));
+        assert!(wait_or_kill(&mut child, Instant::now() + deadline, &log));
         *at_places
             .entry(failpoint.map_or("any moment".to_owned(), |at| at.split('@').next().unwrap_or_default().to_owned()))
             .or_default() += 1;

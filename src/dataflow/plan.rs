@@ -254,6 +254,7 @@ impl Plan {
         for planned in &mut self.rules {
             let key = rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
             planned.added_at = date(&key);
+            planned.backfills_at = planned.added_at;
             if planned.rule.backfill {
                 let backfills = format!("{key}{BACKFILLS}");
                 planned.backfills_at = date(&backfills);
@@ -344,7 +345,7 @@ mod tests {
         assert_eq!(dates(&third), [(700, 700), (500, 500)], "another window is another rule");
         let mut fourth = plan(&rule("x", "30d"));
         fourth.date_rules(Some((&known, 900)));
-        assert_eq!(dates(&fourth), [(900, 0)], "taken away and added again");
+        assert_eq!(dates(&fourth), [(900, 900)], "taken away and added again");
     }
 
     #[test]

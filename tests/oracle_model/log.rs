@@ -160,13 +160,14 @@ impl Log {
             let stays = match record {
                 Record::Click(_) => *at >= clicks,
                 Record::Form(_) => *at >= forms,
+                Record::Contact(..) | Record::Deal(..) if *at >= clicks => true,
                 Record::Contact(..) | Record::Deal(..) => {
                     let (topic, key, value) = record.message();
                     // A tombstone goes last: what it has deleted must not come back.
                     let newest = !newer.contains_key(&(topic, key.clone()));
-                    let deleted = newest && value.is_none() && *at < clicks && rng.random_bool(0.5);
-                    let deleted = *newer.entry((topic, key)).or_insert(deleted);
-                    !deleted && (*at >= clicks || newest || rng.random_bool(0.3))
+                    let gone = newest && value.is_none() && rng.random_bool(0.5);
+                    let gone = *newer.entry((topic, key)).or_insert(gone);
+                    !gone && (newest || rng.random_bool(0.3))
                 }
                 Record::Bad(n) => match BAD[*n].0 {
                     "clicks" => *at >= clicks,
@@ -211,7 +212,7 @@ fn at_a_bound(rng: &mut StdRng, n: usize, now: &mut Ms, log: &[(i64, Ms, Record)
         recent.iter().filter_map(|(_, _, r)| if let Record::Click(c) = r { Some(c.as_ref()) } else { None }).collect();
     let of = (*clicks.choose(rng)?).clone();
     let bounds = [0, 2 * HOUR, DAY, 3 * DAY, 14 * DAY, 30 * DAY];
-    let moment = of.ts + bounds.choose(rng)? + 0;
+    let moment = of.ts + bounds.choose(rng)?;
     let moment = moment.saturating_add_signed(one_of(rng, &AROUND));
     if moment >= *now && moment < *now + 31 * DAY {
         *now = moment;
