@@ -17,7 +17,7 @@ use clickline::model::inputs::Input as _;
 use clickline::model::outputs::{Output, State, Topic};
 use clickline::model::time::{DAY, Ms, tick_end};
 use oracle_model::expect::{Reached, expect, shown};
-use oracle_model::feed::{Feed, lines, run};
+use oracle_model::feed::{Feed, lines, run, run_as_bytes};
 use oracle_model::{Log, RULES, TICK, Term, World, differences};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -103,6 +103,22 @@ fn any_log_gives_what_the_contract_says() {
         met.0.entry(topic.default_name().to_owned()).or_default();
     }
     met.all(3);
+}
+
+#[test]
+fn rows_that_cross_as_bytes_say_the_same() {
+    let world = World::new();
+    // `carries`: rows for the next start cross, too; they are no outputs of the oracle's.
+    let plan = Arc::new(Plan { carries: true, ..world.plan(World::times(), &world.rules()) });
+    for seed in seeds().into_iter().step_by(3) {
+        let log = Log::random(&mut StdRng::seed_from_u64(seed), RECORDS, 390 * DAY);
+        let expected = expect(&world, &log);
+        let workers = 2 + usize::from(seed.is_multiple_of(2));
+        let said = lines(&run_as_bytes(&plan, log.arrivals(), log.end() + 1, workers, Feed::Batches, seed));
+        if let Some(differences) = differences(&expected.lines, &said) {
+            failed(seed, "rows_that_cross", &format!("{workers} workers"), &differences);
+        }
+    }
 }
 
 /// The rules of one run: of those before it some are taken away, changed, told to backfill, only to watch, or put back.

@@ -24,8 +24,8 @@ pub struct Place {
     pub offset: i64,
 }
 
-/// What a source read, decoded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a source read, decoded. Never crosses to another worker as it is, and so has no form in bytes.
+#[derive(Clone, Debug)]
 pub enum Arrival {
     /// A redirect served.
     Click(Place, Arc<Click>),

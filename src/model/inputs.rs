@@ -210,11 +210,15 @@ fn one() -> u32 {
     1
 }
 
+/// In JSON `null` stands for the default. Between processes nothing does: there a record is written as it is.
 fn null_is_default<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,
 {
+    if !from.is_human_readable() {
+        return T::deserialize(from);
+    }
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 

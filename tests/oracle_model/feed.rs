@@ -33,12 +33,30 @@ impl Feed {
 /// What the dataflow says of arrivals until its clock stands at `end`, with each output's tick. `seed` deals the records to the
 /// workers and cuts the batches.
 pub fn run(plan: &Arc<Plan>, arrivals: Vec<(Arrival, Ms)>, end: Ms, workers: usize, feed: Feed, seed: u64) -> Vec<(Ms, Output)> {
+    run_on(timely::Config::process(workers), plan, arrivals, end, workers, feed, seed)
+}
+
+/// The same with every row that goes to another worker as bytes, as between processes.
+pub fn run_as_bytes(plan: &Arc<Plan>, arrivals: Vec<(Arrival, Ms)>, end: Ms, workers: usize, feed: Feed, seed: u64) -> Vec<(Ms, Output)> {
+    let config = timely::Config { communication: timely::CommunicationConfig::ProcessBinary(workers), ..timely::Config::thread() };
+    run_on(config, plan, arrivals, end, workers, feed, seed)
+}
+
+fn run_on(
+    config: timely::Config,
+    plan: &Arc<Plan>,
+    arrivals: Vec<(Arrival, Ms)>,
+    end: Ms,
+    workers: usize,
+    feed: Feed,
+    seed: u64,
+) -> Vec<(Ms, Output)> {
     let said = Arc::new(Mutex::new(Vec::new()));
     let (sink, plan) = (Arc::clone(&said), Arc::clone(plan));
     let mut rng = StdRng::seed_from_u64(seed);
     let deal = |(arrival, at): (Arrival, Ms)| (arrival, at, rng.random_range(0..workers), rng.random_bool(0.3));
     let dealt: Arc<Vec<(Arrival, Ms, usize, bool)>> = Arc::new(arrivals.into_iter().map(deal).collect());
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+    let guards = timely::execute(config, move |worker| {
         let (sink, mut input, me) = (Arc::clone(&sink), InputHandle::new(), worker.index());
         let probe = worker.dataflow::<Ms, _, _>(|scope| {
             let outputs = build(scope.input_from(&mut input), &plan);
