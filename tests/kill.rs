@@ -10,193 +10,25 @@
 //!
 //! Twenty kills, or `CLICKLINE_KILLS=200`; `CLICKLINE_SEED=n` repeats the choices of a run, though not its timing.
 
+mod against_oracle;
 mod oracle_model;
 mod support;
 
-use clickline::config::rules::{self, Rule};
-use clickline::dataflow::plan::rule_key;
+use against_oracle::{Course, frontier, now, number};
 use clickline::failpoint::PLACES;
-use clickline::model::outputs::{Output, Topic};
-use clickline::model::time::{DAY, HOUR, Ms, millis, tick_end};
-use oracle_model::expect::{expect_until, shown};
-use oracle_model::{Log, Record, TICK, Term, World, differences};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use support::kafka::{Broker, wait_for};
 
-const INPUTS: [&str; 4] = ["clicks", "forms", "crm.contacts", "crm.deals"];
-const PARTITIONS: i32 = 3;
 /// How long a start may go on before it is killed, at the latest.
 const LONGEST_START: Duration = Duration::from_secs(8);
-
-fn now() -> Ms {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
-}
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
-}
-
-/// Appends random records until it is asked to stop; the more kills, the slower: the oracle works every tick out from nothing.
-fn produce(broker: &Broker, seed: u64, kills: u64, ask: &Arc<AtomicBool>) -> thread::JoinHandle<usize> {
-    let producer: ThreadedProducer<DefaultProducerContext> =
-        broker.client(&[("linger.ms", "5"), ("enable.idempotence", "true")]).create().expect("a producer");
-    let (mut rng, ask) = (StdRng::seed_from_u64(seed), Arc::clone(ask));
-    thread::spawn(move || {
-        let mut sent: Vec<Record> = Vec::new();
-        while !ask.load(Ordering::Relaxed) {
-            // Bounds of the contract are reached while the test runs: ages a few seconds short of them.
-            let age = *[0, 0, 0, HOUR, 2 * HOUR, DAY, 3 * DAY, 14 * DAY, 30 * DAY].choose(&mut rng).expect("some");
-            let ts = (now() - age).saturating_add_signed(*[-500, -1, 0, 0, 1, 500, 3_000, 10_000, 20_000].choose(&mut rng).expect("some"));
-            let again = rng.random_bool(0.1).then(|| sent.choose(&mut rng).cloned()).flatten();
-            let record = again.unwrap_or_else(|| Record::random(&mut rng, sent.len(), ts));
-            let (topic, key, value) = record.message();
-            let mut message = BaseRecord::<str, [u8]>::to(topic);
-            (message.key, message.payload) = (key.as_deref(), value.as_deref());
-            producer.send(message).map_err(|(error, _)| error).expect("queued");
-            sent.push(record);
-            thread::sleep(Duration::from_millis(rng.random_range(0..(5 * kills).clamp(40, 500))));
-        }
-        producer.flush(Duration::from_secs(20)).expect("delivered");
-        sent.len()
-    })
-}
-
-/// A reader of committed records that begins at the beginning of topics.
-struct Follower {
-    consumer: BaseConsumer,
-    open: BTreeSet<(String, i32)>,
-}
-
-/// Topic, partition, offset, append time, key, value.
-type Found = (String, i32, i64, Ms, Option<String>, Vec<u8>);
-
-impl Follower {
-    fn of(broker: &Broker, topics: &[&str]) -> Self {
-        let options = [
-            ("group.id", "none"),
-            ("enable.auto.commit", "false"),
-            ("isolation.level", "read_committed"),
-            ("enable.partition.eof", "true"),
-        ];
-        let consumer: BaseConsumer = broker.client(&options).create().expect("a consumer");
-        let mut list = TopicPartitionList::new();
-        let mut open = BTreeSet::new();
-        for topic in topics {
-            for partition in 0..PARTITIONS {
-                list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
-                open.insert(((*topic).to_owned(), partition));
-            }
-        }
-        consumer.assign(&list).expect("assigned");
-        Follower { consumer, open }
-    }
-
-    /// The next record, if one comes soon; partitions whose end is reached leave `open`.
-    fn next(&mut self) -> Option<Found> {
-        match self.consumer.poll(Duration::from_millis(100))? {
-            Ok(message) => {
-                let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
-                let at = message.timestamp().to_millis().and_then(|at| Ms::try_from(at).ok()).expect("an append time");
-                let value = message.payload().map(<[u8]>::to_vec);
-                // A tombstone among the inputs is a record without a value; outputs have none.
-                let value = value.unwrap_or_default();
-                Some((message.topic().to_owned(), message.partition(), message.offset(), at, key, value))
-            }
-            Err(KafkaError::PartitionEOF(partition)) => {
-                let ended = self.open.iter().filter(|(_, of)| *of == partition).cloned().collect::<Vec<_>>();
-                // The event names no topic: a partition is at its end when the position says so.
-                for (topic, partition) in ended {
-                    let position = self.consumer.position().ok();
-                    let at = position.as_ref().and_then(|list| list.find_partition(&topic, partition).map(|p| p.offset()));
-                    let (_, end) = self.consumer.fetch_watermarks(&topic, partition, Duration::from_secs(5)).expect("watermarks");
-                    if at.is_none_or(|at| at == Offset::Offset(end)) || end == 0 {
-                        self.open.remove(&(topic, partition));
-                    }
-                }
-                None
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// All there is.
-    fn all(mut self) -> Vec<Found> {
-        let mut found = Vec::new();
-        let began = Instant::now();
-        let mut quiet = Instant::now();
-        // Markers of transactions stand behind the last record: quiet is the other sign of an end.
-        while !self.open.is_empty() && quiet.elapsed() < Duration::from_secs(3) {
-            if let Some(record) = self.next() {
-                found.push(record);
-                quiet = Instant::now();
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "the topics have an end");
-        }
-        found
-    }
-}
-
-/// Places of rules: those that are not there, and those that backfill.
-#[derive(Default)]
-struct Changed {
-    without: BTreeSet<usize>,
-    backfill: BTreeSet<usize>,
-}
-
-impl Changed {
-    /// Takes a rule away or puts it back; now and then tells one to backfill, or not to.
-    fn change(&mut self, rng: &mut StdRng, rules: usize) {
-        let (set, rule) = (if rng.random_bool(0.7) { &mut self.without } else { &mut self.backfill }, rng.random_range(0..rules));
-        if !set.remove(&rule) {
-            set.insert(rule);
-        }
-    }
-}
-
-/// The configuration with such rules.
-fn configuration(broker: &Broker, folder: &Path, changed: &Changed) -> std::path::PathBuf {
-    let rules: Vec<&str> = oracle_model::RULES.split("- name: ").skip(1).collect();
-    let mut text = format!(
-        "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d}}\nstate: '{}'\nworkspaces:\n",
-        broker.address(),
-        folder.join("state.sqlite").display()
-    );
-    for (workspace, portals, counts) in [("one", "[1]", "all"), ("two", "[1, 2]", "ruled"), ("three", "[]", "ruled")] {
-        text += &format!("  {workspace}:\n    portals: {portals}\n    counts: {counts}\n");
-        if workspace == "two" {
-            text += &format!("    field_mapping: {{utm_medium: {}}}\n", World::property(workspace, "medium"));
-        }
-        let mut items = String::new();
-        for (n, rule) in rules.iter().enumerate().filter(|(n, _)| !changed.without.contains(n)) {
-            let of = rule.lines().find_map(|line| line.trim().strip_prefix("workspace: "));
-            if of.is_none_or(|of| of == workspace) {
-                let lines = rule.lines().filter(|line| !line.trim().starts_with("workspace: ") && !line.trim().is_empty());
-                let more = changed.backfill.contains(&n).then_some("backfill: true");
-                let body: Vec<String> = lines.skip(1).chain(more).map(|line| format!("        {}", line.trim())).collect();
-                items += &format!("      - name: '{}'\n{}\n", rule.lines().next().expect("a name").replace('\'', "''"), body.join("\n"));
-            }
-        }
-        text += &if items.is_empty() { "    rules: []\n".to_owned() } else { format!("    rules:\n{items}") };
-    }
-    let path = folder.join("clickline.yaml");
-    fs::write(&path, text).expect("writes");
-    path
-}
 
 fn start(config: &Path, workers: usize, failpoint: Option<&str>, log: &Path) -> Child {
     let log = || fs::File::options().create(true).append(true).open(log).expect("a log");
@@ -226,102 +58,20 @@ fn wait_or_kill(child: &mut Child, deadline: Instant, log: &Path) -> bool {
     }
 }
 
-/// What stands in a record of progress: the frontier, and since when each rule has been known.
-type Progress = (Ms, BTreeMap<String, Ms>);
-
-/// All progress that was committed, in its order.
-fn progress(broker: &Broker) -> Vec<Progress> {
-    let options = [("group.id", "none"), ("isolation.level", "read_committed"), ("enable.partition.eof", "true")];
-    let consumer: BaseConsumer = broker.client(&options).create().expect("a consumer");
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset("clickline.progress", 0, Offset::Beginning).expect("an offset");
-    consumer.assign(&list).expect("assigned");
-    let mut all = Vec::new();
-    loop {
-        match consumer.poll(Duration::from_secs(5)) {
-            Some(Ok(message)) => {
-                let progress: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("progress");
-                let rules = serde_json::from_value(progress["rules"].clone()).expect("rules");
-                all.push((progress["frontier"].as_u64().expect("a number"), rules));
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) | None => return all,
-            Some(Err(error)) => panic!("{error}"),
-        }
-    }
-}
-
-/// The rules of the whole run as the oracle must know them. A start goes on at the frontier that was committed last, with the
-/// rules that its own records of progress name.
-fn terms(progress: &[Progress], log: &Log) -> Vec<Term> {
-    let mut terms = Vec::new();
-    for rule in rules::read(oracle_model::RULES).expect("rules") {
-        let key = rule_key(rule.workspace.as_deref().unwrap_or("one"), &rule.meaning());
-        let mut running: Option<Term> = None;
-        let mut resumed = 0;
-        for (frontier, known) in progress {
-            let backfill = known.contains_key(&format!("{key}, backfills"));
-            let now = Rule { backfill, ..rule.clone() };
-            match (&mut running, known.contains_key(&key)) {
-                (Some(term), true) if term.rule_at(resumed).is_some_and(|was| was.backfill != backfill) => {
-                    term.versions.push((resumed, now))
-                }
-                (Some(_), true) | (None, false) => {}
-                (Some(term), false) => {
-                    term.until = resumed;
-                    terms.extend(running.take());
-                }
-                (None, true) => {
-                    let shown = if resumed > 0 { shown(&now, log, resumed) } else { Default::default() };
-                    running = Some(Term { versions: vec![(resumed, now)], until: Ms::MAX, shown });
-                }
-            }
-            resumed = *frontier;
-        }
-        terms.extend(running);
-    }
-    terms
-}
-
 #[test]
 fn killed_at_any_moment_every_output_stands_there_once() {
     let Some(broker) = Broker::start_if_there() else { return };
     let (kills, seed) = (number("CLICKLINE_KILLS", 20), number("CLICKLINE_SEED", now()));
     println!("CLICKLINE_SEED={seed} CLICKLINE_KILLS={kills}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let outputs: Vec<&str> = Topic::ALL.into_iter().map(Topic::default_name).collect();
-    for topic in INPUTS {
-        broker.create_topic(topic, PARTITIONS, &[("message.timestamp.type", "LogAppendTime")]);
-    }
-    for topic in &outputs {
-        broker.create_topic(topic, PARTITIONS, &[]);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let log = folder.path().join("job.log");
-    let mut changed = Changed::default();
-    let mut config = configuration(&broker, folder.path(), &changed);
-
-    let done = Arc::new(AtomicBool::new(false));
-    let producer = produce(&broker, seed, kills, &done);
-    let (mut follower, of_follower) = (Follower::of(&broker, &outputs), Arc::new(AtomicBool::new(false)));
-    let stop = Arc::clone(&of_follower);
-    let follower = thread::spawn(move || {
-        let mut seen = Vec::new();
-        let mut quiet = Instant::now();
-        while !stop.load(Ordering::Relaxed) || quiet.elapsed() < Duration::from_secs(2) {
-            if let Some(record) = follower.next() {
-                seen.push(record);
-                quiet = Instant::now();
-            }
-        }
-        seen
-    });
+    let mut course = Course::begin(broker, seed, kills);
+    let (config, log) = (course.config.clone(), course.folder.path().join("job.log"));
 
     // Every place at its first and its seventh time; then any of them at any time, or no place but a moment.
     let mut planned: Vec<String> = PLACES.iter().filter(|place| **place != "outbox.farewell").map(|place| format!("{place}@1")).collect();
     planned.extend(
         PLACES.iter().filter(|place| !place.starts_with("start.") && **place != "outbox.farewell").map(|place| format!("{place}@7")),
     );
-    let began = Instant::now();
     let mut at_places = BTreeMap::<String, u64>::new();
     for kill in 0..kills {
         let failpoint = match usize::try_from(kill).ok().and_then(|kill| planned.get(kill)) {
@@ -334,8 +84,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
         };
         let workers = *[1, 2, 4].choose(&mut rng).expect("some");
         if rng.random_bool(0.4) {
-            changed.change(&mut rng, oracle_model::RULES.matches("- name: ").count());
-            config = configuration(&broker, folder.path(), &changed);
+            course.change_rules(&mut rng);
         }
         let deadline = match &failpoint {
             Some(_) => LONGEST_START,
@@ -347,52 +96,21 @@ fn killed_at_any_moment_every_output_stands_there_once() {
             .entry(failpoint.map_or("any moment".to_owned(), |at| at.split('@').next().unwrap_or_default().to_owned()))
             .or_default() += 1;
     }
-    done.store(true, Ordering::Relaxed);
-    let sent = producer.join().expect("produces");
+    let end = course.last_tick();
     // The last start goes on until the clock has passed a moment after the last record.
-    let end = tick_end(now() + 3_000, TICK);
     let mut child = start(&config, 2, None, &log);
     wait_for("the job's clock", || {
         if let Some(status) = child.try_wait().expect("our own child") {
             panic!("the job ended by itself: {status}\n{}", fs::read_to_string(&log).unwrap_or_default());
         }
         thread::sleep(Duration::from_millis(200));
-        progress(&broker).last().is_some_and(|(frontier, _)| *frontier > end).then_some(())
+        (frontier(&course.broker) > end).then_some(())
     });
     Command::new("kill").arg(child.id().to_string()).status().expect("a signal");
     assert!(child.wait().expect("our own child").success(), "SIGTERM ends it with 0:\n{}", fs::read_to_string(&log).unwrap_or_default());
 
-    let mut records: Vec<Found> = Follower::of(&broker, &INPUTS).all();
-    assert_eq!(records.len(), sent, "the log is all that was sent");
-    records.sort_by_key(|(_, partition, offset, at, ..)| (tick_end(*at, TICK), *partition, *offset));
-    let read =
-        |(topic, _, _, at, key, value): &Found| (*at, Record::read(topic, key.as_deref(), (!value.is_empty()).then_some(value.as_slice())));
-    let log = Log::of(records.iter().map(read).collect());
-    let world = World::with(terms(&progress(&broker), &log));
-    let expected = expect_until(&world, &log, end).lines;
-
-    let committed = Follower::of(&broker, &outputs).all();
-    of_follower.store(true, Ordering::Relaxed);
-    let place = |found: &Found| (found.0.clone(), found.1, found.2);
-    let followed: BTreeSet<_> = follower.join().expect("follows").iter().map(place).collect();
-    assert_eq!(followed, committed.iter().map(place).collect::<BTreeSet<_>>(), "who was there all the time saw the same");
-
-    let line = |(topic, _, _, _, key, value): &Found| {
-        let topic = *Topic::ALL.iter().find(|of| of.default_name() == topic).expect("an output topic");
-        let record: serde_json::Value = serde_json::from_slice(value).expect("JSON");
-        let at = record["at"].as_u64().expect("a tick");
-        (at <= end).then(|| oracle_model::line(at, &Output { topic, key: key.clone().unwrap_or_default(), value: value.clone() }))
-    };
-    let mut said: Vec<String> = committed.iter().filter_map(line).collect();
-    said.sort();
-    let changes = world.terms.iter().map(|term| term.versions.len() + usize::from(term.until < Ms::MAX)).sum::<usize>();
-    println!(
-        "{sent} records, {} outputs, {kills} kills in {:.0} s at {at_places:?}, {changes} versions and ends of rules",
-        expected.len(),
-        began.elapsed().as_secs_f64()
-    );
-    if let Some(differences) = differences(&expected, &said) {
-        panic!("seed {seed}\n{differences}");
-    }
-    assert!(expected.len() > 100, "the run says something");
+    let verdict = course.judge(end);
+    let against_oracle::Verdict { records, outputs, changes, took } = verdict;
+    let took = took.as_secs();
+    println!("{records} records, {outputs} outputs, {kills} kills in {took} s at {at_places:?}, {changes} versions and ends of rules");
 }

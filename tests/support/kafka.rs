@@ -13,16 +13,15 @@
 //! # Cost
 //! About 3 s and 250 MB a node.
 
+use super::ports::free_addresses;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -226,26 +225,6 @@ fn spawn_bound_to_this_process(mut command: Command) -> Child {
         }
     });
     receive.recv().expect("the thread answers").expect("setpriv and java start (apt install util-linux openjdk-17-jre-headless)")
-}
-
-/// Two loopback addresses that nobody listens on.
-///
-/// From below the range that the kernel takes the ports of outgoing connections from (32768 and up): a client of another
-/// test could sit on such a port by the time the node listens, or while it is down between a kill and a restart.
-fn free_addresses() -> [String; 2] {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes that run at the same time begin at different places.
-    let begin = u16::try_from(std::process::id() % 1_200).expect("below 1200") * 10;
-    [(); 2].map(|()| {
-        for _ in 0..12_000 {
-            let port = 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-            let address = format!("127.0.0.1:{port}");
-            if TcpListener::bind(&address).is_ok() {
-                return address;
-            }
-        }
-        panic!("no free port between 20000 and 32000")
-    })
 }
 
 /// Asks until there is an answer; fails after [`PATIENCE`].

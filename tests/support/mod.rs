@@ -2,3 +2,4 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub mod kafka;
+pub mod ports;
