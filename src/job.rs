@@ -6,16 +6,23 @@
 //! comes back from the job's own topic ([`crate::dataflow::carried`]). It ends when it is asked to, or when something happens that only a restart or a
 //! person can mend.
 //!
+//! # Several processes
+//! The outbox is process 0's alone: it takes it over once all processes are there, reads how far the job had come, and
+//! tells the others ([`Start`]). All of them work out from that, in the same way, where to begin and since when each rule
+//! has been known.
+//!
 //! # Rules that are new
 //! The progress says since when each rule has been known. A rule that it does not know was added at its frontier; when
 //! there is no progress yet, all rules have always been there.
 
+use crate::cluster::{Hosts, Links, Lost, Met, Terms, meet};
 use crate::dataflow::build;
 use crate::dataflow::carried::Reader;
 use crate::dataflow::plan::Plan;
 use crate::dataflow::rows::Arrival;
-use crate::engine;
+use crate::engine::{self, Team};
 use crate::kafka::Kafka;
+use crate::model::outputs::State;
 use crate::model::time::{DAY, Ms};
 use crate::sinks::outbox::kafka::Outbox;
 use crate::sinks::outbox::{Progress, deliver, topics};
@@ -24,11 +31,17 @@ use crate::sources::snapshot::Snapshots;
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use timely::dataflow::operators::core::Inspect as _;
 use timely::dataflow::operators::{Concatenate as _, Probe as _, ToStream as _};
+
+/// How long a process that has lost another one waits for its own signal: when all are stopped, one is the first.
+const ONE_STOP: Duration = Duration::from_secs(3);
 
 /// What a job needs.
 #[derive(Clone)]
@@ -37,8 +50,10 @@ pub struct JobConfig {
     pub kafka: Kafka,
     /// What to compute; the job itself says since when its rules have been known.
     pub plan: Plan,
-    /// Worker threads.
+    /// Worker threads, of each process.
     pub workers: usize,
+    /// The processes, where there are several.
+    pub hosts: Option<Hosts>,
     /// Credit and slack of the sources.
     pub limits: Limits,
     /// Folder of the snapshots; `None`: a restart reads all from Kafka.
@@ -67,7 +82,7 @@ impl Job {
     /// Options under `kafka` that make no client, or a thread that can't be started.
     pub fn start(config: JobConfig, stop: Stop) -> anyhow::Result<Self> {
         let (committed, ready, meter) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(Meter::default()));
-        let JobConfig { kafka, plan, workers, limits, snapshots, accept_gaps, now } = config;
+        let JobConfig { kafka, plan, workers, hosts, limits, snapshots, accept_gaps, now } = config;
         let resume = Resume { accept_gaps, ..Resume::default() };
         // A day more than is needed: while it catches up, the job may be that much ahead of what it has committed.
         let snapshots =
@@ -77,7 +92,7 @@ impl Job {
         let of_job = (Arc::clone(&committed), Arc::clone(&ready));
         let thread = thread::Builder::new().name("job".to_owned()).spawn(move || {
             let stop = reading.stop.clone();
-            let ended = run(reading, plan, workers, &of_job);
+            let ended = run(reading, plan, (workers, hosts), &of_job);
             stop.ask();
             ended
         })?;
@@ -139,41 +154,76 @@ impl Drop for Job {
     }
 }
 
-fn run(mut reading: Reading, mut plan: Plan, workers: usize, told: &(Arc<AtomicU64>, Arc<AtomicBool>)) -> anyhow::Result<()> {
+/// How far the job had come when it ended; what process 0 tells the others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Start {
+    /// What had been committed; `None` for a job that never ran.
+    progress: Option<Progress>,
+    /// Whether it wrote something down for this start.
+    carries: bool,
+    /// Whether to go on without records that were deleted unread.
+    accept_gaps: bool,
+}
+
+/// What the job's frontier and readiness are told to.
+type Told = (Arc<AtomicU64>, Arc<AtomicBool>);
+
+fn run(reading: Reading, plan: Plan, of: (usize, Option<Hosts>), told: &Told) -> anyhow::Result<()> {
     let stop = reading.stop.clone();
-    let opened =
-        topics::ensure(&reading.kafka, &topics::needed(&reading.kafka, &plan), &stop).and_then(|()| Outbox::open(&reading.kafka, &stop));
-    let outbox = match opened {
-        Ok(outbox) => outbox,
+    let ended = run_once(reading, plan, of, told);
+    match ended {
+        Err(error) if error.is::<Lost>() && wished_soon(&stop) => Ok(()),
+        ended => ended,
+    }
+}
+
+/// Whether the process is asked to stop within [`ONE_STOP`].
+fn wished_soon(stop: &Stop) -> bool {
+    let until = Instant::now() + ONE_STOP;
+    while !stop.wished() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+    stop.wished()
+}
+
+fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), told: &Told) -> anyhow::Result<()> {
+    let (stop, (workers, hosts)) = (reading.stop.clone(), of);
+    let begun = match begin(&reading, &plan, workers, hosts.as_ref()) {
+        Ok(begun) => begun,
         // Asked to end before it had begun: nothing is lost.
         Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
         Err(error) => return Err(error),
     };
-    let rules = plan.date_rules(outbox.progress().map(|progress| (&progress.rules, progress.frontier)));
-    let resume = outbox.progress().map_or(0, |progress| progress.frontier);
-    let state = match outbox.state() {
-        Ok(state) => state,
-        Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
-        Err(error) => return Err(error),
-    };
-    if let Some(Progress { frontier, offsets, .. }) = outbox.progress() {
+    let Begun { start: Start { progress, carries, accept_gaps }, met, outbox } = begun;
+    // From here on to the dataflow: the same in all processes.
+    let rules = plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
+    let resume = progress.as_ref().map_or(0, |progress| progress.frontier);
+    if let Some(Progress { frontier, offsets, .. }) = progress {
         reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
         reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
-        reading.resume.offsets = offsets.clone();
-        reading.resume.frontier = *frontier;
+        reading.resume.offsets = offsets;
+        reading.resume.frontier = frontier;
     }
+    reading.resume.accept_gaps = accept_gaps;
     (plan.carries, plan.outputs_from) = (true, resume);
-    if !state.is_empty() {
+    if carries {
         plan.resumes_at(resume);
     }
-    let reader = Reader::new(&plan);
-    let carried: Vec<(Arrival, Ms)> =
-        state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
-    drop(state);
-    tracing::info!(workers, resume, rules = rules.len(), "the job starts");
-    let (committer, thread) = outbox.start(rules, Arc::clone(&told.0), Arc::clone(&told.1))?;
-    let (once, plan) = (Mutex::new(Some((committer, carried))), Arc::new(plan));
-    let ended = engine::run(workers, &stop.clone(), move |scope, worker, probe| {
+    tracing::info!(workers, processes = hosts.map_or(1, |hosts| hosts.addresses.len()), resume, rules = rules.len(), "the job starts");
+
+    let (of_outbox, thread) = match outbox {
+        Some((outbox, state)) => {
+            let reader = Reader::new(&plan);
+            let carried: Vec<(Arrival, Ms)> =
+                state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
+            let (committer, thread) = outbox.start(rules, Arc::clone(&told.0), Arc::clone(&told.1))?;
+            (Some((committer, carried)), Some(thread))
+        }
+        None => (None, None),
+    };
+    let team = met.map_or(Team::Threads(workers), |met| Team::Processes(Links::new(met, workers, stop.clone())));
+    let (once, plan, of_workers) = (Mutex::new(of_outbox), Arc::new(plan), told.clone());
+    let ended = engine::run(team, &stop.clone(), move |scope, worker, probe| {
         // The outbox is worker 0's, there is only one; so is what is carried over, which then finds its workers.
         let of_worker = if worker == 0 { once.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let (door, carried) = of_worker.unzip();
@@ -181,12 +231,54 @@ fn run(mut reading: Reading, mut plan: Plan, workers: usize, told: &(Arc<AtomicU
         let (mut arrivals, marks): (Vec<_>, Vec<_>) = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone())).into_iter().unzip();
         arrivals.push(carried);
         let outputs = build(scope.concatenate(arrivals), &plan);
-        deliver(outputs, scope.concatenate(marks), resume, door).probe_with(probe);
+        let delivered = deliver(outputs, scope.concatenate(marks), resume, door);
+        // Processes without the outbox learn so how far it is.
+        let (committed, ready) = of_workers.clone();
+        let delivered = delivered.inspect_core(move |event| {
+            if let Err([frontier]) = event {
+                committed.fetch_max(*frontier, Ordering::AcqRel);
+                ready.fetch_or(*frontier > resume, Ordering::AcqRel);
+            }
+        });
+        delivered.probe_with(probe);
     });
     // The dataflow is gone and with it the outbox's input: it commits what it has taken, and ends.
-    thread.join().map_err(|_| anyhow::anyhow!("the outbox broke down; its message stands above"))?;
+    if let Some(thread) = thread {
+        thread.join().map_err(|_| anyhow::anyhow!("the outbox broke down; its message stands above"))?;
+    }
     ended?;
     stop.failure().map_or(Ok(()), Err).context("the job cannot go on")
+}
+
+/// All that comes before the dataflow.
+struct Begun {
+    start: Start,
+    /// The other processes, if there are any.
+    met: Option<Met>,
+    /// Process 0's: the outbox, and what was written down for this start.
+    outbox: Option<(Outbox, Vec<State>)>,
+}
+
+/// Meets the other processes; process 0 then takes the outbox over and tells them how far the job had come.
+fn begin(reading: &Reading, plan: &Plan, workers: usize, hosts: Option<&Hosts>) -> anyhow::Result<Begun> {
+    let Reading { kafka, stop, .. } = reading;
+    let mut met = match hosts {
+        Some(hosts) => Some(meet(hosts, &Terms::of(plan, kafka, workers, hosts.addresses.len()), stop)?),
+        None => None,
+    };
+    if let Some(other) = met.as_mut().filter(|met| !met.hosts.leads()) {
+        tracing::info!("all processes are there; process 0 takes the outbox over");
+        return Ok(Begun { start: other.hear(stop)?, met, outbox: None });
+    }
+    topics::ensure(kafka, &topics::needed(kafka, plan), stop)?;
+    // Only now, with all processes there: a job that still runs elsewhere is not ended for nothing.
+    let outbox = Outbox::open(kafka, stop)?;
+    let state = outbox.state()?;
+    let start = Start { progress: outbox.progress().cloned(), carries: !state.is_empty(), accept_gaps: reading.resume.accept_gaps };
+    if let Some(met) = &mut met {
+        met.tell(&start)?;
+    }
+    Ok(Begun { start, met, outbox: Some((outbox, state)) })
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Shared by all threads of a job; clones are one and the same.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    asked: Arc<AtomicBool>,
+    wished: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
     failure: Arc<Mutex<Option<anyhow::Error>>>,
 }
 
@@ -20,18 +21,23 @@ impl Stop {
 
     /// Asks all threads to end.
     pub fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
+        self.wished.store(true, Ordering::Release);
     }
 
     /// Asks all threads to end, because of `error`; the first error is kept.
     pub fn fail(&self, error: anyhow::Error) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.ask();
+        self.failed.store(true, Ordering::Release);
     }
 
-    /// Whether to end.
+    /// Whether to end, for whatever reason.
     pub fn asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+        self.wished() || self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody wants it to end; a failure alone is no wish.
+    pub fn wished(&self) -> bool {
+        self.wished.load(Ordering::Acquire)
     }
 
     /// The error that ended the job, once.
@@ -39,8 +45,8 @@ impl Stop {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The bare flag, for a signal handler.
+    /// The bare flag behind [`Stop::wished`], for a signal handler.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.asked)
+        Arc::clone(&self.wished)
     }
 }

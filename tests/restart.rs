@@ -63,6 +63,7 @@ fn start_with(broker: &Broker, accept_gaps: bool, snapshots: Option<&Path>) -> J
         kafka: Kafka::at(broker.address()),
         plan,
         workers: 2,
+        hosts: None,
         limits: Default::default(),
         snapshots: snapshots.map(Path::to_owned),
         accept_gaps,

@@ -111,6 +111,7 @@ fn job_config(broker: &Broker, folder: &Path) -> JobConfig {
         kafka: Kafka::at(broker.address()),
         plan,
         workers: 2,
+        hosts: None,
         limits: Limits::default(),
         snapshots: None,
         accept_gaps: false,

@@ -126,6 +126,7 @@ fn start(broker: &Broker, plan: &Plan, args: &Args, snapshots: Option<PathBuf>) 
         kafka: Kafka::at(broker.address()),
         plan: plan.clone(),
         workers: args.workers,
+        hosts: None,
         limits: Limits::default(),
         snapshots,
         accept_gaps: false,

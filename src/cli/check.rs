@@ -30,6 +30,9 @@ fn meaning(config: &Config) -> String {
     let mut line = |words: std::fmt::Arguments<'_>| text.push_str(&format!("{words}\n"));
     line(format_args!("brokers     {}", config.kafka.brokers));
     line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
+    if !config.hosts.is_empty() {
+        line(format_args!("processes   {}", config.hosts.join(", ")));
+    }
     for workspace in &config.workspaces {
         let portals = if workspace.portals.is_empty() { "no portal: nothing comes out".to_owned() } else { workspace.portals.join(", ") };
         let counts = if workspace.counts == Counts::All { "all counts" } else { "counts of its rules" };

@@ -1,9 +1,11 @@
 //! `clickline run`: the job and the HubSpot sink.
 //!
 //! They share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
-//! process starts both again.
+//! process starts both again. In a job of several processes the sink is process 0's.
 
 use super::{Failure, setup};
+use crate::cluster::hosts::Asked;
+use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::job::{Job, JobConfig};
 use crate::model::time::{Ms, millis};
@@ -29,13 +31,23 @@ pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Worker threads; wins over the configuration.
+    /// Worker threads of this process, the same number in each; wins over the configuration.
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZero<usize>>,
+    /// How many processes the job has; default: as many as there are addresses, else 1. All need the same configuration.
+    #[arg(long, value_name = "P")]
+    pub processes: Option<NonZero<usize>>,
+    /// Which of them this one is, from 0. Process 0 writes the outputs and has the HubSpot sink.
+    #[arg(long, value_name = "I")]
+    pub process: Option<usize>,
+    /// Where the processes listen for each other: a line `host:port` for each, in their order, on a private network.
+    /// Wins over `cluster.hosts` of the configuration; without either: localhost, ports 2101 and up.
+    #[arg(long, value_name = "FILE")]
+    pub hostfile: Option<PathBuf>,
     /// Go on although records were deleted from the inputs before the job had read them: what they would have said is lost.
     #[arg(long)]
     pub accept_gaps: bool,
-    /// Leave the deltas in their topics; another process may write them to HubSpot.
+    /// Leave the deltas in their topics. Without this they are written to HubSpot, by process 0 alone.
     #[arg(long)]
     pub no_sink: bool,
 }
@@ -47,10 +59,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::configuration)?;
     let plan = config.plan(None).map_err(Failure::configuration)?;
+    let asked = Asked { processes: args.processes.map(NonZero::get), process: args.process, hostfile: args.hostfile.as_deref() };
+    let hosts = Hosts::of(asked, &config.hosts).map_err(Failure::configuration)?;
+    let leads = hosts.as_ref().is_none_or(Hosts::leads);
     let stop = Stop::new();
     setup::stop_on_signals(&stop)?;
     let portals = config.portals();
-    let settings = config.hubspot.filter(|_| !args.no_sink);
+    let settings = config.hubspot.filter(|_| leads && !args.no_sink);
     if let Some(settings) = &settings {
         settings.read_client_secret().map_err(Failure::Configuration)?;
     }
@@ -59,6 +74,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         kafka: config.kafka.clone(),
         plan,
         workers,
+        hosts,
         limits: config.limits,
         snapshots: config.snapshots,
         accept_gaps: args.accept_gaps,
@@ -71,7 +87,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Some(sink)
         }
         None => {
-            tracing::info!("no HubSpot sink: the deltas stay in their topics");
+            let where_then = if leads || args.no_sink { "the deltas stay in their topics" } else { "it is process 0's" };
+            tracing::info!("no HubSpot sink here: {where_then}");
             None
         }
     };
@@ -84,8 +101,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
-    let job = job.stop().context("the job failed");
-    job.and(sink)?;
+    // A job that is ending already is only waited for: whether it was asked to makes a difference to it.
+    let job = if stop.asked() { job.wait() } else { job.stop() };
+    job.map_err(|error| if error.is::<Misfit>() { Failure::Configuration(error) } else { error.context("the job failed").into() })?;
+    sink?;
     if sink_ended && !asked {
         return Err(anyhow!("the HubSpot sink has ended by itself").into());
     }

@@ -6,6 +6,7 @@ pub mod mapping;
 pub mod raw;
 pub mod rules;
 
+use crate::cluster::hosts;
 use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, WorkspaceSpec};
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
@@ -66,8 +67,10 @@ pub struct Config {
     pub times: Times,
     /// Credit and slack of the sources.
     pub limits: Limits,
-    /// Worker threads.
+    /// Worker threads, of each process.
     pub workers: usize,
+    /// Where the processes listen for each other; none for a job of one process, or where the command line says it.
+    pub hosts: Vec<String>,
     /// The sink, if there is one.
     pub hubspot: Option<Settings>,
     /// The state database: tokens and what was delivered.
@@ -133,7 +136,7 @@ pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
 }
 
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, tick, times, hubspot, workspaces, state, snapshots, workers, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
@@ -145,6 +148,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     if workers == Some(0) {
         return Err(wrong("workers", "is 0; leave it out or give at least 1"));
     }
+    hosts::check(&cluster.hosts).map_err(|problem| wrong("cluster.hosts", &problem))?;
     if in_flight.0 < 1 << 20 {
         return Err(wrong("in_flight", "is less than 1 MiB, the size of one record; leave it out for 64 MiB"));
     }
@@ -157,6 +161,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         times: times.checked(tick),
         limits: Limits { in_flight_bytes: in_flight.0, idle_slack: times.idle_slack.0 },
         workers: workers.unwrap_or(1),
+        hosts: cluster.hosts,
         hubspot,
         state: folder.join(state),
         snapshots: snapshots.0.map(|at| folder.join(at)),

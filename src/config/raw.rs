@@ -37,12 +37,23 @@ pub struct RawConfig {
     /// the configuration; `none`: a restart reads all from Kafka.
     #[serde(default)]
     pub snapshots: SnapshotsAt,
-    /// Worker threads. Default 1: more pay only on machines with cores to spare.
+    /// Worker threads, of each process. Default 1: more pay only on machines with cores to spare.
     #[serde(default)]
     pub workers: Option<usize>,
+    /// A job of several processes; see docs/operations.md.
+    #[serde(default)]
+    pub cluster: RawCluster,
     /// Bytes between one topic's source on one worker and the end of the dataflow, `64MiB` unless given.
     #[serde(default)]
     pub in_flight: Bytes,
+}
+
+/// The processes of a job.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCluster {
+    /// Where each process listens for the others, `host:port`, in the order of their indexes. `--hostfile` wins.
+    pub hosts: Vec<String>,
 }
 
 /// Lengths of time that the contract names.

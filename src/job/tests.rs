@@ -38,7 +38,16 @@ fn config(kafka: &Kafka, rules: &str) -> JobConfig {
     let rules = rules::read(rules).expect("rules");
     let specs = [WorkspaceSpec { name: "acme".into(), portals: vec!["1".into()], ..WorkspaceSpec::default() }];
     let plan = Plan::new(Times::with_tick(100), &specs, &rules, |_, _| 0).expect("a plan");
-    JobConfig { kafka: kafka.clone(), plan, workers: 2, limits: Limits::default(), snapshots: None, accept_gaps: false, now: Arc::new(now) }
+    JobConfig {
+        kafka: kafka.clone(),
+        plan,
+        workers: 2,
+        hosts: None,
+        limits: Limits::default(),
+        snapshots: None,
+        accept_gaps: false,
+        now: Arc::new(now),
+    }
 }
 
 fn produce(kafka: &Kafka, topic: &str, key: &str, payload: &str) -> Ms {

@@ -179,6 +179,7 @@ async fn start(demo: &Demo, clock: &WeekClock, monday: Ms) -> anyhow::Result<Par
             kafka: broker.kafka.clone(),
             plan,
             workers: 1,
+            hosts: None,
             limits: Limits::default(),
             snapshots: None,
             accept_gaps: false,
