@@ -8,7 +8,7 @@
 //!
 //! # Several processes
 //! The outbox is process 0's alone: it takes it over once all processes are there, reads how far the job had come, and
-//! tells the others ([`Start`]). All of them work out from that, in the same way, where to begin and since when each rule
+//! tells the others (`Start`). All of them work out from that, in the same way, where to begin and since when each rule
 //! has been known.
 //!
 //! # Rules that are new

@@ -63,8 +63,13 @@ impl Process {
         });
     }
 
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|sent| sent.success()), "kill -{name} reaches our own child");
+    }
+
     fn ask_to_stop(&self) {
-        Command::new("kill").arg(self.child.id().to_string()).status().expect("a signal");
+        self.signal("TERM");
     }
 
     /// Waits for its end, and checks how it ended.
@@ -118,8 +123,9 @@ impl Cluster {
         });
     }
 
-    /// The others have no reason but this one to end.
-    fn expect_to_fail_without(mut self, gone: usize, round: u64) {
+    /// The others have no reason but this one to end; how long they took.
+    fn expect_to_fail_without(mut self, gone: usize, round: u64) -> Duration {
+        let began = Instant::now();
         for (index, process) in self.0.iter_mut().enumerate().filter(|(index, _)| *index != gone) {
             process.expect(1, TO_FAIL);
             let said = process.said();
@@ -127,6 +133,7 @@ impl Cluster {
             assert!(reason, "round {round}, process {index}:\n{said}");
             assert!(!said.contains("panicked"), "round {round}, process {index}:\n{said}");
         }
+        began.elapsed()
     }
 }
 
@@ -175,12 +182,19 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
             let _ = cluster.0[victim].child.kill();
             "at a moment".to_owned()
         };
-        println!("round {round}: of {processes} processes with {workers} workers each, process {victim} is gone: {how}");
-        cluster.expect_to_fail_without(victim, round);
+        let took = cluster.expect_to_fail_without(victim, round).as_millis();
+        println!(
+            "round {round}: of {processes} processes with {workers} workers each, {victim} is gone ({how}), the others after {took} ms"
+        );
     }
 
     let end = course.last_tick();
     let mut cluster = Cluster::start(&course, "last", &[2, 1, 0], 2, None);
+    // The others wait for one that is frozen.
+    cluster.wait_to_begin();
+    cluster.0[1].signal("STOP");
+    thread::sleep(Duration::from_secs(2));
+    cluster.0[1].signal("CONT");
     wait_for("the job's clock", || {
         for process in &mut cluster.0 {
             if let Some(status) = process.ended() {

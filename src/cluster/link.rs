@@ -7,7 +7,8 @@
 //!
 //! # Ties and edges
 //! - A machine that vanishes without a word is noticed within [`SILENCE`] and a little, by the kernel's own probes. A
-//!   process that is merely stopped (SIGSTOP) still has a kernel that answers, and the others wait for it.
+//!   process that is merely frozen (SIGSTOP) has a kernel that answers, and the others wait for it, unless that kernel has
+//!   had no room for their rows for as long.
 //! - At the end each process waits for the others' farewell, for [`FAREWELL`] at most; nothing depends on it.
 
 use super::hosts::Hosts;

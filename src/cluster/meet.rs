@@ -23,7 +23,7 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 /// Before each message: other programs do not begin so, nor will clickline when this language changes.
@@ -71,7 +71,8 @@ pub struct Met {
 /// Connects to all other processes; waits until they are there.
 ///
 /// # Errors
-/// [`Misfit`] when one of them would compute something else, or the own address can't be listened on. Asked to stop.
+/// [`Misfit`] when one of them would compute something else, or the own address is another machine's. An address that can't
+/// be listened on. Asked to stop.
 pub fn meet(hosts: &Hosts, terms: &Terms, stop: &Stop) -> anyhow::Result<Met> {
     let Hosts { addresses, process } = hosts;
     let (processes, me) = (addresses.len(), *process);
@@ -258,7 +259,8 @@ impl Met {
 /// Listens on this process's own address.
 fn listen(address: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
-        ErrorKind::AddrNotAvailable => {
+        // A name may still lead to where this process was before it was moved.
+        ErrorKind::AddrNotAvailable if address.parse::<SocketAddr>().is_ok() => {
             anyhow::Error::new(Misfit(format!("{address} is not an address of this machine; correct --process or the list of addresses")))
         }
         ErrorKind::AddrInUse => {
