@@ -162,6 +162,9 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
         };
         let mut order: Vec<usize> = (0..processes).collect();
         order.shuffle(&mut rng);
+        if rng.random_bool(0.4) {
+            course.change_rules(&mut rng);
+        }
         let armed = failpoint.as_deref().map(|failpoint| (victim, failpoint));
         let mut cluster = Cluster::start(&course, &format!("round{round}"), &order, workers, armed);
         cluster.wait_to_begin();
@@ -213,8 +216,11 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     }
     drop(cluster);
     let verdict = course.judge(end);
-    let (records, outputs, took) = (verdict.records, verdict.outputs, verdict.took.as_secs());
-    println!("{records} records, {outputs} outputs, {rounds} rounds, {at_places} of them at a named place, in {took} s");
+    let against_oracle::Verdict { records, outputs, changes, took } = verdict;
+    let took = took.as_secs();
+    println!(
+        "{records} records, {outputs} outputs, {rounds} rounds, {at_places} of them at a named place, in {took} s; {changes} versions and ends of rules"
+    );
 }
 
 /// A configuration that no broker answers.

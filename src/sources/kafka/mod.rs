@@ -415,7 +415,7 @@ impl Reader {
                     let copied = copy.read(self.resume.from(self.kind));
                     let next = copied.position();
                     let rest = u64::try_from(end - copied.end()).unwrap_or(0);
-                    self.meter.waiting.fetch_add(copied.len() + rest, Ordering::Relaxed);
+                    self.meter.waiting.fetch_add(copied.left() + rest, Ordering::Relaxed);
                     (From::Snapshot(Box::new(copied)), next)
                 }
                 (copy, reaches_back) => {
@@ -608,7 +608,7 @@ impl Reader {
                 return NO_CREDIT;
             }
             let From::Snapshot(copied) = &mut self.tails[place].from else { return Duration::ZERO };
-            match copied.next() {
+            match copied.advance() {
                 Next::Row(row) => give(self.take_copied(place, row)),
                 Next::End(_) => {
                     if let Err(error) = self.go_on(place) {

@@ -47,12 +47,15 @@ fn produce(mock: &Mock, partition: i32, clicks: &[(String, Ms)]) {
     producer.flush(Duration::from_secs(20)).expect("delivered");
 }
 
+/// A batch's upper end, and what it says has been read.
+type Read = (Ms, Vec<Mark>);
+
 /// A door that keeps what it gets, and commits it at once unless it is shut.
 #[derive(Clone, Default)]
 struct Kept {
     outputs: Arc<Mutex<Vec<String>>>,
     /// What was said to have been read, by the upper end of the batch.
-    read: Arc<Mutex<Vec<(Ms, Vec<Mark>)>>>,
+    read: Arc<Mutex<Vec<Read>>>,
     committed: Arc<AtomicU64>,
     shut: bool,
 }

@@ -43,7 +43,7 @@ impl Copied {
     }
 
     /// Records that are still to come.
-    pub fn len(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.opened.segments.iter().skip(self.reading).map(|segment| segment.rows).sum()
     }
 
@@ -58,7 +58,7 @@ impl Copied {
     }
 
     /// The next record. Where the copy turns out to be damaged it ends, with a warning.
-    pub fn next(&mut self) -> Next {
+    pub fn advance(&mut self) -> Next {
         loop {
             if let Some(row) = self.rows.pop_front() {
                 return Next::Row(row);

@@ -52,6 +52,15 @@ pub struct Segment {
     pub last: Option<Last>,
 }
 
+/// A file by its heads.
+struct Heads {
+    segment: Segment,
+    /// Each with its place in the file.
+    heads: Vec<(u64, Head)>,
+    /// Whether they end where the file does.
+    whole: bool,
+}
+
 /// A partition's folder, held by this process.
 #[derive(Debug)]
 pub struct Opened {
@@ -117,7 +126,7 @@ impl Opened {
         let folder = self.spot.folder.display().to_string();
         let mut paths = names(&self.spot.folder)?.into_iter();
         for path in paths.by_ref() {
-            let Some((mut segment, heads, whole)) = self.heads(&path)? else {
+            let Some(Heads { mut segment, heads, whole }) = self.heads(&path)? else {
                 tracing::warn!(file = %path.display(), "no snapshot of this build and configuration; it is begun anew");
                 break;
             };
@@ -145,8 +154,8 @@ impl Opened {
         rest.collect::<Vec<_>>().iter().try_for_each(fs::remove_file)
     }
 
-    /// A file by its heads, each with its place, and whether they end where the file does; `None` for one with another label.
-    fn heads(&self, path: &Path) -> io::Result<Option<(Segment, Vec<(u64, Head)>, bool)>> {
+    /// A file by its heads; `None` for one with another label.
+    fn heads(&self, path: &Path) -> io::Result<Option<Heads>> {
         let Some(after) = path.file_stem().and_then(|name| name.to_str()?.parse::<i64>().ok()) else { return Ok(None) };
         let mut file = BufReader::new(File::open(path)?);
         let size = file.get_ref().metadata()?.len();
@@ -172,7 +181,7 @@ impl Opened {
             segment.rows += u64::from(head.rows);
             segment.log_time = segment.log_time.max(head.log_time);
         };
-        Ok(Some((segment, heads, whole)))
+        Ok(Some(Heads { segment, heads, whole }))
     }
 
     /// Where the first block stands whose rows do not fit its checksum, among the last few: earlier ones are looked at when
