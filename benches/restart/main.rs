@@ -14,7 +14,6 @@
 #[allow(dead_code, reason = "shared with the benchmark of the dataflow")]
 mod generate;
 #[path = "../../tests/support/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
 mod support;
 
 use clap::Parser;
