@@ -99,6 +99,8 @@ fn any_log_gives_what_the_contract_says() {
         }
         met.add(&expected.lines, &expected.reached);
     }
+    // Rules that are added later are the other test's.
+    met.0.remove("a backfill");
     for topic in Topic::ALL {
         met.0.entry(topic.default_name().to_owned()).or_default();
     }
@@ -127,10 +129,10 @@ fn change(rng: &mut StdRng, bank: &[Rule], before: &[Option<Rule>]) -> Vec<Optio
     for (place, rule) in rules.iter_mut().enumerate() {
         match rng.random_range(0..12) {
             0 | 1 => *rule = None,
-            2..5 => *rule = Some(Rule { backfill: rng.random_bool(0.5), ..bank[place].clone() }),
+            2..6 => *rule = Some(Rule { backfill: rng.random_bool(0.6), ..bank[place].clone() }),
             // Another threshold is another rule.
-            5 => *rule = Some(Rule { threshold: bank[place].threshold + 1, ..bank[place].clone() }),
-            6 | 7 => rule.iter_mut().for_each(|rule| rule.backfill = !rule.backfill),
+            6 => *rule = Some(Rule { threshold: bank[place].threshold + 1, ..bank[place].clone() }),
+            7 => rule.iter_mut().for_each(|rule| rule.backfill = !rule.backfill),
             8 => rule.iter_mut().for_each(|rule| rule.mode = *[Mode::Live, Mode::Shadow, Mode::Off].choose(rng).expect("some")),
             9 => rule.iter_mut().for_each(|rule| rule.name += "'"),
             _ => {}

@@ -126,7 +126,7 @@ impl Log {
         for n in 0..records {
             now += one_of(rng, steps) as Ms;
             let record = match rng.random_range(0..20) {
-                0..3 => at_a_bound(rng, n, &mut now, &log),
+                0..3 => at_a_bound(rng, n, &mut now, &log).filter(|record| record.ts().is_none_or(|ts| ts + oldest >= now)),
                 3 => again(rng, n, &mut now, &log, oldest),
                 4 if rng.random_bool(0.3) => Some(Record::Bad(rng.random_range(0..BAD.len()))),
                 _ => None,
@@ -136,7 +136,13 @@ impl Log {
                 let near = one_of(rng, &[-500, -1, 0, 0, 0, 0, 1, 250, 500, 200_000, 300_000, 300_001]);
                 Record::random(rng, n, now.saturating_add_signed(near - age))
             });
-            log.push((n as i64, now, record));
+            let twin = match &record {
+                Record::Form(of) if rng.random_bool(0.2) => Some(Record::Form(twin(rng, n, of))),
+                _ => None,
+            };
+            for record in [Some(record), twin].into_iter().flatten() {
+                log.push((log.len() as i64, now, record));
+            }
         }
         Log(log)
     }
@@ -205,38 +211,64 @@ impl Log {
     }
 }
 
-/// Something in the very tick, or beside it, in which a bound of an earlier click lies.
+/// Something in the very tick, or beside it, in which a bound of an earlier record lies.
 fn at_a_bound(rng: &mut StdRng, n: usize, now: &mut Ms, log: &[(i64, Ms, Record)]) -> Option<Record> {
-    let recent = &log[log.len().saturating_sub(40)..];
-    let clicks: Vec<&Click> =
-        recent.iter().filter_map(|(_, _, r)| if let Record::Click(c) = r { Some(c.as_ref()) } else { None }).collect();
-    let of = (*clicks.choose(rng)?).clone();
-    let bounds = [0, 2 * HOUR, DAY, 3 * DAY, 14 * DAY, 30 * DAY];
-    let moment = of.ts + bounds.choose(rng)?;
-    let moment = moment.saturating_add_signed(one_of(rng, &AROUND));
+    match &log[log.len().saturating_sub(20)..].choose(rng)?.2 {
+        Record::Form(of) => {
+            // A click that the form just names, or just does not.
+            let bound = one_of(rng, &[0, 14 * DAY as i64, 14 * DAY as i64, -(3 * DAY as i64)]);
+            let ts = of.ts.saturating_add_signed(bound + one_of(rng, &[-1, 0, 0, 1]));
+            move_to(now, ts);
+            let click = click(rng, n, ts);
+            let (workspace, gclid, fbclid) = (of.workspace.clone(), of.gclid.clone(), of.fbclid.clone());
+            Some(Record::Click(Box::new(Click { workspace, gclid, fbclid, contact_id: None, ..click })))
+        }
+        Record::Click(of) if rng.random_bool(0.6) && of.contact_id.is_none() => {
+            // A form that just names the click, or just does not.
+            let bound = one_of(rng, &[0, 3 * DAY as i64, 3 * DAY as i64, -(14 * DAY as i64), 60_000]);
+            let ts = of.ts.saturating_add_signed(bound + one_of(rng, &[-1, 0, 0, 1]));
+            move_to(now, ts);
+            let (workspace, gclid, fbclid) = (of.workspace.clone(), of.gclid.clone(), of.fbclid.clone());
+            Some(Record::Form(Form { workspace, gclid, fbclid, ..form(rng, n, ts) }))
+        }
+        Record::Click(of) => {
+            // Another click of the same visitor: something may leave the window as it comes in.
+            let bounds = [0, 2 * HOUR, DAY, 3 * DAY, 14 * DAY, 30 * DAY];
+            move_to(now, (of.ts + bounds.choose(rng)?).saturating_add_signed(one_of(rng, &AROUND)));
+            let click = click(rng, n, *now);
+            let (workspace, link, tags) = (of.workspace.clone(), of.link.clone(), of.tags.clone());
+            Some(Record::Click(Box::new(Click { workspace, link, tags, contact_id: of.contact_id.clone(), ..click })))
+        }
+        Record::Contact(..) | Record::Deal(..) | Record::Bad(_) => None,
+    }
+}
+
+/// Moves the clock to a moment that is not past, nor far away.
+fn move_to(now: &mut Ms, moment: Ms) {
     if moment >= *now && moment < *now + 31 * DAY {
         *now = moment;
     }
-    if rng.random_bool(0.6) && (of.gclid.is_some() || of.fbclid.is_some()) {
-        let far = one_of(rng, &[0, 3 * DAY as i64, -(14 * DAY as i64), 60_000]);
-        let ts = of.ts.saturating_add_signed(far + one_of(rng, &[-1, 0, 0, 1]));
-        let form = form(rng, n, ts);
-        return Some(Record::Form(Form { workspace: of.workspace.clone(), gclid: of.gclid.clone(), fbclid: of.fbclid.clone(), ..form }));
-    }
-    // Another click of the same visitor: something may leave the window as it comes in.
-    let click = click(rng, n, *now);
-    Some(Record::Click(Box::new(Click { workspace: of.workspace, link: of.link, tags: of.tags, contact_id: of.contact_id, ..click })))
+}
+
+/// Another form for the same clicks, in the same tick.
+fn twin(rng: &mut StdRng, n: usize, of: &Form) -> Form {
+    let ts = of.ts.saturating_add_signed(one_of(rng, &[-60_000, -1, 0, 1, 60_000]));
+    let form = form(rng, n, ts);
+    Form { workspace: of.workspace.clone(), gclid: of.gclid.clone(), fbclid: of.fbclid.clone(), id: format!("{}-twin", form.id), ..form }
 }
 
 /// A record that was there before: at any time, or at the very end of the dedupe horizon; at times its id only.
 fn again(rng: &mut StdRng, n: usize, now: &mut Ms, log: &[(i64, Ms, Record)], oldest: Ms) -> Option<Record> {
     let (_, at, record) = log.choose(rng)?;
     let (at, mut record) = (*at, record.clone());
+    if rng.random_bool(0.2) {
+        // Delivered twice in a row.
+        let (_, at, record) = log.last()?;
+        *now = *at;
+        return Some(record.clone());
+    }
     if rng.random_bool(0.5) {
-        let moment = (at + 3 * DAY).saturating_add_signed(one_of(rng, &AROUND));
-        if moment >= *now && moment < *now + 4 * DAY {
-            *now = moment;
-        }
+        move_to(now, (at + 3 * DAY).saturating_add_signed(one_of(rng, &AROUND)));
     }
     if let Record::Click(click) = &mut record
         && rng.random_bool(0.2)
@@ -254,7 +286,7 @@ fn click(rng: &mut StdRng, n: usize, ts: Ms) -> Click {
             tags.push(tag.to_owned());
         }
     }
-    let named = rng.random_bool(0.5);
+    let (named, own) = (rng.random_bool(0.5), format!("own{n}"));
     Click {
         v: 1,
         // Some as the redirect server makes them, some as anybody else may.
@@ -265,9 +297,9 @@ fn click(rng: &mut StdRng, n: usize, ts: Ms) -> Click {
         title: maybe(rng, 0.8, &["T", " "]),
         destination: maybe(rng, 0.3, &["https://x/y"]),
         tags,
-        deal_id: maybe(rng, 0.3, &["91", "91", "92", ""]),
+        deal_id: maybe(rng, 0.4, &["91", "91", "92", ""]),
         contact_id: if named { maybe(rng, 0.95, &["1", "1", "2", "3", "7"]) } else { maybe(rng, 0.1, &[""]) },
-        gclid: if named { maybe(rng, 0.1, &["g"]) } else { maybe(rng, 0.7, &["g", "G", "h", ""]) },
+        gclid: if named { maybe(rng, 0.1, &["g"]) } else { maybe(rng, 0.7, &["g", "G", "h", "", &own, &own]) },
         fbclid: if named { None } else { maybe(rng, 0.4, &["g", "f"]) },
         utm: clickline::model::Utm {
             source: maybe(rng, 0.6, &["s1", "s2", ""]),
@@ -293,8 +325,8 @@ fn form(rng: &mut StdRng, n: usize, ts: Ms) -> Form {
         ts,
         workspace: pick(rng, &["one", "one", "two", "three"]).to_owned(),
         email: pick(rng, &["a@x", "b@x", "c@x", " A@X "]).to_owned(),
-        gclid: maybe(rng, 0.7, &["g", "G", "h", ""]),
-        fbclid: maybe(rng, 0.5, &["g", "f"]),
+        gclid: maybe(rng, 0.7, &["g", "G", "h", "", &format!("own{n}")]),
+        fbclid: maybe(rng, 0.4, &["g", "f"]),
     }
 }
 

@@ -33,7 +33,7 @@ pub const RULES: &str = r"
   trigger: {link_tag: y, contact_window: 2h, click_threshold: 3}
   action: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: c}
 - name: the deal's own links
-  trigger: {link_tag: x, contact_window: 1d, click_threshold: 3}
+  trigger: {link_tag: x, contact_window: 1d, click_threshold: 2}
   action: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: c, guard: {require_associated_contact: false}}
 - name: one is enough
   trigger: {link_tag: y, contact_window: 30d, click_threshold: 1}
