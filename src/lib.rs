@@ -4,12 +4,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backtest;
 pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod dataflow;
 pub mod engine;
+pub mod explain;
 pub mod failpoint;
+pub mod history;
 pub mod http;
 pub mod job;
 pub mod kafka;

@@ -1,10 +1,14 @@
 //! The command line: what was typed, and which part of the library does it.
 
+pub mod backtest;
 pub mod check;
 pub mod demo;
+pub mod explain;
+pub mod inputs;
 pub mod replay;
 pub mod run;
 mod setup;
+mod text;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -40,6 +44,10 @@ pub enum Command {
     Check(check::Args),
     /// Run the same dataflow over JSON-lines files.
     Replay(replay::Args),
+    /// Try rules on a history: which deals they would have advanced, for many thresholds and windows at once.
+    Backtest(backtest::Args),
+    /// Say why a contact's or deal's state is what it is: clicks, counts, rules, guards, deltas.
+    Explain(explain::Args),
 }
 
 /// Why a command did not succeed.
@@ -70,13 +78,16 @@ impl Cli {
     /// # Errors
     /// A [`Failure`], which names the exit code.
     pub fn run(self) -> Result<(), Failure> {
-        // The demonstration tells its story itself.
-        setup::logging(self.log, if matches!(self.command, Command::Demo(_)) { "warn" } else { "info" });
+        // The demonstration tells its story itself; the others answer a question.
+        let quiet = matches!(self.command, Command::Demo(_) | Command::Backtest(_) | Command::Explain(_));
+        setup::logging(self.log, if quiet { "warn" } else { "info" });
         match self.command {
             Command::Demo(demo) => demo.run(),
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Replay(args) => replay::run(&args),
+            Command::Backtest(args) => backtest::run(&args),
+            Command::Explain(args) => explain::run(&args),
         }
     }
 }

@@ -46,7 +46,7 @@ use persons::{ContactState, Persons};
 use plan::Plan;
 use publish::Publish;
 use route::Routed;
-use rows::{Advance, Arrival, Candidate, Carried, CountChange, Resolved};
+use rows::{Advance, Arrival, Candidate, Carried, CountChange, Heat, Resolved};
 use settle::Settle;
 use std::sync::Arc;
 use step::by_tick;
@@ -71,6 +71,12 @@ pub struct Computed<'scope> {
     pub dead: StreamVec<'scope, Ms, (Arc<DeadLetter>, Ms)>,
     /// What the next start must be told.
     pub carried: StreamVec<'scope, Ms, (Carried, Ms)>,
+    /// Clicks and forms that are no repetition; like the two below only for those who ask why.
+    pub taken: StreamVec<'scope, Ms, (Record, Ms)>,
+    /// Changes of counts, of every tick that has one.
+    pub changes: StreamVec<'scope, Ms, (CountChange, Ms)>,
+    /// Hot periods.
+    pub heats: StreamVec<'scope, Ms, (Heat, Ms)>,
 }
 
 /// Builds the dataflow on a worker's scope, down to the records of the output topics.
@@ -79,7 +85,8 @@ pub struct Computed<'scope> {
 /// frontier has passed it, and a function of the arrivals alone.
 pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> StreamVec<'scope, Ms, (Output, Ms)> {
     let scope = arrivals.scope();
-    let Computed { resolved, unresolved, values, counts, advances, dead, carried } = compute(arrivals, plan);
+    let Computed { resolved, unresolved, values, counts, advances, dead, carried, taken: _, changes: _, heats: _ } =
+        compute(arrivals, plan);
     let (of_counts, of_advances, of_carried, from) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(plan), plan.outputs_from);
     // What an earlier run has written is computed again, but not put into words.
     let new = move |at: &Ms| *at >= from;
@@ -135,7 +142,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     });
     let records = by_tick(records, "Intake", |(_, record)| Intake::route(record), Intake::new(times.dedupe_horizon));
     let of_plan = Arc::clone(plan);
-    let routed = records.flat_map(move |(record, at)| {
+    let routed = records.clone().flat_map(move |(record, at)| {
         let mut places = Vec::new();
         route::route(&of_plan, &record, |place| places.push((place, at)));
         places
@@ -215,7 +222,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
         Counted::Change(change) => Some((change, at)),
         _ => None,
     });
-    let counts = by_tick(changes, "Publish", |change| change.subject.route(), Publish::default());
+    let counts = by_tick(changes.clone(), "Publish", |change| change.subject.route(), Publish::default());
 
     // Which deals have earned their next stage?
     let deals = deals.flat_map(|(arrival, at)| match arrival {
@@ -239,7 +246,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     let eligible = eligible(deals, standings, plan).arrange_by_key_named("Eligible");
     let ready = hot.join_core(eligible, |candidate, (), deal| Some((*candidate, *deal)));
     let turns = ready.inner.map(|((candidate, deal), at, diff)| (Turn::Ready(candidate, deal, diff), at));
-    let turns = turns.concat(heats.map(|(heat, at)| (Turn::Heat(heat), at)));
+    let turns = turns.concat(heats.clone().map(|(heat, at)| (Turn::Heat(heat), at)));
     let turns = turns.concat(advanced.flat_map(|(carried, at)| match carried {
         Carried::Advanced { candidate, deals } => Some((Turn::Advanced(candidate, deals), at)),
         _ => None,
@@ -266,7 +273,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     });
     let carried = scope.concatenate([of_windows, of_counts, of_advances, gone]);
 
-    Computed { resolved, unresolved, values, counts, advances, dead, carried }
+    Computed { resolved, unresolved, values, counts, advances, dead, carried, taken: records, changes, heats }
 }
 
 /// Splits a stream into `N`.

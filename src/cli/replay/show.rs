@@ -20,8 +20,8 @@ impl Bar {
     /// Starts showing.
     pub fn start(files: &[(Kind, String)], meter: &Arc<Meter>) -> Self {
         let sizes = files.iter().map(|(_, path)| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len()));
-        // Standard input and pipes have no size: then there is a spinner.
-        let total: Option<u64> = sizes.sum();
+        // Standard input, pipes and topics have no size: then there is a spinner.
+        let total: Option<u64> = sizes.sum::<Option<u64>>().filter(|_| !files.is_empty());
         let bar = match total {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::new_spinner(),

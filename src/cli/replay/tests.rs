@@ -1,6 +1,7 @@
 //! Command lines as people type them.
 
 use super::*;
+use crate::cli::inputs::NO_PORTAL;
 use crate::cli::{Cli, Command};
 use clap::Parser as _;
 use std::fs;
@@ -94,7 +95,7 @@ fn arguments_that_make_no_sense_are_refused() {
 fn a_replay_says_what_it_did() {
     let folder = folder();
     let summary = Replay {
-        files: args(folder.path(), &[]).files(),
+        files: args(folder.path(), &[]).inputs.files(),
         plan: plan(&args(folder.path(), &[])).expect("a plan"),
         out: folder.path().join("out"),
         workers: 1,
