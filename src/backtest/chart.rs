@@ -5,6 +5,7 @@
 
 use super::report::{OfRule, Report};
 use crate::model::time::{Ms, rfc3339};
+use indicatif::HumanCount;
 use plotters::coord::Shift;
 use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::*;
@@ -64,7 +65,7 @@ fn draw(report: &Report, text: &mut String) -> Drawn {
     root.fill(&WHITE)?;
     let (head, panels) = root.split_vertically(head);
     let at = |at: Option<Ms>| at.map_or("?".to_owned(), |at| rfc3339(at).chars().take(10).collect());
-    let reach = format!("{} to {}, {} clicks", at(report.history.from), at(report.history.to), report.history.clicks);
+    let reach = format!("{} to {}, {} clicks", at(report.history.from), at(report.history.to), HumanCount(report.history.clicks));
     head.draw(&Text::new("Deals advanced against threshold", (16, 14), ("sans-serif", 20).into_font()))?;
     head.draw(&Text::new(reach, (16, 40), ("sans-serif", 13).into_font().color(&GREY)))?;
     for entry in &legend {

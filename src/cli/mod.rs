@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "clickline", version, about)]
 pub struct Cli {
-    /// How log lines are written to standard error; RUST_LOG says which (default: info, for the demo warn).
+    /// How log lines are written to standard error; RUST_LOG says which (default: info; for demo, backtest and explain: warn).
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
     /// What to do.
