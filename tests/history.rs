@@ -13,10 +13,11 @@ use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec};
 use clickline::explain::story::Outcome;
 use clickline::explain::{Asked, Explain};
 use clickline::history::History;
-use clickline::model::outputs::Person;
+use clickline::model::outputs::{DealStage, Person, Topic};
 use clickline::model::time::{DAY, HOUR, Ms};
 use clickline::sources::Kind;
-use oracle_model::{Log, RULES, Record, TICK, World};
+use oracle_model::expect::expect;
+use oracle_model::{Log, RULES, Record, TICK, Term, World};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -56,7 +57,7 @@ impl Past {
                 Record::Form(form) => (Kind::Forms, form.ts),
                 Record::Contact(_, _, Some(_)) => (Kind::Contacts, now),
                 Record::Deal(_, _, Some(_)) => (Kind::Deals, now),
-                Record::Contact(_, _, None) | Record::Deal(_, _, None) => continue,
+                Record::Contact(_, _, None) | Record::Deal(_, _, None) | Record::Bad(_) => continue,
             };
             let mut line: serde_json::Value = serde_json::from_slice(&record.message().2.expect("no tombstone")).expect("JSON");
             line["ts"] = ts.into();
@@ -99,27 +100,33 @@ fn plan(rules: &[Rule]) -> Plan {
 
 /// What the oracle says of one rule in one workspace: tick, portal, deal, person or `-`, count, beginning of the period.
 fn advances(log: &Log, rule: &Rule, workspace: &str, variant: &Variant) -> Vec<(Ms, String, String, String, u64, Ms)> {
-    let mut world = World::new();
     let (window, threshold) = (variant.window, variant.threshold);
-    world.rules = vec![Rule { name: "v".into(), workspace: Some(workspace.into()), window, threshold, ..rule.clone() }];
-    let lines = oracle_model::expect(&world, log);
+    let rule = Rule { name: "v".into(), workspace: Some(workspace.into()), window, threshold, ..rule.clone() };
+    let world = World::with(vec![Term::always(rule)]);
     let read = |line: &String| {
-        let [at, "stage", portal, "v", _, deal, who, count, since, ..] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
-        let number = |text: &str| text.parse().expect("a number");
-        Some((number(at), portal.to_owned(), deal.to_owned(), who.to_owned(), number(count), number(since)))
+        let [at, topic, _, record] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else { return None };
+        if topic != Topic::DealStages.default_name() {
+            return None;
+        }
+        let delta: DealStage = serde_json::from_str(record).expect("a delta");
+        let DealStage { portal, deal_id, person, count, hot_since, .. } = delta;
+        Some((at.parse().expect("a tick"), portal, deal_id, who(person.as_ref()), count, hot_since))
     };
-    let mut advances: Vec<_> = lines.iter().filter_map(read).collect();
+    let mut advances: Vec<_> = expect(&world, log).lines.iter().filter_map(read).collect();
     advances.sort();
     advances
 }
 
-fn told(advance: &Advanced) -> (Ms, String, String, String, u64, Ms) {
-    let who = match &advance.person {
+fn who(person: Option<&Person>) -> String {
+    match person {
         Some(Person::ContactId(id)) => format!("c:{id}"),
         Some(Person::Email(email)) => format!("e:{email}"),
         None => "-".to_owned(),
-    };
-    (advance.at, advance.portal.clone(), advance.deal_id.clone(), who, advance.count, advance.hot_since)
+    }
+}
+
+fn told(advance: &Advanced) -> (Ms, String, String, String, u64, Ms) {
+    (advance.at, advance.portal.clone(), advance.deal_id.clone(), who(advance.person.as_ref()), advance.count, advance.hot_since)
 }
 
 fn backtest(past: &Past, variants: &Variants, range: Range, workers: usize) -> Report {

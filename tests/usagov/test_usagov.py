@@ -8,6 +8,7 @@ import tempfile
 import unittest
 
 import check
+import check_backtest
 import check_hubspot
 import convert
 import expect
@@ -197,6 +198,26 @@ class Check(unittest.TestCase):
         self.assertEqual(self.verdict([other], [self.WANTED]), 1)
         self.assertEqual(self.verdict([self.EVENT | {"amount": {"least": 5.0}}], [self.WANTED | {"amount": {"least": 5}}]), 0)
         self.assertEqual(self.verdict([self.EVENT | {"amount": {"least": 5.5}}], [self.WANTED | {"amount": {"least": 5}}]), 1)
+
+
+class CheckBacktest(unittest.TestCase):
+    DELTA = {"rule": "r", "at": 1_000, "deal_id": "d", "contact_id": "7", "count": 3, "hot_since": 500, "window_ms": 1}
+    ADVANCE = {"at": "1970-01-01T00:00:01.000Z", "portal": "1", "deal_id": "d", "contact_id": "7", "count": 3, "hot_since": "1970-01-01T00:00:00.500Z"}
+
+    def code(self, deltas, mode="live", own=True):
+        variants = [{"own": own, "advances": [self.ADVANCE]}, {"own": not own, "advances": []}]
+        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+            folder = pathlib.Path(name)
+            (folder / "hubspot.deal-stages.jsonl").write_text("".join(json.dumps(delta) + "\n" for delta in deltas))
+            (folder / "backtest.json").write_text(json.dumps({"rules": [{"rule": "r", "mode": mode, "variants": variants}]}))
+            return check_backtest.main(folder / "backtest.json", folder)
+
+    def test_each_delta_is_an_advance_of_the_rule_as_it_is_written(self):
+        self.assertEqual(self.code([self.DELTA]), 0)
+        self.assertEqual(self.code([], mode="off"), 0)
+        for wrong in ([], [self.DELTA] * 2, [self.DELTA | {"count": 4}], [self.DELTA | {"hot_since": 501}], [self.DELTA | {"contact_id": "8"}]):
+            self.assertEqual(self.code(wrong), 1)
+        self.assertEqual(self.code([self.DELTA], own=False), 1)
 
 
 class CheckHubSpot(unittest.TestCase):
