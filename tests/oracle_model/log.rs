@@ -126,9 +126,9 @@ impl Log {
         for n in 0..records {
             now += one_of(rng, steps) as Ms;
             let record = match rng.random_range(0..20) {
-                0..3 => at_a_bound(rng, n, &mut now, &log).filter(|record| record.ts().is_none_or(|ts| ts + oldest >= now)),
-                3 => again(rng, n, &mut now, &log, oldest),
-                4 if rng.random_bool(0.3) => Some(Record::Bad(rng.random_range(0..BAD.len()))),
+                1..5 => at_a_bound(rng, n, &mut now, &log).filter(|record| record.ts().is_none_or(|ts| ts + oldest >= now)),
+                0 => again(rng, n, &mut now, &log, oldest),
+                5 if rng.random_bool(0.3) => Some(Record::Bad(rng.random_range(0..BAD.len()))),
                 _ => None,
             };
             let record = record.unwrap_or_else(|| {
@@ -225,8 +225,8 @@ fn at_a_bound(rng: &mut StdRng, n: usize, now: &mut Ms, log: &[(i64, Ms, Record)
         }
         Record::Click(of) if rng.random_bool(0.6) && of.contact_id.is_none() => {
             // A form that just names the click, or just does not.
-            let bound = one_of(rng, &[0, 3 * DAY as i64, 3 * DAY as i64, -(14 * DAY as i64), 60_000]);
-            let ts = of.ts.saturating_add_signed(bound + one_of(rng, &[-1, 0, 0, 1]));
+            let bound = one_of(rng, &[0, 3 * DAY as i64, 3 * DAY as i64, 3 * DAY as i64, -(14 * DAY as i64), 60_000]);
+            let ts = of.ts.saturating_add_signed(bound + one_of(rng, &[-1, 0, 0, 0, 1]));
             move_to(now, ts);
             let (workspace, gclid, fbclid) = (of.workspace.clone(), of.gclid.clone(), of.fbclid.clone());
             Some(Record::Form(Form { workspace, gclid, fbclid, ..form(rng, n, ts) }))
@@ -236,8 +236,8 @@ fn at_a_bound(rng: &mut StdRng, n: usize, now: &mut Ms, log: &[(i64, Ms, Record)
             let bounds = [0, 2 * HOUR, DAY, 3 * DAY, 14 * DAY, 30 * DAY];
             move_to(now, (of.ts + bounds.choose(rng)?).saturating_add_signed(one_of(rng, &AROUND)));
             let click = click(rng, n, *now);
-            let (workspace, link, tags) = (of.workspace.clone(), of.link.clone(), of.tags.clone());
-            Some(Record::Click(Box::new(Click { workspace, link, tags, contact_id: of.contact_id.clone(), ..click })))
+            let (workspace, link, tags, deal_id) = (of.workspace.clone(), of.link.clone(), of.tags.clone(), of.deal_id.clone());
+            Some(Record::Click(Box::new(Click { workspace, link, tags, deal_id, contact_id: of.contact_id.clone(), ..click })))
         }
         Record::Contact(..) | Record::Deal(..) | Record::Bad(_) => None,
     }
