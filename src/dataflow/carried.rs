@@ -110,7 +110,7 @@ impl Reader {
                     let StateValue { text, click_id, ts } = values.get(&field)?;
                     Some((ClickRef { ts: *ts, id: ClickId::of(click_id) }, text.as_str().into()))
                 };
-                vec![Carried::Utm { subject, values: UtmField::ALL.map(value) }]
+                vec![Carried::Utm { subject, values: Box::new(UtmField::ALL.map(value)) }]
             }
         }
     }
@@ -133,7 +133,7 @@ mod tests {
         let kept = [
             Carried::Period { candidate, since: Some(5) },
             Carried::Advanced { candidate, deals: vec![ustr("9001"), ustr("9002")] },
-            Carried::Utm { subject, values: [Some((click, "webinar".into())), None, None] },
+            Carried::Utm { subject, values: Box::new([Some((click, "webinar".into())), None, None]) },
         ];
         let reader = Reader::new(&plan);
         for carried in &kept {

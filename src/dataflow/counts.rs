@@ -20,6 +20,7 @@ use super::plan::{Plan, PlannedRule, RuleIx};
 use super::rows::{Candidate, Carried, ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
 use super::step::{Machine, Map};
 use crate::model::time::Ms;
+use hashbrown::hash_map::Entry;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,8 +65,11 @@ struct Share {
     last: Option<ClickRef>,
 }
 
-#[derive(Default)]
 struct Count {
+    subject: Subject,
+    measure: Measure,
+    /// Rules that look at it.
+    rules: Rc<[RuleIx]>,
     parts: SmallVec<[Share; 1]>,
     sum: u64,
     /// Whether a row of the running tick has changed a part.
@@ -80,15 +84,22 @@ impl Count {
     }
 }
 
+/// A subject's measure, told by where its names lie in this process.
+type Address = ([usize; 3], usize, Ms);
+
+fn address(subject: &Subject, measure: &Measure) -> Address {
+    (subject.address(), super::rows::address(measure.key), measure.window)
+}
+
 /// The machine; see the module.
 pub struct Sums {
     plan: Arc<Plan>,
-    counts: Map<(Subject, Measure), Count>,
+    counts: Map<Address, Count>,
     /// Periods from before their rule was added, by the tick in which they are written down, or become known to a rule
     /// that backfills.
     older: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
     /// Scratch: what a tick has changed.
-    before: Vec<((Subject, Measure), u64)>,
+    before: Vec<(Address, u64)>,
     /// Rules by what they count; many persons, few keys.
     rules: Map<(Ustr, Measure, bool), Rc<[RuleIx]>>,
 }
@@ -105,7 +116,7 @@ impl Sums {
     fn carry(&mut self, at: Ms, candidate: Candidate, since: Ms, out: &mut dyn FnMut(Counted)) {
         let Candidate { rule, subject } = candidate;
         let Some(measure) = self.plan.measure(rule) else { return };
-        let count = self.counts.get_mut(&(subject, measure));
+        let count = self.counts.get_mut(&address(&subject, &measure));
         let Some((count, place)) = count.and_then(|count| count.hot.iter().position(|(hot, _)| *hot == rule).map(|place| (count, place)))
         else {
             // It ended while nobody looked: the rule was off, or its window was another.
@@ -141,8 +152,15 @@ impl Machine for Sums {
         let mut before = std::mem::take(&mut self.before);
         for part in rows.drain(..) {
             let Part::Tally(Tally { subject, measure, identity, n, last }) = part else { continue };
-            let key = (subject, measure);
-            let count = self.counts.entry(key).or_default();
+            let key = address(&subject, &measure);
+            let count = match self.counts.entry(key) {
+                Entry::Occupied(count) => count.into_mut(),
+                Entry::Vacant(place) => {
+                    let rules = rules(&mut self.rules, &self.plan, &subject, measure);
+                    let (parts, hot) = (SmallVec::new(), SmallVec::new());
+                    place.insert(Count { subject, measure, rules, parts, sum: 0, touched: false, hot })
+                }
+            };
             before.push((key, count.sum));
             count.touched = true;
             match count.parts.iter_mut().find(|part| part.identity == identity) {
@@ -150,9 +168,9 @@ impl Machine for Sums {
                 None => count.parts.push(Share { identity, n, last }),
             }
         }
-        for ((subject, measure), was) in before.drain(..) {
-            let key = (subject, measure);
+        for (key, was) in before.drain(..) {
             let Some(count) = self.counts.get_mut(&key).filter(|count| count.touched) else { continue };
+            let (subject, measure) = (count.subject, count.measure);
             count.touched = false;
             count.parts.retain(|part| part.n > 0);
             count.sum = count.parts.iter().map(|part| part.n).sum();
@@ -160,13 +178,8 @@ impl Machine for Sums {
             if was != is {
                 out(Counted::Change(CountChange { subject, measure, was, is }));
             }
-            let plan = &self.plan;
-            let of_key = self.rules.entry((subject.workspace, measure, subject.who.is_deal())).or_insert_with(|| {
-                let counter = plan.counter(subject.workspace, measure.key, subject.who.is_deal());
-                let windows = counter.iter().flat_map(|counter| &counter.windows);
-                windows.filter(|(window, _)| *window == measure.window).flat_map(|(_, rules)| rules.iter().copied()).collect()
-            });
-            for rule in of_key.iter().copied() {
+            let rules = Rc::clone(&count.rules);
+            for rule in rules.iter().copied() {
                 let Some(planned) = self.plan.rules.get(rule as usize) else { continue };
                 let known = |since: Ms| known(planned, since, at);
                 let carried = |since| Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since });
@@ -214,7 +227,8 @@ impl Machine for Sums {
             && *entry.key() <= at
         {
             for (rule, subject, measure) in entry.remove() {
-                let (Some(count), Some(planned)) = (self.counts.get(&(subject, measure)), self.plan.rules.get(rule as usize)) else {
+                let (Some(count), Some(planned)) = (self.counts.get(&address(&subject, &measure)), self.plan.rules.get(rule as usize))
+                else {
                     continue;
                 };
                 let Some((_, since)) = count.hot.iter().find(|(hot, _)| *hot == rule).filter(|(_, since)| *since <= planned.added_at)
@@ -234,6 +248,16 @@ impl Machine for Sums {
     fn due(&self) -> Option<Ms> {
         self.older.keys().next().copied()
     }
+}
+
+/// The rules that look at a subject's measure.
+fn rules(known: &mut Map<(Ustr, Measure, bool), Rc<[RuleIx]>>, plan: &Plan, subject: &Subject, measure: Measure) -> Rc<[RuleIx]> {
+    let of_key = known.entry((subject.workspace, measure, subject.who.is_deal())).or_insert_with(|| {
+        let counter = plan.counter(subject.workspace, measure.key, subject.who.is_deal());
+        let windows = counter.iter().flat_map(|counter| &counter.windows);
+        windows.filter(|(window, _)| *window == measure.window).flat_map(|(_, rules)| rules.iter().copied()).collect()
+    });
+    Rc::clone(of_key)
 }
 
 /// Whether a rule acts at `at` on a period that began at `since`.

@@ -14,7 +14,7 @@
 
 use super::plan::{Plan, RuleIx};
 use super::rows::{Candidate, Place, Standing, Subject, Who};
-use super::step::{Machine, by_tick};
+use super::step::{Machine, by_tick, to};
 use crate::model::Deal;
 use crate::model::time::Ms;
 use differential_dataflow::operators::ThresholdTotal;
@@ -99,7 +99,7 @@ pub fn eligible<'scope>(
     plan: &Arc<Plan>,
 ) -> VecCollection<'scope, Ms, (Candidate, Ustr), isize> {
     let of_plan = Arc::clone(plan);
-    let offers = by_tick(deals, "NewestDeal", DealState::route, Newest).map(move |(state, at)| {
+    let offers = by_tick(deals, "NewestDeal", to(DealState::route), Newest).map(move |(state, at)| {
         let offer = state.deal.as_deref().and_then(|deal| offer(&of_plan, state.portal, deal));
         ((state.portal, state.id), offer, at)
     });

@@ -15,7 +15,7 @@
 //! One value for each person, identity and property, kept for ever: it is a last value, not a windowed one.
 
 use super::plan::{Connection, Plan, UtmProperties};
-use super::rows::{ClickRef, LastUtm, UtmField, Who};
+use super::rows::{ClickRef, LastUtm, Who, address};
 use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
@@ -91,27 +91,36 @@ impl LastUtms {
 
     /// Takes a row in, and says whose it is.
     fn take(&mut self, row: &LastUtm) -> (Ustr, Who) {
-        let LastUtm { subject, identity, field, value, .. } = row;
+        let LastUtm { subject, identity, click, texts, .. } = row;
         let person = (subject.portal, subject.who);
-        let property = self.property(Connection { workspace: subject.workspace, portal: subject.portal }, *field);
+        let names = self.names(Connection { workspace: subject.workspace, portal: subject.portal });
         let properties = self.persons.entry(person).or_default();
-        let place = properties.iter().position(|(name, _)| *name == property).unwrap_or_else(|| {
-            properties.push((property, Property::default()));
-            properties.len() - 1
-        });
-        let parts = &mut properties[place].1.parts;
         let of = (subject.workspace, *identity);
-        parts.retain(|part| part.of != of);
-        parts.extend(value.clone().map(|(click, text)| Part { of, click, text }));
+        for (name, text) in names.into_iter().zip(texts) {
+            let Some(click) = click else {
+                properties.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, property)| property.parts.retain(|part| part.of != of));
+                continue;
+            };
+            let Some(text) = text else { continue };
+            let place = properties.iter().position(|(of, _)| *of == name).unwrap_or_else(|| {
+                properties.push((name, Property::default()));
+                properties.len() - 1
+            });
+            let parts = &mut properties[place].1.parts;
+            match parts.iter_mut().find(|part| part.of == of) {
+                Some(part) => (part.click, part.text) = (click.clone(), Arc::clone(text)),
+                None => parts.push(Part { of, click: click.clone(), text: Arc::clone(text) }),
+            }
+        }
         person
     }
 
-    fn property(&mut self, connection: Connection, field: UtmField) -> Ustr {
-        let names = self.names.entry((connection.workspace, connection.portal)).or_insert_with(|| {
+    /// Names of the properties, in the order of the fields.
+    fn names(&mut self, connection: Connection) -> [Ustr; 3] {
+        *self.names.entry((connection.workspace, connection.portal)).or_insert_with(|| {
             let names = &self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names;
             [0, 1, 2].map(|place| ustr(&names[place]))
-        });
-        names[field as usize]
+        })
     }
 }
 
@@ -137,17 +146,16 @@ impl Machine for LastUtms {
         for row in rest {
             touched.push(self.take(row));
         }
-        touched.sort_unstable_by_key(|(portal, who)| (who.0.as_str().as_ptr() as usize, portal.as_str().as_ptr() as usize));
+        touched.sort_unstable_by_key(|(portal, who)| (address(who.0), address(*portal)));
         touched.dedup();
         for person in touched.drain(..) {
             let Some(properties) = self.persons.get_mut(&person) else { continue };
             let mut values = Vec::new();
             for (name, property) in properties.iter_mut() {
                 let newest = property.newest();
-                let text = newest.map(|part| Arc::clone(&part.text));
-                if text != property.told {
+                if newest.map(|part| &part.text) != property.told.as_ref() {
                     values.extend(newest.map(|part| NewValue { property: *name, text: Arc::clone(&part.text), click: part.click.clone() }));
-                    property.told = text;
+                    property.told = newest.map(|part| Arc::clone(&part.text));
                 }
             }
             values.sort_unstable_by_key(|value| value.property);
@@ -166,14 +174,15 @@ impl Machine for LastUtms {
 #[cfg(test)]
 mod tests {
     use super::super::plan::Times;
-    use super::super::rows::{ClickId, Subject};
+    use super::super::rows::{ClickId, Subject, UtmField};
     use super::super::step::testing::run;
     use super::*;
 
     fn row(who: &str, identity: &str, field: UtmField, value: Option<(Ms, &str)>) -> LastUtm {
         let subject = Subject { workspace: ustr("w"), portal: ustr("1"), who: Who::contact(who) };
-        let value = value.map(|(ts, text)| (ClickRef { ts, id: ClickId::of("c") }, text.into()));
-        LastUtm { subject, identity: Who::contact(identity), field, value, carried: false }
+        let click = value.map(|(ts, _)| ClickRef { ts, id: ClickId::of("c") });
+        let texts = UtmField::ALL.map(|of| value.filter(|_| of == field).map(|(_, text)| text.into()));
+        LastUtm { subject, identity: Who::contact(identity), click, texts, carried: false }
     }
 
     fn told(rows: Vec<(LastUtm, Ms)>) -> Vec<(Ms, String, Vec<String>)> {

@@ -46,12 +46,13 @@ use persons::{ContactState, Persons};
 use plan::Plan;
 use publish::Publish;
 use route::Routed;
-use rows::{Advance, Arrival, Candidate, Carried, CountChange, Heat, Resolved};
+use rows::{Advance, Arrival, Candidate, Carried, CountChange, Heat, Place, Resolved};
 use settle::Settle;
 use std::sync::Arc;
-use step::by_tick;
+use step::{Nothing, Ports, by_tick, by_tick_dealt, deal, to};
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::vec::{Filter, Map, Partition};
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::vec::{Filter, Map};
 use timely::dataflow::operators::{Concat, Concatenate};
 use windows::{Seen, Told, Windows};
 
@@ -109,130 +110,92 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
 pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> Computed<'scope> {
     let scope = arrivals.scope();
     let times = plan.times;
-    let [records, contacts, deals, dead, carried] = split(arrivals, |(arrival, at)| match arrival {
-        Arrival::Click(..) | Arrival::Form(..) => (0, (arrival, at)),
-        Arrival::Contact(..) => (1, (arrival, at)),
-        Arrival::Deal(..) => (2, (arrival, at)),
-        Arrival::Dead(..) => (3, (arrival, at)),
-        Arrival::Carried(..) => (4, (arrival, at)),
+    let (records, contacts, deals, others) = deal(arrivals, "Kinds", |arrival, ports| match arrival {
+        Arrival::Click(place, click) => ports.a((place, Record::Click(click))),
+        Arrival::Form(place, form) => ports.a((place, Record::Form(form))),
+        Arrival::Contact(place, portal, id, contact) => ports.b(ContactState { portal, id, place, contact }),
+        Arrival::Deal(place, portal, id, deal) => ports.c(DealState { portal, id, place, deal }),
+        Arrival::Dead(_) | Arrival::Carried(_) => ports.d(arrival),
     });
-    let carried = carried.flat_map(|(arrival, at)| match arrival {
-        Arrival::Carried(carried) => Some((carried, at)),
-        _ => None,
+    let (since, advanced, before, others) = deal(others, "Carried", |arrival, ports| match arrival {
+        Arrival::Carried(Carried::Period { candidate, since }) => {
+            since.into_iter().for_each(|since| ports.a(Part::Since(candidate, since)))
+        }
+        Arrival::Carried(Carried::Advanced { candidate, deals }) => ports.b(Turn::Advanced(candidate, deals)),
+        Arrival::Carried(Carried::Utm { subject, values }) => ports.c(Seen::Values(subject, values)),
+        other => ports.d(other),
     });
-    let [since, advanced, values, gone] = split(carried, |(carried, at)| {
-        let place = match &carried {
-            Carried::Period { .. } => 0,
-            Carried::Advanced { .. } => 1,
-            Carried::Utm { .. } => 2,
-            Carried::Gone { .. } => 3,
-        };
-        (place, (carried, at))
-    });
-    let dead = dead.flat_map(|(arrival, at)| match arrival {
-        Arrival::Dead(letter) => Some((letter, at)),
-        _ => None,
+    let (dead, gone, _, _) = deal(others, "Others", |arrival, ports| {
+        let ports: &mut Ports<'_, '_, _, _, Nothing, Nothing> = ports;
+        match arrival {
+            Arrival::Dead(letter) => ports.a(letter),
+            Arrival::Carried(carried) => ports.b(carried),
+            _ => {}
+        }
     });
 
     // Whose click is it?
-    let records = records.flat_map(|(arrival, at)| match arrival {
-        Arrival::Click(place, click) => Some(((place, Record::Click(click)), at)),
-        Arrival::Form(place, form) => Some(((place, Record::Form(form)), at)),
-        _ => None,
-    });
-    let records = by_tick(records, "Intake", |(_, record)| Intake::route(record), Intake::new(times.dedupe_horizon));
     let of_plan = Arc::clone(plan);
-    let routed = records.clone().flat_map(move |(record, at)| {
-        let mut places = Vec::new();
-        route::route(&of_plan, &record, |place| places.push((place, at)));
-        places
-    });
-    let [named, met] = split(routed, |(routed, at)| (u64::from(matches!(routed, Routed::Met(..))), (routed, at)));
-    let met = met.flat_map(|(routed, at)| match routed {
-        Routed::Met(meeting, met) => Some(((meeting, met), at)),
-        Routed::Hit(_) => None,
-    });
-    let answers =
-        by_tick(met, "FirstMatch", |(meeting, _): &(Meeting, _)| meeting.route(), FirstMatch::new(times.tick, times.max_lateness));
-    let [single, double] = split(answers, |(answer, at): (Answer, Ms)| (u64::from(answer.halves > 1), (answer, at)));
-    let double = by_tick(double, "Settle", |answer| Intake::route(&Record::Click(Arc::clone(&answer.click))), Settle::default());
-    let of_plan = Arc::clone(plan);
-    let [found, lost] = split(single.concat(double), |(answer, at): (Answer, Ms)| (u64::from(answer.form.is_none()), (answer, at)));
-    let unresolved = lost.map(|(answer, at)| (answer.click, at));
-    let found = found.flat_map(move |(answer, at)| {
-        let mut hits = Vec::new();
-        if let Some(form) = &answer.form {
-            route::hits_by_form(&of_plan, &answer.click, form, |hit| hits.push((Seen::Hit(hit), at)));
+    let intake = Intake::new(times.dedupe_horizon);
+    let by_id = to(|(_, record): &(Place, Record)| Intake::route(record));
+    let (named, met, taken, _) = by_tick_dealt(records, "Intake", by_id, intake, move |record, ports| {
+        let ports: &mut Ports<'_, '_, _, _, _, Nothing> = ports;
+        if of_plan.tells_taken {
+            ports.c(record.clone());
         }
-        hits
+        route::route(&of_plan, &record, |routed| match routed {
+            Routed::Hit(hit) => ports.a(Seen::Hit(hit)),
+            Routed::Met(meeting, met) => ports.b((meeting, met)),
+        });
     });
-    let named = named.flat_map(|(routed, at)| match routed {
-        Routed::Hit(hit) => Some((Seen::Hit(hit), at)),
-        Routed::Met(..) => None,
+    let first_match = FirstMatch::new(times.tick, times.max_lateness);
+    let of_plan = Arc::clone(plan);
+    let (found, lost, double, _) =
+        by_tick_dealt(met, "FirstMatch", to(|(meeting, _): &(Meeting, _)| meeting.route()), first_match, move |answer, ports| {
+            let ports: &mut Ports<'_, '_, _, _, _, Nothing> = ports;
+            match answer {
+                Answer { halves: 2.., .. } => ports.c(answer),
+                Answer { click, form: Some(form), .. } => route::hits_by_form(&of_plan, &click, &form, |hit| ports.a(Seen::Hit(hit))),
+                Answer { click, form: None, .. } => ports.b(click),
+            }
+        });
+    let of_plan = Arc::clone(plan);
+    let by_click = to(|answer: &Answer| Intake::route(&Record::Click(Arc::clone(&answer.click))));
+    let (found_twice, lost_twice, _, _) = by_tick_dealt(double, "Settle", by_click, Settle::default(), move |answer, ports| {
+        let ports: &mut Ports<'_, '_, _, _, Nothing, Nothing> = ports;
+        match answer.form {
+            Some(form) => route::hits_by_form(&of_plan, &answer.click, &form, |hit| ports.a(Seen::Hit(hit))),
+            None => ports.b(answer.click),
+        }
     });
+    let unresolved = lost.concat(lost_twice);
 
     // Whose contact is that, and what do they add up to?
-    let contacts = contacts.flat_map(|(arrival, at)| match arrival {
-        Arrival::Contact(place, portal, id, contact) => Some((ContactState { portal, id, place, contact }, at)),
-        _ => None,
+    let standings = by_tick(contacts, "Persons", to(ContactState::route), Persons::default());
+    let of_mirror = standings.clone().map(|(standing, at)| (Seen::Standing(standing), at));
+    let seen = scope.concatenate([named, found, found_twice, before, of_mirror]);
+    let windows = Windows::new(Arc::clone(plan));
+    let (resolved, utms, tallies, of_windows) = by_tick_dealt(seen, "Windows", to(Seen::route), windows, |told, ports| match told {
+        Told::Resolved(resolved) => ports.a(resolved),
+        Told::Utm(utm) => ports.b(utm),
+        Told::Tally(tally) => ports.c(Part::Tally(tally)),
+        Told::Carried(carried) => ports.d(carried),
     });
-    let standings = by_tick(contacts, "Persons", ContactState::route, Persons::default());
-    let before = values.flat_map(|(carried, at)| match carried {
-        Carried::Utm { subject, values } => Some((Seen::Values(subject, values), at)),
-        _ => None,
+    let values = by_tick(utms, "LastUtm", to(LastUtms::route), LastUtms::new(Arc::clone(plan)));
+    let parts = tallies.concat(since);
+    let sums = Sums::new(Arc::clone(plan));
+    let (changes, heats, of_counts, _) = by_tick_dealt(parts, "Counts", to(Part::route), sums, |counted, ports| {
+        let ports: &mut Ports<'_, '_, _, _, _, Nothing> = ports;
+        match counted {
+            Counted::Change(change) => ports.a(change),
+            Counted::Heat(heat) => ports.b(heat),
+            Counted::Carried(carried) => ports.c(carried),
+        }
     });
-    let seen = scope.concatenate([named, found, before, standings.clone().map(|(standing, at)| (Seen::Standing(standing), at))]);
-    let told = by_tick(seen, "Windows", Seen::route, Windows::new(Arc::clone(plan)));
-    let [resolved, tallies, utms, of_windows] = split(told, |(told, at)| {
-        let place = match &told {
-            Told::Resolved(_) => 0,
-            Told::Tally(_) => 1,
-            Told::Utm(_) => 2,
-            Told::Carried(_) => 3,
-        };
-        (place, (told, at))
-    });
-    let resolved = resolved.flat_map(|(told, at)| match told {
-        Told::Resolved(resolved) => Some((resolved, at)),
-        _ => None,
-    });
-    let utms = utms.flat_map(|(told, at)| match told {
-        Told::Utm(utm) => Some((utm, at)),
-        _ => None,
-    });
-    let values = by_tick(utms, "LastUtm", LastUtms::route, LastUtms::new(Arc::clone(plan)));
-    let tallies = tallies.flat_map(|(told, at)| match told {
-        Told::Tally(tally) => Some((Part::Tally(tally), at)),
-        _ => None,
-    });
-    let parts = tallies.concat(since.flat_map(|(carried, at)| match carried {
-        Carried::Period { candidate, since } => since.map(|since| (Part::Since(candidate, since), at)),
-        _ => None,
-    }));
-    let counted = by_tick(parts, "Counts", Part::route, Sums::new(Arc::clone(plan)));
-    let [changes, heats, of_counts] = split(counted, |(counted, at)| {
-        let place = match &counted {
-            Counted::Change(_) => 0,
-            Counted::Heat(_) => 1,
-            Counted::Carried(_) => 2,
-        };
-        (place, (counted, at))
-    });
-    let changes = changes.flat_map(|(counted, at)| match counted {
-        Counted::Change(change) => Some((change, at)),
-        _ => None,
-    });
-    let counts = by_tick(changes.clone(), "Publish", |change| change.subject.route(), Publish::default());
+    // A person's counts are added up where they are published.
+    let counts = by_tick(changes.clone(), "Publish", Pipeline, Publish::default());
 
     // Which deals have earned their next stage?
-    let deals = deals.flat_map(|(arrival, at)| match arrival {
-        Arrival::Deal(place, portal, id, deal) => Some((DealState { portal, id, place, deal }, at)),
-        _ => None,
-    });
-    let heats = heats.flat_map(|(counted, at)| match counted {
-        Counted::Heat(heat) => Some((heat, at)),
-        _ => None,
-    });
     let hot = heats.clone().flat_map(|(heat, at)| {
         let candidate = Candidate { rule: heat.rule, subject: heat.subject };
         let diff = match heat.period {
@@ -246,41 +209,17 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     let eligible = eligible(deals, standings, plan).arrange_by_key_named("Eligible");
     let ready = hot.join_core(eligible, |candidate, (), deal| Some((*candidate, *deal)));
     let turns = ready.inner.map(|((candidate, deal), at, diff)| (Turn::Ready(candidate, deal, diff), at));
-    let turns = turns.concat(heats.clone().map(|(heat, at)| (Turn::Heat(heat), at)));
-    let turns = turns.concat(advanced.flat_map(|(carried, at)| match carried {
-        Carried::Advanced { candidate, deals } => Some((Turn::Advanced(candidate, deals), at)),
-        _ => None,
-    }));
-    let moved = by_tick(turns, "Advance", Turn::route, Advances::new(plan.carries));
-    let [advances, of_advances] = split(moved, |(moved, at)| (u64::from(matches!(moved, Moved::Carried(_))), (moved, at)));
-    let advances = advances.flat_map(|(moved, at)| match moved {
-        Moved::Advance(advance) => Some((advance, at)),
-        Moved::Carried(_) => None,
+    let turns = scope.concatenate([turns, heats.clone().map(|(heat, at)| (Turn::Heat(heat), at)), advanced]);
+    let (advances, of_advances, _, _) = by_tick_dealt(turns, "Advance", to(Turn::route), Advances::new(plan.carries), |moved, ports| {
+        let ports: &mut Ports<'_, '_, _, _, Nothing, Nothing> = ports;
+        match moved {
+            Moved::Advance(advance) => ports.a(advance),
+            Moved::Carried(carried) => ports.b(carried),
+        }
     });
 
     // What the next start must be told.
-    let of_windows = of_windows.flat_map(|(told, at)| match told {
-        Told::Carried(carried) => Some((carried, at)),
-        _ => None,
-    });
-    let of_counts = of_counts.flat_map(|(counted, at)| match counted {
-        Counted::Carried(carried) => Some((carried, at)),
-        _ => None,
-    });
-    let of_advances = of_advances.flat_map(|(moved, at)| match moved {
-        Moved::Carried(carried) => Some((carried, at)),
-        Moved::Advance(_) => None,
-    });
     let carried = scope.concatenate([of_windows, of_counts, of_advances, gone]);
 
-    Computed { resolved, unresolved, values, counts, advances, dead, carried, taken: records, changes, heats }
-}
-
-/// Splits a stream into `N`.
-fn split<'scope, A: Clone + 'static, B: Clone + 'static, const N: usize>(
-    rows: StreamVec<'scope, Ms, A>,
-    part: impl Fn(A) -> (u64, B) + 'static,
-) -> [StreamVec<'scope, Ms, B>; N] {
-    let parts: Vec<_> = rows.partition(N as u64, part);
-    parts.try_into().unwrap_or_else(|_| unreachable!("as many parts as were asked for"))
+    Computed { resolved, unresolved, values, counts, advances, dead, carried, taken, changes, heats }
 }

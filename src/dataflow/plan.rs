@@ -5,7 +5,7 @@
 use super::rows::{Measure, named};
 use crate::config::rules::{Counted, Mode, Rule};
 use crate::model::time::{DAY, FORM_BEFORE, HOUR, Ms};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -111,6 +111,8 @@ pub struct Plan {
     pub utm_properties: HashMap<Connection, UtmProperties>,
     /// Whether what outlives the log is written down for the next start; see [`super::carried`].
     pub carries: bool,
+    /// Whether records that are no repeats are told as they are taken: for a command that explains.
+    pub tells_taken: bool,
     /// Outputs of ticks that end before this are not said: an earlier run has written them.
     pub outputs_from: Ms,
     /// Ticks that end before this only fill windows: last campaign values of then are carried, not computed. 0 where the
@@ -221,12 +223,37 @@ impl Plan {
                 return Err(PlanError(format!("rule {} names the workspace `{of}`, which does not exist", rule.name)));
             }
         }
-        Ok(Plan { times, rules: planned, workspaces, utm_properties: HashMap::new(), carries: false, outputs_from: 0, values_from: 0 })
+        Ok(Plan {
+            times,
+            rules: planned,
+            workspaces,
+            utm_properties: HashMap::new(),
+            carries: false,
+            tells_taken: false,
+            outputs_from: 0,
+            values_from: 0,
+        })
     }
 
     /// The longest window that is counted, ms.
     pub fn longest_window(&self) -> Ms {
         self.rules.iter().map(|rule| rule.rule.window).max().unwrap_or(0).max(DEFAULT_WINDOW)
+    }
+
+    /// Window lengths that are counted, those of all keys with the same longest one together.
+    pub fn window_sets(&self) -> Vec<Vec<Ms>> {
+        let mut sets: BTreeMap<Ms, BTreeSet<Ms>> = BTreeMap::new();
+        for workspace in self.workspaces.values() {
+            let ruled = workspace.by_person.values().chain(workspace.by_deal.values());
+            let lengths = ruled.map(|counter| counter.windows.iter().map(|(window, _)| *window).collect::<Vec<_>>());
+            let default = (workspace.counts == Counts::All).then(|| vec![DEFAULT_WINDOW]);
+            for lengths in lengths.chain(default) {
+                if let Some(longest) = lengths.iter().max() {
+                    sets.entry(*longest).or_default().extend(lengths);
+                }
+            }
+        }
+        sets.into_values().map(|set| set.into_iter().collect()).collect()
     }
 
     /// How far before its frontier a restart must read clicks again, ms: those in the longest window, and the ids that

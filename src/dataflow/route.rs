@@ -12,10 +12,9 @@
 use super::first_match::{Field, Meeting, Met};
 use super::intake::Record;
 use super::plan::Plan;
-use super::rows::{Hit, Subject, Via, Who};
+use super::rows::{self, Hit, Subject, Via, Who};
 use crate::model::{Click, Form};
 use std::sync::Arc;
-use ustr::ustr;
 
 /// Where a record goes.
 #[derive(Clone, Debug)]
@@ -39,7 +38,7 @@ pub fn route(plan: &Plan, record: &Record, mut to: impl FnMut(Routed)) {
 }
 
 fn meetings<'a>(workspace: &str, gclid: Option<&'a str>, fbclid: Option<&'a str>) -> impl Iterator<Item = Meeting> + use<'a> {
-    let workspace = ustr(workspace);
+    let workspace = rows::workspace(workspace);
     [(Field::Gclid, gclid), (Field::Fbclid, fbclid)]
         .into_iter()
         .filter_map(move |(field, value)| value.map(|value| Meeting::on(workspace, field, value)))
@@ -49,7 +48,7 @@ fn route_click(plan: &Plan, click: &Arc<Click>, mut to: impl FnMut(Routed)) {
     if click.bot.is_some() {
         return;
     }
-    let workspace = ustr(&click.workspace);
+    let workspace = rows::workspace(&click.workspace);
     if let Some(deal) = &click.deal_id
         && plan.workspaces.get(&workspace).is_some_and(|workspace| !workspace.by_deal.is_empty())
     {
@@ -70,7 +69,7 @@ fn route_click(plan: &Plan, click: &Arc<Click>, mut to: impl FnMut(Routed)) {
 
 /// A resolved click, once for each connection of its workspace.
 pub fn hits(plan: &Plan, click: &Arc<Click>, who: Who, via: &Via, mut to: impl FnMut(Hit)) {
-    for connection in plan.connections(ustr(&click.workspace)) {
+    for connection in plan.connections(rows::workspace(&click.workspace)) {
         to(Hit { subject: Subject::new(*connection, who), click: Arc::clone(click), via: Some(via.clone()) });
     }
 }

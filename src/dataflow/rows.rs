@@ -10,7 +10,7 @@ use crate::model::outputs::Person;
 use crate::model::time::Ms;
 use crate::model::{Click, Contact, Deal, Form};
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
@@ -62,8 +62,8 @@ pub enum Carried {
     Utm {
         /// The identity, in its connection.
         subject: Subject,
-        /// In the order of [`UtmField::ALL`].
-        values: UtmValues,
+        /// In the order of [`UtmField::ALL`]; boxed, since few rows are this one and all are as wide as the widest.
+        values: Box<UtmValues>,
     },
     /// What a rule left behind that the plan does not have any more.
     Gone {
@@ -98,6 +98,21 @@ pub fn named(mark: &str, text: &str) -> Ustr {
         buffer.push_str(text);
         ustr(buffer)
     })
+}
+
+/// A workspace's name, interned: of one record after the other it is mostly the same.
+pub fn workspace(name: &str) -> Ustr {
+    thread_local! {
+        static LAST: Cell<Option<Ustr>> = const { Cell::new(None) };
+    }
+    match LAST.get() {
+        Some(last) if last == name => last,
+        _ => {
+            let name = ustr(name);
+            LAST.set(Some(name));
+            name
+        }
+    }
 }
 
 /// Who or what is counted: `c:` a contact id, `e:` an e-mail, `d:` a deal.
@@ -162,11 +177,21 @@ impl Subject {
         Subject { workspace: connection.workspace, portal: connection.portal, who }
     }
 
+    /// A key for maps of this process: names are interned once, so where they lie tells them apart, unread.
+    pub fn address(&self) -> [usize; 3] {
+        [self.who.0, self.workspace, self.portal].map(address)
+    }
+
     /// Where it is kept: all connections of a portal keep one person at one worker, so that one change of the
     /// contact mirror reaches them all.
     pub fn route(&self) -> u64 {
         route_of(self.portal, self.who)
     }
+}
+
+/// Where a name lies, which tells it apart from all others in this process.
+pub fn address(name: Ustr) -> usize {
+    name.as_str().as_ptr() as usize
 }
 
 /// The worker's number for a portal's person, before the division by the number of workers.
@@ -308,17 +333,17 @@ pub struct Tally {
     pub last: Option<ClickRef>,
 }
 
-/// One identity's last value of a field; replaces what was said before.
+/// An identity's newest campaign values that came with one click; they replace what was said before of the same fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastUtm {
-    /// Whose value it may be.
+    /// Whose values they may be.
     pub subject: Subject,
-    /// The identity whose click brought it.
+    /// The identity whose click brought them.
     pub identity: Who,
-    /// The field.
-    pub field: UtmField,
-    /// The newest click with a value, and the value; `None` when the identity belongs to somebody else now.
-    pub value: Option<(ClickRef, Arc<str>)>,
+    /// The click; `None` when the identity belongs to somebody else now, and none of its values is the person's.
+    pub click: Option<ClickRef>,
+    /// The values, in the order of [`UtmField::ALL`]; `None` where another click brought the field's.
+    pub texts: [Option<Arc<str>>; 3],
     /// Whether this was so before the tick: it has been told already.
     pub carried: bool,
 }

@@ -20,8 +20,11 @@ use crate::model::time::Ms;
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::Operator;
+use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{OutputBuilder, Session};
+use timely::progress::operate::FrontierInterest;
 
 /// The map of the operators' states: a fast hash, keyed anew in every process, since keys come from outside.
 pub type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
@@ -31,7 +34,7 @@ pub trait Machine: 'static {
     /// What it is told.
     type In: ExchangeData;
     /// What it says.
-    type Out: ExchangeData;
+    type Out: ExchangeData + Clone;
 
     /// Runs the tick that ends at `at`. `rows` may be empty when the tick was due; whatever is left in it is dropped.
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out));
@@ -70,37 +73,157 @@ impl<R> Stash<R> {
     }
 }
 
-/// Runs `machine` over `rows`, each worker with the rows that `route` sends it.
-pub fn by_tick<'scope, M, F>(
+/// Rows to the worker that `route` names, before the division by the number of workers.
+pub fn to<R: ExchangeData>(route: impl Fn(&R) -> u64 + 'static) -> Exchange<(R, Ms), impl FnMut(&(R, Ms)) -> u64> {
+    Exchange::new(move |(row, _): &(R, Ms)| route(row))
+}
+
+/// Runs `machine` over `rows`, each worker with the rows that `pact` sends it: [`to`], or `Pipeline` for such as are there.
+pub fn by_tick<'scope, M, P>(
     rows: StreamVec<'scope, Ms, (M::In, Ms)>,
     name: &str,
-    route: F,
+    pact: P,
     machine: M,
 ) -> StreamVec<'scope, Ms, (M::Out, Ms)>
 where
     M: Machine,
-    F: Fn(&M::In) -> u64 + 'static,
+    P: ParallelizationContract<Ms, Vec<(M::In, Ms)>>,
+{
+    by_tick_dealt(rows, name, pact, machine, |row, ports: &mut Ports<'_, '_, M::Out, Nothing, Nothing, Nothing>| ports.a(row)).0
+}
+
+/// Nothing ever goes through a port of this.
+pub type Nothing = std::convert::Infallible;
+
+type Builder<R> = CapacityContainerBuilder<Vec<(R, Ms)>>;
+type Port<'a, 'b, R> = Session<'a, 'b, Ms, Builder<R>, Capability<Ms>>;
+
+/// Up to four streams out of one operator; what goes in travels with the running tick.
+pub struct Ports<'a: 'b, 'b, A: Clone + 'static, B: Clone + 'static, C: Clone + 'static, D: Clone + 'static> {
+    at: Ms,
+    a: Port<'a, 'b, A>,
+    b: Port<'a, 'b, B>,
+    c: Port<'a, 'b, C>,
+    d: Port<'a, 'b, D>,
+}
+
+impl<'a: 'b, 'b, A: Clone + 'static, B: Clone + 'static, C: Clone + 'static, D: Clone + 'static> Ports<'a, 'b, A, B, C, D> {
+    /// Into the first stream.
+    pub fn a(&mut self, row: A) {
+        self.a.give((row, self.at));
+    }
+    /// Into the second.
+    pub fn b(&mut self, row: B) {
+        self.b.give((row, self.at));
+    }
+    /// Into the third.
+    pub fn c(&mut self, row: C) {
+        self.c.give((row, self.at));
+    }
+    /// Into the fourth.
+    pub fn d(&mut self, row: D) {
+        self.d.give((row, self.at));
+    }
+}
+
+/// The streams behind [`Ports`].
+pub type Dealt<'scope, A, B, C, D> =
+    (StreamVec<'scope, Ms, (A, Ms)>, StreamVec<'scope, Ms, (B, Ms)>, StreamVec<'scope, Ms, (C, Ms)>, StreamVec<'scope, Ms, (D, Ms)>);
+
+/// Deals `rows` out to several streams, as they come.
+pub fn deal<'scope, R, A, B, C, D>(
+    rows: StreamVec<'scope, Ms, (R, Ms)>,
+    name: &str,
+    mut deal: impl FnMut(R, &mut Ports<'_, '_, A, B, C, D>) + 'static,
+) -> Dealt<'scope, A, B, C, D>
+where
+    R: Clone + 'static,
+    A: Clone + 'static,
+    B: Clone + 'static,
+    C: Clone + 'static,
+    D: Clone + 'static,
+{
+    let mut builder = OperatorBuilder::new(name.to_owned(), rows.scope());
+    let mut input = builder.new_input(rows, Pipeline);
+    builder.set_notify_for(0, FrontierInterest::Never);
+    let (a, of_a) = builder.new_output();
+    let (b, of_b) = builder.new_output();
+    let (c, of_c) = builder.new_output();
+    let (d, of_d) = builder.new_output();
+    let (mut a, mut b, mut c, mut d) = (
+        OutputBuilder::<Ms, Builder<A>>::from(a),
+        OutputBuilder::<Ms, Builder<B>>::from(b),
+        OutputBuilder::<Ms, Builder<C>>::from(c),
+        OutputBuilder::<Ms, Builder<D>>::from(d),
+    );
+    builder.build(move |_capabilities| {
+        move |_frontiers| {
+            let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
+            input.for_each(|cap, rows| {
+                let caps = [0, 1, 2, 3].map(|port| cap.retain_least(port).expect("rows travel with a time"));
+                let (a, b, c, d) = (a.session(&caps[0]), b.session(&caps[1]), c.session(&caps[2]), d.session(&caps[3]));
+                let mut ports = Ports { at: 0, a, b, c, d };
+                for (row, at) in rows.drain(..) {
+                    ports.at = at;
+                    deal(row, &mut ports);
+                }
+            });
+        }
+    });
+    (of_a, of_b, of_c, of_d)
+}
+
+/// Runs `machine` as [`by_tick`] does, and lets `deal` say where each of its words goes.
+///
+/// One operator rather than three: a row is moved once from the machine to whoever wants it.
+pub fn by_tick_dealt<'scope, M, P, A, B, C, D>(
+    rows: StreamVec<'scope, Ms, (M::In, Ms)>,
+    name: &str,
+    pact: P,
+    machine: M,
+    mut deal: impl FnMut(M::Out, &mut Ports<'_, '_, A, B, C, D>) + 'static,
+) -> Dealt<'scope, A, B, C, D>
+where
+    M: Machine,
+    P: ParallelizationContract<Ms, Vec<(M::In, Ms)>>,
+    A: Clone + 'static,
+    B: Clone + 'static,
+    C: Clone + 'static,
+    D: Clone + 'static,
 {
     let mut machine = machine;
-    let pact = Exchange::new(move |(row, _): &(M::In, Ms)| route(row));
-    rows.unary_frontier::<CapacityContainerBuilder<Vec<(M::Out, Ms)>>, _, _, _>(pact, name, move |cap, _info| {
-        let mut held = Some(cap);
+    let mut builder = OperatorBuilder::new(name.to_owned(), rows.scope());
+    let mut input = builder.new_input(rows, pact);
+    let (a, of_a) = builder.new_output();
+    let (b, of_b) = builder.new_output();
+    let (c, of_c) = builder.new_output();
+    let (d, of_d) = builder.new_output();
+    let (mut a, mut b, mut c, mut d) = (
+        OutputBuilder::<Ms, Builder<A>>::from(a),
+        OutputBuilder::<Ms, Builder<B>>::from(b),
+        OutputBuilder::<Ms, Builder<C>>::from(c),
+        OutputBuilder::<Ms, Builder<D>>::from(d),
+    );
+    builder.build(move |capabilities| {
+        let mut held = capabilities;
         let mut stash = Stash::new();
         let mut tick = Vec::new();
-        move |(input, frontier), output| {
+        move |frontiers| {
             input.for_each(|_, rows| {
                 for (row, at) in rows.drain(..) {
                     stash.push(at, row);
                 }
             });
-            let Some(cap) = held.as_mut() else { return };
-            let upper = frontier.frontier().iter().next().copied();
-            if upper == Some(*cap.time()) {
+            let [of_a, of_b, of_c, of_d] = held.as_mut_slice() else { return };
+            let upper = frontiers.first().and_then(|frontier| frontier.frontier().iter().next().copied());
+            if upper == Some(*of_a.time()) {
                 return; // nothing has closed since
             }
             {
                 // One session for all ticks: the stamp is a lower bound, each row carries its own tick.
-                let mut session = output.session(&*cap);
+                let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
+                let (a, b, c, d) = (a.session(&*of_a), b.session(&*of_b), c.session(&*of_c), d.session(&*of_d));
+                let mut ports = Ports { at: 0, a, b, c, d };
                 let mut rows = stash.closed(upper).peekable();
                 loop {
                     let timer = machine.due().filter(|due| upper.is_some_and(|upper| *due < upper));
@@ -109,17 +232,19 @@ where
                     while let Some((_, row)) = rows.next_if(|(of, _)| *of == at) {
                         tick.push(row);
                     }
-                    machine.step(at, &mut tick, &mut |row| session.give((row, at)));
+                    ports.at = at;
+                    machine.step(at, &mut tick, &mut |row| deal(row, &mut ports));
                     tick.clear();
                     debug_assert!(machine.due().is_none_or(|due| due > at), "a machine must not ask for the tick that it has run");
                 }
             }
             match upper {
-                Some(upper) => cap.downgrade(&upper),
-                None => held = None,
+                Some(upper) => held.iter_mut().for_each(|cap| cap.downgrade(&upper)),
+                None => held.clear(),
             }
         }
-    })
+    });
+    (of_a, of_b, of_c, of_d)
 }
 
 #[cfg(test)]
@@ -177,7 +302,7 @@ mod tests {
             let mut input = InputHandle::new();
             let probe = worker.dataflow(|scope| {
                 let rows = scope.input_from(&mut input);
-                let (probe, _said) = by_tick(rows, "Echo", |_| 0, Echo { timer: None })
+                let (probe, _said) = by_tick(rows, "Echo", to(|_| 0), Echo { timer: None })
                     .inspect(move |row| sink.lock().expect("not poisoned").push(row.clone()))
                     .probe();
                 probe

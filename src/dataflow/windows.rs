@@ -7,15 +7,17 @@
 //! and each identity's last campaign values.
 //!
 //! # Ties and edges
-//! - Within a tick the mirror's word comes first, then clicks, then what leaves the windows; only the tick's end is told.
+//! - Within a tick what leaves the windows goes first, then comes the mirror's word, then clicks; only the tick's end is
+//!   told.
+//! - A click that one window has left behind and a longer one has not counts in the longer one.
 //! - A click that arrives after it left a window is not counted in it.
 //! - A click of the future waits until its time comes; its campaign values do not.
 //! - Campaign values have no window: they outlive the log that is kept. So each identity's are said once a day in which
 //!   they changed, for the next start, which gets them back as rows that are taken first in their tick.
 //!
 //! # Cost
-//! 8 bytes for each click and measure, one record for each identity and live (identity, measure). A click that nothing
-//! measures costs no log entry.
+//! 8 bytes for each click and each of its tags and links that is counted, however many windows count it; one record for
+//! each identity and each live (identity, tag or link). A click that nothing counts costs no log entry.
 
 use super::plan::{Plan, link_key, tag_key};
 use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
@@ -41,7 +43,7 @@ pub enum Seen {
     /// Whom an identity stands for.
     Standing(Standing),
     /// An identity's campaign values when the job was stopped.
-    Values(Subject, UtmValues),
+    Values(Subject, Box<UtmValues>),
 }
 
 impl Seen {
@@ -72,20 +74,35 @@ pub enum Told {
 struct Identity {
     subject: Subject,
     person: Who,
-    /// Live tallies.
-    tallies: SmallVec<[u32; 4]>,
+    /// Its counts.
+    counts: SmallVec<[u32; 4]>,
     utm: UtmValues,
     /// Whether the next start is to be told of the values at the end of the day.
     carry: bool,
 }
 
-/// One identity's clicks of one measure.
+/// What is counted on a tag or link of a workspace: `t:` or `l:`, and in which windows.
+struct Key {
+    name: Ustr,
+    /// Which log, and for each of its lengths the place of the window in `windows`.
+    log: u8,
+    places: SmallVec<[Option<u8>; 4]>,
+    windows: SmallVec<[Ms; 2]>,
+}
+
+/// One identity's clicks of one key.
 struct Count {
     identity: u32,
-    measure: Measure,
-    n: u64,
-    /// The newest that was counted since `n` was last 0: it leaves last, so it is in the window while any is.
+    key: u32,
+    /// In each of the key's windows. While any is not empty, the longest is not.
+    windows: SmallVec<[Window; 1]>,
+}
+
+#[derive(Default)]
+struct Window {
+    /// The newest click that was counted since `n` was last 0: it leaves last, so it is in the window while any is.
     last: Option<ClickRef>,
+    n: u32,
     /// Whether its present person knows of it.
     told: bool,
 }
@@ -93,42 +110,50 @@ struct Count {
 /// The machine; see the module.
 pub struct Windows {
     plan: Arc<Plan>,
-    logs: BTreeMap<Ms, WindowLog>,
+    /// One for each set of lengths with the same longest: a key's clicks lie in the log of its longest window.
+    logs: Vec<WindowLog>,
+    keys: Vec<Key>,
+    by_key: Map<(Ustr, bool, Ustr), Option<u32>>,
     identities: Vec<Identity>,
-    by_subject: Map<Subject, u32>,
+    by_subject: Map<[usize; 3], u32>,
     /// All workspaces' identities of one portal and name.
     by_name: Map<(Ustr, Who), SmallVec<[u32; 1]>>,
     /// Identities that stand for another, also such that have no click yet.
     stands: Map<(Ustr, Who), Who>,
     counts: Vec<Count>,
-    by_measure: Map<(u32, Measure), u32>,
+    by_count: Map<(u32, u32), u32>,
     free: Vec<u32>,
     /// Clicks of the future, by the tick in which they begin to count.
-    future: BTreeMap<Ms, Vec<(u32, Measure, ClickRef)>>,
+    future: BTreeMap<Ms, Vec<(u32, u32, ClickRef)>>,
     /// Identities whose campaign values changed, by the end of the day.
     carry: BTreeMap<Ms, Vec<u32>>,
     /// What is measured of a link's clicks, by workspace, link and tags: links are few and clicks many.
-    measured: Map<Box<str>, Rc<[Measure]>>,
+    measured: Map<Box<str>, Rc<[u32]>>,
     /// Scratch: such a name.
     name: String,
-    /// Scratch: counts that a tick has changed.
-    dirty: Vec<u32>,
-    /// Scratch: identities whose campaign values a tick has changed or moved.
-    changed: Vec<(u32, UtmField)>,
+    /// Scratch: counts that a tick has changed, each with the place of the window.
+    dirty: Vec<(u32, u8)>,
+    /// Scratch: identities whose campaign values a tick has changed or moved, with the fields as bits.
+    changed: Vec<(u32, u8)>,
+    /// Scratch: a tick's clicks.
+    hits: Vec<Hit>,
 }
 
 impl Windows {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
+        let logs = plan.window_sets().iter().map(|lengths| WindowLog::new(lengths)).collect();
         Windows {
             plan,
-            logs: BTreeMap::new(),
+            logs,
+            keys: Vec::new(),
+            by_key: Map::default(),
             identities: Vec::new(),
             by_subject: Map::default(),
             by_name: Map::default(),
             stands: Map::default(),
             counts: Vec::new(),
-            by_measure: Map::default(),
+            by_count: Map::default(),
             free: Vec::new(),
             future: BTreeMap::new(),
             carry: BTreeMap::new(),
@@ -136,23 +161,43 @@ impl Windows {
             name: String::new(),
             dirty: Vec::new(),
             changed: Vec::new(),
+            hits: Vec::new(),
         }
     }
 
     fn identity(&mut self, subject: Subject) -> u32 {
-        if let Some(ix) = self.by_subject.get(&subject) {
+        if let Some(ix) = self.by_subject.get(&subject.address()) {
             return *ix;
         }
         let ix = u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit");
         let person = self.stands.get(&(subject.portal, subject.who)).copied().unwrap_or(subject.who);
-        self.identities.push(Identity { subject, person, tallies: SmallVec::new(), utm: [None, None, None], carry: false });
-        self.by_subject.insert(subject, ix);
+        self.identities.push(Identity { subject, person, counts: SmallVec::new(), utm: [None, None, None], carry: false });
+        self.by_subject.insert(subject.address(), ix);
         self.by_name.entry((subject.portal, subject.who)).or_default().push(ix);
         ix
     }
 
-    /// What a click counts for: its tags and its link, each in the windows that are asked for.
-    fn measures(&mut self, subject: Subject, click: &Click) -> Rc<[Measure]> {
+    /// The key of a tag or link; `None` where nothing counts it.
+    fn key(&mut self, workspace: Ustr, for_deal: bool, name: Ustr) -> Option<u32> {
+        if let Some(known) = self.by_key.get(&(workspace, for_deal, name)) {
+            return *known;
+        }
+        let counter = self.plan.counter(workspace, name, for_deal);
+        let windows: SmallVec<[Ms; 2]> = counter.iter().flat_map(|counter| &counter.windows).map(|(window, _)| *window).collect();
+        let key = windows.iter().max().copied().and_then(|longest| {
+            // The plan's sets hold all windows of all its counters.
+            let log = self.logs.iter().position(|log| log.lengths().max() == Some(longest))?;
+            let place = |length| windows.iter().position(|window| *window == length).and_then(|place| u8::try_from(place).ok());
+            let places = self.logs[log].lengths().map(place).collect();
+            self.keys.push(Key { name, log: u8::try_from(log).ok()?, places, windows });
+            u32::try_from(self.keys.len() - 1).ok()
+        });
+        self.by_key.insert((workspace, for_deal, name), key);
+        key
+    }
+
+    /// What a click counts for: its tags and its link, as far as they are counted.
+    fn measures(&mut self, subject: Subject, click: &Click) -> Rc<[u32]> {
         let name = &mut self.name;
         name.clear();
         name.push(if subject.who.is_deal() { 'd' } else { 'p' });
@@ -165,29 +210,24 @@ impl Windows {
             return Rc::clone(measures);
         }
         let mut measures = Vec::new();
-        for key in click.tags.iter().map(|tag| tag_key(tag)).chain([link_key(&click.link)]) {
-            let counter = self.plan.counter(subject.workspace, key, subject.who.is_deal());
-            for (window, _) in counter.iter().flat_map(|counter| &counter.windows) {
-                let measure = Measure { key, window: *window };
-                // A tag that a link carries twice is one tag.
-                if !measures.contains(&measure) {
-                    measures.push(measure);
-                }
-            }
+        for name in click.tags.iter().map(|tag| tag_key(tag)).chain([link_key(&click.link)]) {
+            // A tag that a link carries twice is one tag.
+            measures.extend(self.key(subject.workspace, subject.who.is_deal(), name).filter(|key| !measures.contains(key)));
         }
         if self.measured.len() >= MEASURED {
             self.measured.clear();
         }
-        let measures: Rc<[Measure]> = measures.into();
-        self.measured.insert(name.as_str().into(), Rc::clone(&measures));
+        let measures: Rc<[u32]> = measures.into();
+        self.measured.insert(self.name.as_str().into(), Rc::clone(&measures));
         measures
     }
 
-    fn count(&mut self, identity: u32, measure: Measure) -> u32 {
-        if let Some(ix) = self.by_measure.get(&(identity, measure)) {
+    fn count(&mut self, identity: u32, key: u32) -> u32 {
+        if let Some(ix) = self.by_count.get(&(identity, key)) {
             return *ix;
         }
-        let count = Count { identity, measure, n: 0, last: None, told: false };
+        let windows = self.keys[key as usize].windows.iter().map(|_| Window::default()).collect();
+        let count = Count { identity, key, windows };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.counts[ix as usize] = count;
@@ -198,32 +238,35 @@ impl Windows {
                 u32::try_from(self.counts.len() - 1).expect("4 G live counts do not fit in memory")
             }
         };
-        self.identities[identity as usize].tallies.push(ix);
-        self.by_measure.insert((identity, measure), ix);
+        self.identities[identity as usize].counts.push(ix);
+        self.by_count.insert((identity, key), ix);
         ix
     }
 
-    /// Counts a click whose time has come, unless the window has left it behind.
-    fn enter(&mut self, at: Ms, identity: u32, measure: Measure, click: ClickRef, dirty: &mut Vec<u32>) {
+    /// Counts a click whose time has come in each window that has not left it behind.
+    fn enter(&mut self, at: Ms, identity: u32, key: u32, click: &ClickRef, dirty: &mut Vec<(u32, u8)>) {
         let b = tick_end(click.ts, self.plan.times.tick);
-        let log = self.logs.entry(measure.window).or_insert_with(|| WindowLog::new(measure.window));
-        if !log.holds(b, at) {
+        let of = &self.keys[key as usize];
+        if !of.windows.iter().any(|window| WindowLog::holds(*window, b, at)) {
             return;
         }
-        let ix = self.count(identity, measure);
-        if let Some(log) = self.logs.get_mut(&measure.window) {
-            log.push(b, ix);
-        }
+        let log = usize::from(of.log);
+        let ix = self.count(identity, key);
+        self.logs[log].push(b, at, ix);
         let count = &mut self.counts[ix as usize];
-        count.n += 1;
-        if count.last.as_ref().is_none_or(|last| *last < click) {
-            count.last = Some(click);
+        for ((place, length), window) in (0u8..).zip(&self.keys[key as usize].windows).zip(&mut count.windows) {
+            if WindowLog::holds(*length, b, at) {
+                window.n += 1;
+                if window.last.as_ref().is_none_or(|last| last < click) {
+                    window.last = Some(click.clone());
+                }
+                dirty.push((ix, place));
+            }
         }
-        dirty.push(ix);
     }
 
     /// Whom an identity stands for has changed: its person loses what it had.
-    fn stand(&mut self, standing: Standing, dirty: &mut Vec<u32>, moved: &mut Vec<(u32, UtmField)>, out: &mut dyn FnMut(Told)) {
+    fn stand(&mut self, standing: Standing, dirty: &mut Vec<(u32, u8)>, moved: &mut Vec<(u32, u8)>, out: &mut dyn FnMut(Told)) {
         let name = (standing.portal, standing.who);
         let person = standing.is.unwrap_or(standing.who);
         match standing.is {
@@ -234,26 +277,28 @@ impl Windows {
             let identity = &mut self.identities[ix as usize];
             let subject = Subject { who: identity.person, ..identity.subject };
             identity.person = person;
-            for count in &identity.tallies {
+            for count in &identity.counts {
                 let of = &mut self.counts[*count as usize];
-                if std::mem::take(&mut of.told) {
-                    out(Told::Tally(Tally { subject, measure: of.measure, identity: standing.who, n: 0, last: None }));
+                let key = &self.keys[of.key as usize];
+                for ((place, length), window) in (0u8..).zip(&key.windows).zip(&mut of.windows) {
+                    if std::mem::take(&mut window.told) {
+                        let measure = Measure { key: key.name, window: *length };
+                        out(Told::Tally(Tally { subject, measure, identity: standing.who, n: 0, last: None }));
+                    }
+                    dirty.push((*count, place));
                 }
-                dirty.push(*count);
             }
-            for (field, value) in UtmField::ALL.into_iter().zip(&identity.utm) {
-                if value.is_some() {
-                    out(Told::Utm(LastUtm { subject, identity: standing.who, field, value: None, carried: false }));
-                }
+            if identity.utm.iter().any(Option::is_some) {
+                out(Told::Utm(LastUtm { subject, identity: standing.who, click: None, texts: [None, None, None], carried: false }));
             }
-            moved.extend(UtmField::ALL.map(|field| (ix, field)));
+            moved.push((ix, ALL_FIELDS));
         }
     }
 
     /// Takes a click's campaign values where they are newer.
-    fn campaign(&mut self, now: Ms, identity: u32, click: &Click, at: &ClickRef, changed: &mut Vec<(u32, UtmField)>) {
+    fn campaign(&mut self, now: Ms, identity: u32, click: &Click, at: &ClickRef, changed: &mut Vec<(u32, u8)>) {
         let of = &mut self.identities[identity as usize];
-        let before = changed.len();
+        let mut fields = 0;
         for (place, field) in UtmField::ALL.into_iter().enumerate() {
             if let Some(value) = field.of(click)
                 && of.utm[place].as_ref().is_none_or(|(last, text)| (last, &**text) < (at, value))
@@ -262,10 +307,14 @@ impl Windows {
                     Some((last, text)) if **text == *value => *last = at.clone(),
                     last => *last = Some((at.clone(), value.into())),
                 }
-                changed.push((identity, field));
+                fields |= 1 << place;
             }
         }
-        if self.plan.carries && changed.len() > before && !of.carry {
+        if fields == 0 {
+            return;
+        }
+        changed.push((identity, fields));
+        if self.plan.carries && !of.carry {
             of.carry = true;
             self.carry.entry(tick_end(now.saturating_add(1), DAY)).or_default().push(identity);
         }
@@ -275,13 +324,104 @@ impl Windows {
     fn take_values(&mut self, subject: Subject, values: UtmValues, out: &mut dyn FnMut(Told)) {
         let ix = self.identity(subject);
         let identity = &mut self.identities[ix as usize];
-        for ((field, old), value) in UtmField::ALL.into_iter().zip(&mut identity.utm).zip(values) {
+        let mut fields = 0;
+        for (place, (old, value)) in identity.utm.iter_mut().zip(values).enumerate() {
             let Some(value) = value else { continue };
             if old.as_ref().is_none_or(|old| *old < value) {
-                *old = Some(value.clone());
-                let subject = Subject { who: identity.person, ..subject };
-                out(Told::Utm(LastUtm { subject, identity: identity.subject.who, field, value: Some(value), carried: true }));
+                *old = Some(value);
+                fields |= 1 << place;
             }
+        }
+        say_values(identity, fields, true, out);
+    }
+
+    /// Tells what the tick has changed in a window.
+    fn tell(&mut self, ix: u32, place: u8, out: &mut dyn FnMut(Told)) {
+        let count = &mut self.counts[ix as usize];
+        let identity = &mut self.identities[count.identity as usize];
+        let key = &self.keys[count.key as usize];
+        let window = &mut count.windows[usize::from(place)];
+        if window.n > 0 || window.told {
+            if window.n == 0 {
+                window.last = None;
+            }
+            out(Told::Tally(Tally {
+                subject: Subject { who: identity.person, ..identity.subject },
+                measure: Measure { key: key.name, window: key.windows[usize::from(place)] },
+                identity: identity.subject.who,
+                n: u64::from(window.n),
+                last: window.last.clone(),
+            }));
+            window.told = window.n > 0;
+        } else {
+            window.last = None;
+        }
+    }
+
+    /// Forgets a count that is empty in all windows, and therefore in no log any more.
+    fn forget(&mut self, ix: u32) {
+        let count = &mut self.counts[ix as usize];
+        if count.windows.is_empty() || count.windows.iter().any(|window| window.n > 0) {
+            return;
+        }
+        let identity = &mut self.identities[count.identity as usize];
+        if let Some(place) = identity.counts.iter().position(|of| *of == ix) {
+            identity.counts.swap_remove(place);
+        }
+        self.by_count.remove(&(count.identity, count.key));
+        // Empty: it is forgotten once, however many of its windows the tick has changed.
+        count.windows = SmallVec::new();
+        self.free.push(ix);
+    }
+
+    /// Entries in the logs, live counts, and entries that were looked at so far.
+    pub fn size(&self) -> Size {
+        Size {
+            entries: self.logs.iter().map(WindowLog::len).sum(),
+            counts: self.by_count.len(),
+            looked_at: self.logs.iter().map(WindowLog::looked_at).sum(),
+        }
+    }
+}
+
+/// How much is kept, and how much was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Entries in the logs.
+    pub entries: usize,
+    /// Live (identity, key) pairs.
+    pub counts: usize,
+    /// Entries that have been looked at, once for each window that they have left.
+    pub looked_at: u64,
+}
+
+/// All bits of [`UtmField::ALL`].
+const ALL_FIELDS: u8 = 0b111;
+
+/// Tells an identity's values of `fields`, those of one click together.
+fn say_values(identity: &Identity, fields: u8, carried: bool, out: &mut dyn FnMut(Told)) {
+    let mut left = fields;
+    while left != 0 {
+        let mut row = LastUtm {
+            subject: Subject { who: identity.person, ..identity.subject },
+            identity: identity.subject.who,
+            click: None,
+            texts: [None, None, None],
+            carried,
+        };
+        for (place, value) in identity.utm.iter().enumerate().filter(|(place, _)| fields >> place & 1 == 1) {
+            let Some((click, text)) = value.as_ref().filter(|_| left >> place & 1 == 1) else {
+                left &= !(1 << place);
+                continue;
+            };
+            if row.click.as_ref().is_none_or(|of| of == click) {
+                left &= !(1 << place);
+                row.click.get_or_insert_with(|| click.clone());
+                row.texts[place] = Some(Arc::clone(text));
+            }
+        }
+        if row.click.is_some() {
+            out(Told::Utm(row));
         }
     }
 }
@@ -292,10 +432,21 @@ impl Machine for Windows {
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
         let (mut dirty, mut changed) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.changed));
-        let mut hits = Vec::new();
-        for row in rows.extract_if(.., |row| matches!(row, Seen::Values(..))) {
+        let mut hits = std::mem::take(&mut self.hits);
+        // What leaves goes first: what comes is then in the log of each window that holds it, and of no other.
+        let (counts, keys) = (&mut self.counts, &self.keys);
+        for log in &mut self.logs {
+            log.leave(at, |length, ix| {
+                let count = &mut counts[ix as usize];
+                if let Some(place) = keys[count.key as usize].places[length] {
+                    count.windows[usize::from(place)].n -= 1;
+                    dirty.push((ix, place));
+                }
+            });
+        }
+        for row in rows.iter() {
             if let Seen::Values(subject, values) = row {
-                self.take_values(subject, values, out);
+                self.take_values(*subject, UtmValues::clone(values), out);
             }
         }
         for row in rows.drain(..) {
@@ -308,19 +459,19 @@ impl Machine for Windows {
         while let Some(entry) = self.future.first_entry()
             && *entry.key() <= at
         {
-            for (identity, measure, click) in entry.remove() {
-                self.enter(at, identity, measure, click, &mut dirty);
+            for (identity, key, click) in entry.remove() {
+                self.enter(at, identity, key, &click, &mut dirty);
             }
         }
-        for hit in hits {
+        for hit in hits.drain(..) {
             let identity = self.identity(hit.subject);
             let click = ClickRef::of(&hit.click);
-            for measure in self.measures(hit.subject, &hit.click).iter().copied() {
-                let begins = tick_end(click.ts, self.plan.times.tick);
+            let begins = tick_end(click.ts, self.plan.times.tick);
+            for key in self.measures(hit.subject, &hit.click).iter().copied() {
                 if begins > at {
-                    self.future.entry(begins).or_default().push((identity, measure, click.clone()));
+                    self.future.entry(begins).or_default().push((identity, key, click.clone()));
                 } else {
-                    self.enter(at, identity, measure, click.clone(), &mut dirty);
+                    self.enter(at, identity, key, &click, &mut dirty);
                 }
             }
             if hit.via.is_some() {
@@ -331,68 +482,34 @@ impl Machine for Windows {
                 out(Told::Resolved(Resolved { hit, person }));
             }
         }
-        let counts = &mut self.counts;
-        for log in self.logs.values_mut() {
-            log.leave(at, |ix| {
-                counts[ix as usize].n -= 1;
-                dirty.push(ix);
-            });
-        }
         dirty.sort_unstable();
         dirty.dedup();
-        for ix in dirty.drain(..) {
-            let count = &mut self.counts[ix as usize];
-            let identity = &mut self.identities[count.identity as usize];
-            if count.n > 0 || count.told {
-                out(Told::Tally(Tally {
-                    subject: Subject { who: identity.person, ..identity.subject },
-                    measure: count.measure,
-                    identity: identity.subject.who,
-                    n: count.n,
-                    last: count.last.clone().filter(|_| count.n > 0),
-                }));
-                count.told = count.n > 0;
-            }
-            if count.n == 0 {
-                if let Some(place) = identity.tallies.iter().position(|tally| *tally == ix) {
-                    identity.tallies.swap_remove(place);
-                }
-                self.by_measure.remove(&(count.identity, count.measure));
-                self.free.push(ix);
-            }
+        for (ix, place) in dirty.iter().copied() {
+            self.tell(ix, place, out);
+        }
+        for (ix, _) in dirty.drain(..) {
+            self.forget(ix);
         }
         changed.sort_unstable();
-        changed.dedup();
-        for (ix, field) in changed.drain(..) {
-            let identity = &self.identities[ix as usize];
-            if let Some(value) = &identity.utm[field as usize] {
-                out(Told::Utm(LastUtm {
-                    subject: Subject { who: identity.person, ..identity.subject },
-                    identity: identity.subject.who,
-                    field,
-                    value: Some(value.clone()),
-                    carried: false,
-                }));
-            }
+        for of in changed.chunk_by(|a, b| a.0 == b.0) {
+            let fields = of.iter().fold(0, |fields, (_, more)| fields | more);
+            say_values(&self.identities[of[0].0 as usize], fields, false, out);
         }
+        changed.clear();
         while let Some(entry) = self.carry.first_entry()
             && *entry.key() <= at
         {
             for ix in entry.remove() {
                 let identity = &mut self.identities[ix as usize];
                 identity.carry = false;
-                out(Told::Carried(Carried::Utm { subject: identity.subject, values: identity.utm.clone() }));
+                out(Told::Carried(Carried::Utm { subject: identity.subject, values: Box::new(identity.utm.clone()) }));
             }
         }
-        (self.dirty, self.changed) = (dirty, changed);
+        (self.dirty, self.changed, self.hits) = (dirty, changed, hits);
     }
 
     fn due(&self) -> Option<Ms> {
-        self.logs
-            .values()
-            .filter_map(WindowLog::due)
-            .chain(self.future.keys().next().copied())
-            .chain(self.carry.keys().next().copied())
-            .min()
+        let of_logs = self.logs.iter().filter_map(WindowLog::due);
+        of_logs.chain(self.future.keys().next().copied()).chain(self.carry.keys().next().copied()).min()
     }
 }

@@ -122,6 +122,7 @@ impl Run {
                 reading = Some(of_topics);
             }
         }
+        let plan = plan.map(|plan| Arc::new(Plan { tells_taken: E::ALL, ..Plan::clone(&plan) }));
         let ear = Arc::new(Mutex::new(ear));
         let (last, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let shared = (Arc::clone(&ear), Arc::clone(&last), Arc::clone(&over), stop.clone());
