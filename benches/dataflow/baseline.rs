@@ -32,6 +32,8 @@ struct Count {
 struct Person {
     name: String,
     utm: [Option<(Ms, ClickId, String)>; 3],
+    /// What was told: a value that changes and changes back within a tick is no change.
+    told: [String; 3],
     deals: Vec<(String, bool)>,
 }
 
@@ -346,7 +348,17 @@ impl Baseline {
         self.touched.sort_unstable();
         self.touched.dedup();
         for person in self.touched.drain(..) {
-            self.digest.values(&self.persons[person as usize].name, at);
+            let of = &mut self.persons[person as usize];
+            let mut changed = false;
+            for ((_, _, text), told) in of.utm.iter().zip(&mut of.told).filter_map(|(value, told)| Some((value.as_ref()?, told))) {
+                if text != told {
+                    told.clone_from(text);
+                    changed = true;
+                }
+            }
+            if changed {
+                self.digest.values(&of.name, at);
+            }
         }
     }
 
