@@ -3,6 +3,7 @@
 //! `inputs` are read tolerantly (unknown fields are ignored, every reason for refusal has a code),
 //! `outputs` are written exactly. Both are the JSON of `docs/topics.md`.
 
+pub mod as_written;
 pub mod inputs;
 pub mod outputs;
 pub mod time;
