@@ -55,21 +55,31 @@ fn all_meet_in_any_order_and_hear_the_same_though_strangers_call() {
 #[test]
 fn who_would_compute_something_else_is_named_in_each_process() {
     let addresses = free_addresses::<3>();
-    let said: Vec<String> = thread::scope(|scope| {
+    let said = thread::scope(|scope| {
         let one = |process: usize| {
             let mine = hosts(&addresses, process);
             scope.spawn(move || take_part(&mine, &terms(if process == 2 { 4 } else { 2 }), &Stop::new()))
         };
-        let (zero, first) = (one(0), one(1));
-        // Once the first one is known at process 0, it is told, too; before that it would go on waiting.
-        thread::sleep(ANSWER / 4);
-        [zero, first, one(2)]
-            .map(|one| {
-                let error = one.join().expect("no panic").expect_err("they differ");
-                assert!(error.is::<Misfit>(), "{error:#}");
-                error.to_string()
-            })
-            .into()
+        // Process 0 by hand, so that the first one is known there before the second one comes.
+        let listener = listen(&addresses[0]).expect("free");
+        let mut zero = Met { hosts: hosts(&addresses, 0), peers: vec![None, None, None], told: None };
+        let next = |zero: &mut Met| loop {
+            match accept(&listener).expect("listens") {
+                Some(stream) => break zero.receive(stream, &terms(2), &Stop::new()),
+                None => thread::sleep(LOOK),
+            }
+        };
+        let first = one(1);
+        next(&mut zero).expect("fits");
+        assert!(zero.peers[1].is_some());
+        let second = one(2);
+        let refused = next(&mut zero).expect_err("they differ");
+        drop(zero);
+        [Err(refused), first.join().expect("no panic"), second.join().expect("no panic")].map(|ended| {
+            let error = ended.expect_err("they differ");
+            assert!(error.is::<Misfit>(), "{error:#}");
+            error.to_string()
+        })
     });
     let named = format!("process 2 at {} does not have the configuration of process 0 at {}", addresses[2], addresses[0]);
     for said in &said {
@@ -116,15 +126,17 @@ fn who_has_gone_before_all_were_there_may_come_again() {
 #[test]
 fn who_waits_for_the_start_learns_that_process_0_has_ended() {
     let addresses = free_addresses::<2>();
-    thread::scope(|scope| {
-        let zero = hosts(&addresses, 0);
-        let zero = scope.spawn(move || meet(&zero, &terms(1), &Stop::new()));
-        let first = hosts(&addresses, 1);
-        let first = scope.spawn(move || take_part(&first, &terms(1), &Stop::new()));
-        drop(zero.join().expect("no panic").expect("meets"));
-        let error = first.join().expect("no panic").expect_err("nobody speaks");
-        assert!(error.is::<Lost>() && error.to_string().contains(&format!("process 0 at {}", addresses[0])), "{error:#}");
+    let [zero, mut first] = thread::scope(|scope| {
+        [0, 1]
+            .map(|process| {
+                let mine = hosts(&addresses, process);
+                scope.spawn(move || meet(&mine, &terms(1), &Stop::new()))
+            })
+            .map(|one| one.join().expect("no panic").expect("meets"))
     });
+    drop(zero);
+    let error = first.hear::<Facts>(&Stop::new()).expect_err("nobody speaks");
+    assert!(error.is::<Lost>() && error.to_string().contains(&format!("process 0 at {}", addresses[0])), "{error:#}");
 }
 
 #[test]
