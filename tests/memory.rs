@@ -115,7 +115,7 @@ impl Clicks {
     fn click(&self, n: u64, ts: Ms) -> Arc<Click> {
         let link = self.links.draw(number(n, 1)) as u64;
         let tag = |salt: u64| format!("t{}", self.tags.draw(number(link, salt)));
-        let tags = if link % 2 == 0 { vec![tag(2)] } else { vec![tag(2), tag(3)] };
+        let tags = if link.is_multiple_of(2) { vec![tag(2)] } else { vec![tag(2), tag(3)] };
         Arc::new(Click {
             id: uuid::Uuid::from_u64_pair(0x0199_f3c2_0000_7000, 0x8000_0000_0000_0000 | n).to_string(),
             ts,

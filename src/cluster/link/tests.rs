@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::testing::{free_addresses, hosts, terms};
 use crate::cluster::{Met, meet};
-use crate::dataflow::step::{Machine, by_tick};
+use crate::dataflow::step::{Machine, by_tick, to};
 use crate::engine::{self, Team};
 use crate::model::time::Ms;
 use std::sync::Mutex;
@@ -63,9 +63,9 @@ fn ticker<'scope>(scope: Scope<'scope, Ms>, said: Arc<AtomicU64>) -> StreamVec<'
 /// Each process says rows, they are passed on by both, and worker 0 closes ticks.
 fn build(scope: Scope<'_, Ms>, said: &Arc<AtomicU64>, closed: &Arc<Mutex<Vec<(Ms, usize)>>>, probe: &ProbeHandle<Ms>) {
     let rows = ticker(scope, Arc::clone(said));
-    let rows = by_tick(rows, "Pass", |(_, n)| *n, Pass);
-    let rows = by_tick(rows, "Turn", |(_, n)| n + 1, Pass);
-    by_tick(rows, "Close", |_| 0, Close(Arc::clone(closed))).probe_with(probe);
+    let rows = by_tick(rows, "Pass", to(|(_, n): &(usize, u64)| *n), Pass);
+    let rows = by_tick(rows, "Turn", to(|(_, n): &(usize, u64)| n + 1), Pass);
+    by_tick(rows, "Close", to(|_| 0), Close(Arc::clone(closed))).probe_with(probe);
 }
 
 fn met(addresses: &[String]) -> [Met; 2] {
