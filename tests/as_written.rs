@@ -161,7 +161,7 @@ fn agree(bytes: &[u8]) -> bool {
     let shown = String::from_utf8_lossy(bytes);
     match &written {
         Some(click) => assert_eq!(Ok(click), json.as_ref(), "{shown}"),
-        None => assert_eq!(Click::read(bytes).is_ok() && json.is_err(), false, "{shown}"),
+        None => assert!(Click::read(bytes).is_err() || json.is_ok(), "{shown}"),
     }
     // Whoever refuses first, the reason and the words are the JSON parser's.
     if let Err(refusal) = &json {

@@ -22,7 +22,7 @@
 //! - A broker that is away stops the clock; librdkafka keeps trying, and a warning is written now and then.
 //!
 //! # Cost
-//! librdkafka fetches on threads of its own; decoding is done on the worker, about 1 µs a record. What waits in the
+//! librdkafka fetches on threads of its own; decoding is done on the worker (`benches/decode`). What waits in the
 //! dataflow is bounded by [`Credit`], what waits before it by `queued.max.messages.kbytes` a worker and topic.
 
 pub mod watch;

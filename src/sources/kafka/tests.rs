@@ -267,3 +267,61 @@ fn how_far_was_read_is_known_for_every_tick() {
     }
     assert!(read.len() > 5, "{} batches", read.len());
 }
+
+/// A replay of 33 days on one partition, beside one with a few late records and one with none: whoever is behind is read
+/// first, and nobody runs ahead further than the credit.
+#[test]
+fn a_long_replay_beside_short_and_empty_partitions_stays_within_the_credit() {
+    let from = now() - 33 * crate::model::time::DAY;
+    let step = 33 * crate::model::time::DAY / 3_000 / TICK * TICK;
+    for workers in [1, 3] {
+        let mock = cluster(1, 3);
+        let long: Vec<(String, Ms)> = (0..3_000).map(|n| (format!("long{n:04}"), from + n * step)).collect();
+        // Near its end, so that the short partition is far ahead all the time.
+        let short: Vec<(String, Ms)> = (0..500).map(|n| (format!("short{n:03}"), from + 2_990 * step + n * TICK)).collect();
+        produce(&mock, 0, &long);
+        produce(&mock, 1, &short);
+        let record = click("short000", from).len() + 256;
+        let limit = 50 * record;
+        let run = Run::start(&mock, workers, limit, false);
+        run.reach(from + 3_000 * step);
+        let mut said = run.outputs();
+        said.sort_unstable();
+        let mut expected: Vec<String> = long.iter().chain(&short).map(|(id, ts)| format!("{id}@{}", tick_end(*ts, TICK))).collect();
+        expected.sort_unstable();
+        assert_eq!(said, expected, "{workers} workers: all, each in its own tick");
+        assert_eq!(run.reading.meter.clamped(), 0, "nobody was taken for idle before it was read to its end");
+        let peak = usize::try_from(run.reading.meter.peak_in_flight()).expect("small");
+        // A record a tick: the tick that the clock waits for may come in beyond the credit, one of each partition.
+        assert!(peak <= limit + 3 * record, "{workers} workers: {peak} bytes in flight, {limit} allowed");
+    }
+}
+
+/// The partition with the backlog runs ahead of one whose broker is away by the credit and no further.
+#[test]
+fn a_backlog_waits_within_the_credit_for_a_partition_that_cannot_be_read() {
+    for workers in [1, 2] {
+        let mock = cluster(2, 2);
+        mock.partition_leader("clicks", 0, Some(1)).expect("a leader");
+        mock.partition_leader("clicks", 1, Some(2)).expect("a leader");
+        for partition in 0..2 {
+            mock.partition_leader("forms", partition, Some(1)).expect("a leader");
+        }
+        let from = now() - 3_600_000;
+        let long: Vec<(String, Ms)> = (0..2_000).map(|n| (format!("long{n:04}"), from + n * TICK)).collect();
+        produce(&mock, 0, &long);
+        produce(&mock, 1, &[("late".to_owned(), from + 1_000 * TICK)]);
+        mock.broker_down(2).expect("goes down");
+        let record = click("long0000", from).len() + 256;
+        let limit = 50 * record;
+        let run = Run::start(&mock, workers, limit, false);
+        thread::sleep(Duration::from_millis(1_500));
+        assert_eq!(run.outputs().len(), 0, "no tick can close");
+        let peak = usize::try_from(run.reading.meter.peak_in_flight()).expect("small");
+        assert!(peak <= limit + 2 * record, "{workers} workers: {peak} bytes in flight, {limit} allowed");
+        mock.broker_up(2).expect("comes up");
+        run.reach(from + 2_000 * TICK);
+        assert_eq!(run.outputs().len(), 2_001);
+        assert_eq!(run.reading.meter.clamped(), 0);
+    }
+}

@@ -1,0 +1,284 @@
+//! From a click's append to its delta record: how long, at half of the highest rate that is held.
+//!
+//! ```text
+//! tests/kafka/fetch && cargo bench --bench latency -- [--workers 2] [--seconds 20] [--rate CLICKS_PER_SECOND] [--kafka HOST:PORT]
+//! ```
+//!
+//! The job runs as it does in production: a real Apache Kafka, transactions, the default tick of 100 ms. A producer on a
+//! thread of its own keeps to its schedule whatever happens (open loop) and writes into each click when it was to be sent.
+//! A reader with `read_committed` sees its timeline event and says how long after that it could be read. So a stall delays
+//! all clicks that were to come in it, and all of them count: nothing is omitted. Times are whole milliseconds of one clock.
+//!
+//! First the rate is doubled, then raised by halves of what is left, until the job falls behind: at the end of a trial its
+//! clock is more than [`BEHIND`] behind the wall clock. Then half of the highest rate that was held is measured. A step is
+//! one step of a worker in which records were read or a tick closed. Broker, producer, reader and job share the machine.
+
+#[path = "../dataflow/generate.rs"]
+#[expect(dead_code, reason = "the mirror is not wanted here")]
+mod generate;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use clap::Parser;
+use clickline::dataflow::build;
+use clickline::dataflow::plan::{Counts, Plan, Times};
+use clickline::dataflow::rows::Arrival;
+use clickline::kafka::Kafka;
+use clickline::model::Click;
+use clickline::model::time::{Ms, millis};
+use clickline::sinks::outbox::kafka::Outbox;
+use clickline::sinks::outbox::{deliver, topics};
+use clickline::sources::kafka::{Limits, Reading, Resume, topic};
+use clickline::sources::{Kind, Meter};
+use clickline::stop::Stop;
+use generate::Generator;
+use hdrhistogram::Histogram;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+use timely::dataflow::operators::{Concatenate as _, Probe as _};
+
+/// From a click's append to its delta record: how long, at half of the highest rate that is held.
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// Worker threads of the job.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// How long the measurement lasts; a trial lasts a quarter of it.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Clicks per second of the measurement, without looking for the highest rate.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// The first trial's rate.
+    #[arg(long, default_value_t = 4_000)]
+    from: u64,
+    /// How far a partition that was read to its end stays behind the wall clock, ms; the job's default where absent.
+    #[arg(long)]
+    idle_slack: Option<Ms>,
+    /// A broker that runs already and is empty; one of its own where absent.
+    #[arg(long)]
+    kafka: Option<String>,
+    /// Cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A job whose clock is further behind than this at the end of a trial does not hold the rate.
+const BEHIND: Ms = 1_500;
+/// Partitions of the topic of clicks.
+const PARTITIONS: i32 = 4;
+
+fn now() -> Ms {
+    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The job on threads of its own, with a look at its steps.
+struct Running {
+    stop: Stop,
+    committed: Arc<AtomicU64>,
+    steps: Arc<Mutex<Histogram<u64>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("ten minutes at most, three digits")
+}
+
+fn start(kafka: &Kafka, args: &Args) -> Running {
+    let plan = Plan { times: Times::with_tick(100), ..generate::plan(Counts::Ruled, 0) };
+    let stop = Stop::new();
+    topics::ensure(kafka, &topics::needed(kafka, &plan), &stop).expect("topics");
+    let outbox = Outbox::open(kafka, &stop).expect("an outbox");
+    let (committed, steps) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(histogram())));
+    let (committer, thread) = outbox.start(BTreeMap::new(), Arc::clone(&committed), Arc::new(AtomicBool::new(false))).expect("a thread");
+    let mut limits = Limits::default();
+    limits.idle_slack = args.idle_slack.unwrap_or(limits.idle_slack);
+    let meter: Arc<Meter> = Arc::default();
+    let reading = Reading {
+        kafka: kafka.clone(),
+        times: plan.times,
+        limits,
+        resume: Resume::default(),
+        snapshots: None,
+        now: Arc::new(now),
+        meter: Arc::clone(&meter),
+        stop: stop.clone(),
+    };
+    let (once, plan, of_steps, asked) = (Mutex::new(Some(committer)), Arc::new(plan), Arc::clone(&steps), stop.clone());
+    let mut config = timely::Config::process(args.workers);
+    config.worker = config.worker.idle_spin(Duration::ZERO);
+    let workers = timely::execute(config, move |worker| {
+        let probe = timely::dataflow::ProbeHandle::new();
+        let index = worker.index();
+        worker.dataflow::<Ms, _, _>(|scope| {
+            let door = if index == 0 { once.lock().expect("not poisoned").take() } else { None };
+            let streams = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone()));
+            let (arrivals, marks): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+            deliver(build(scope.concatenate(arrivals), &plan), scope.concatenate(marks), 0, door).probe_with(&probe);
+        });
+        let mut mine = histogram();
+        while !asked.asked() {
+            let (read, closed) = (meter.total(), probe.with_frontier(|frontier| frontier.to_owned()));
+            let step = Instant::now();
+            worker.step();
+            if meter.total() > read || probe.with_frontier(|frontier| frontier != closed.borrow()) {
+                mine.saturating_record(u64::try_from(step.elapsed().as_micros()).unwrap_or(u64::MAX));
+            } else {
+                worker.step_or_park(Some(Duration::from_millis(5)));
+            }
+        }
+        of_steps.lock().expect("not poisoned").add(mine).expect("the same bounds");
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    })
+    .expect("workers start");
+    let waiting = thread::spawn(move || drop(workers.join()));
+    Running { stop, committed, steps, threads: vec![waiting, thread] }
+}
+
+impl Running {
+    /// How far its clock is behind ours, ms.
+    fn behind(&self) -> Ms {
+        now().saturating_sub(self.committed.load(Ordering::Acquire))
+    }
+
+    fn stop(self) -> Histogram<u64> {
+        self.stop.ask();
+        self.threads.into_iter().for_each(|thread| thread.join().expect("ends"));
+        Arc::try_unwrap(self.steps).expect("workers are gone").into_inner().expect("not poisoned")
+    }
+}
+
+/// Sends clicks at `rate` for `length`, each by its schedule; how late the last one was sent.
+fn produce(kafka: &Kafka, rate: u64, length: Duration) -> Duration {
+    let config = kafka.client(&[("linger.ms", "2"), ("queue.buffering.max.messages", "1000000"), ("acks", "1")]);
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().expect("a producer");
+    let total = rate * length.as_secs();
+    let mut generator = Generator::new(now(), total.max(1), 0);
+    let clicks = generator.chunk(total).into_iter().filter_map(|(arrival, _)| match arrival {
+        Arrival::Click(_, click) => Some(click),
+        _ => None,
+    });
+    let clicks: Vec<Arc<Click>> = clicks.collect();
+    let (began, at) = (Instant::now(), now());
+    let mut partition = 0;
+    for (n, click) in (0u64..).zip(clicks) {
+        let after = Duration::from_nanos(n * 1_000_000_000 / rate);
+        while began.elapsed() < after {
+            thread::sleep((after - began.elapsed().min(after)).min(Duration::from_millis(1)));
+        }
+        // The time by the schedule, not by the clock: a late producer makes no click younger.
+        let click = Click { ts: at + millis(after), ..(*click).clone() };
+        let payload = serde_json::to_vec(&click).expect("a click is JSON");
+        partition = (partition + 1) % PARTITIONS;
+        let mut record = BaseRecord::<(), [u8]>::to("clicks").payload(&payload).partition(partition);
+        while let Err((_, again)) = producer.send(record) {
+            record = again;
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let late = began.elapsed().saturating_sub(length);
+    producer.flush(Duration::from_secs(60)).expect("delivered");
+    late
+}
+
+/// Reads timeline events as they are committed until asked to end; how long each took, ms.
+fn read(kafka: &Kafka, from: Ms, ends: &Arc<AtomicBool>) -> JoinHandle<Histogram<u64>> {
+    let config = kafka.client(&[("group.id", "latency"), ("isolation.level", "read_committed"), ("fetch.wait.max.ms", "5")]);
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    let name = kafka.topics.timeline.clone();
+    let ends = Arc::clone(ends);
+    let metadata = consumer.fetch_metadata(Some(&name), Duration::from_secs(10)).expect("metadata");
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition_offset(&name, partition.id(), Offset::Beginning).expect("a place");
+    }
+    consumer.assign(&list).expect("assigned");
+    thread::spawn(move || {
+        let mut took = histogram();
+        while !ends.load(Ordering::Relaxed) {
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(5)) else { continue };
+            let text = std::str::from_utf8(message.payload().unwrap_or_default()).expect("our own records are UTF-8");
+            // The first time in a timeline event is the click's own.
+            let ts = text.split_once("\"ts\":").and_then(|(_, rest)| rest.split(',').next()?.parse::<Ms>().ok()).expect("a time");
+            if ts >= from {
+                took.saturating_record(now().saturating_sub(ts).max(1));
+            }
+        }
+        took
+    })
+}
+
+/// Whether the job holds `rate`.
+fn holds(kafka: &Kafka, job: &Running, rate: u64, length: Duration) -> bool {
+    let late = produce(kafka, rate, length);
+    let behind = job.behind();
+    println!("trial: {rate} clicks/s for {length:?}: the clock is {behind} ms behind, the producer {} ms", late.as_millis());
+    let began = Instant::now();
+    while job.behind() > BEHIND && began.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    // A producer that can't keep to its schedule measures itself.
+    behind <= BEHIND && late < Duration::from_millis(500)
+}
+
+fn main() {
+    let args = Args::parse();
+    let broker = if args.kafka.is_none() {
+        let Some(broker) = support::kafka::Broker::start_if_there() else { return };
+        broker.create_topic("clicks", PARTITIONS, &[]);
+        Some(broker)
+    } else {
+        None
+    };
+    let address = args.kafka.clone().or(broker.as_ref().map(|broker| broker.address().to_owned())).expect("one of the two");
+    let kafka = Kafka::at(address);
+    let job = start(&kafka, &args);
+    let trial = Duration::from_secs((args.seconds / 4).max(2));
+    let rate = args.rate.unwrap_or_else(|| {
+        let (mut held, mut next, mut failed) = (0, args.from, None);
+        for _ in 0..10 {
+            match holds(&kafka, &job, next, trial) {
+                true => held = next,
+                false => failed = Some(next),
+            }
+            next = failed.map_or(held * 2, |failed| (held + failed) / 2);
+            if failed.is_some_and(|failed| failed - held <= failed / 8) {
+                break;
+            }
+        }
+        println!("highest rate held: {held} clicks/s");
+        held / 2
+    });
+    drop(job.stop());
+    let job = start(&kafka, &args);
+    let began = Instant::now();
+    while job.behind() > BEHIND {
+        assert!(began.elapsed() < Duration::from_secs(120), "the job does not catch up");
+        thread::sleep(Duration::from_millis(50));
+    }
+    // What it read again on its start is behind it; the first second is for warming up.
+    let ends = Arc::new(AtomicBool::new(false));
+    let reader = read(&kafka, now() + 1_000, &ends);
+    let late = produce(&kafka, rate, Duration::from_secs(args.seconds));
+    thread::sleep(Duration::from_secs(2));
+    ends.store(true, Ordering::Relaxed);
+    let took = reader.join().expect("reads");
+    let steps = job.stop();
+    println!("{rate} clicks/s for {} s on {} workers, the producer at most {} ms late", args.seconds, args.workers, late.as_millis());
+    println!("{:<36} {:>9} {:>8} {:>8} {:>8} {:>8}", "", "n", "p50", "p99", "p99.9", "max");
+    let ms = |micros: u64| format!("{:.1}ms", micros as f64 / 1e3);
+    let at = |of: &Histogram<u64>, scale: u64| [0.5, 0.99, 0.999, 1.0].map(|quantile| ms(of.value_at_quantile(quantile) * scale));
+    for (name, of, scale) in [("from schedule to readable delta", &took, 1_000), ("step", &steps, 1)] {
+        let [p50, p99, p999, max] = at(of, scale);
+        println!("{name:<36} {:>9} {p50:>8} {p99:>8} {p999:>8} {max:>8}", of.len());
+    }
+}
