@@ -107,6 +107,17 @@ fn delete_before(broker: &Broker, offset: i64) {
     runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).expect("deleted");
 }
 
+/// Deletes the topic of the clicks and makes another one of its name.
+fn remake(broker: &Broker) {
+    let (admin, runtime) = admin(broker);
+    runtime.block_on(admin.delete_topics(&["clicks"], &AdminOptions::new())).expect("answers").remove(0).expect("deleted");
+    wait_for("the topic to be gone", || {
+        let metadata = admin.inner().fetch_metadata(None, PATIENCE).ok()?;
+        metadata.topics().iter().all(|topic| topic.name() != "clicks").then_some(())
+    });
+    make(broker, "clicks");
+}
+
 #[test]
 fn a_restart_reads_a_little_more_than_the_longest_window() {
     let Some(broker) = broker() else { return };
@@ -143,13 +154,7 @@ fn a_topic_that_was_made_anew_stops_the_job() {
     let Some(broker) = broker() else { return };
     produce(&broker, "first", now() - 5_000, 20);
     assert_eq!(run_to_now(start(&broker, false)), 20);
-    let (admin, runtime) = admin(&broker);
-    runtime.block_on(admin.delete_topics(&["clicks"], &AdminOptions::new())).expect("answers").remove(0).expect("deleted");
-    wait_for("the topic to be gone", || {
-        let metadata = admin.inner().fetch_metadata(None, PATIENCE).ok()?;
-        metadata.topics().iter().all(|topic| topic.name() != "clicks").then_some(())
-    });
-    make(&broker, "clicks");
+    remake(&broker);
     produce(&broker, "second", now() - 1_000, 5);
     let text = format!("{:#}", start(&broker, false).wait().expect_err("another topic"));
     assert!(text.contains("ends at offset 5, but had been read up to 20"), "{text}");
@@ -187,13 +192,7 @@ fn a_snapshot_of_another_topic_is_not_taken() {
     let at = now() - 5_000;
     produce(&broker, "first", at, 20);
     assert_eq!(run_with(&broker, folder.path()), (20, 0));
-    let (admin, runtime) = admin(&broker);
-    runtime.block_on(admin.delete_topics(&["clicks"], &AdminOptions::new())).expect("answers").remove(0).expect("deleted");
-    wait_for("the topic to be gone", || {
-        let metadata = admin.inner().fetch_metadata(None, PATIENCE).ok()?;
-        metadata.topics().iter().all(|topic| topic.name() != "clicks").then_some(())
-    });
-    make(&broker, "clicks");
+    remake(&broker);
     // As many records of the same times.
     produce(&broker, "other", at, 20);
     assert_eq!(run_with(&broker, folder.path()), (20, 0));
