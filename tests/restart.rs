@@ -11,8 +11,10 @@ use clickline::kafka::Kafka;
 use clickline::model::time::{DAY, Ms, millis};
 use clickline::sources::Kind;
 use clickline::stop::Stop;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::Message as _;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::fs;
@@ -41,11 +43,16 @@ fn make(broker: &Broker, topic: &str) {
 
 /// Appends clicks that happened, and were appended, at `ts` and the milliseconds after it.
 fn produce(broker: &Broker, name: &str, ts: Ms, count: u64) {
+    produce_to(broker, 0, name, ts, count);
+}
+
+fn produce_to(broker: &Broker, partition: i32, name: &str, ts: Ms, count: u64) {
     let producer: ThreadedProducer<DefaultProducerContext> = broker.client(&[("linger.ms", "5")]).create().expect("a producer");
     for n in 0..count {
         let at = ts + n;
         let payload = format!(r#"{{"id":"{name}{n}","ts":{at},"workspace":"w","link":"d/1","tags":["x"],"contact_id":"801"}}"#);
-        let record = BaseRecord::<(), _>::to("clicks").payload(&payload).timestamp(i64::try_from(at).expect("in range"));
+        let record = BaseRecord::<(), _>::to("clicks").payload(&payload).partition(partition);
+        let record = record.timestamp(i64::try_from(at).expect("in range"));
         producer.send(record).map_err(|(error, _)| error).expect("sent");
     }
     producer.flush(PATIENCE).expect("delivered");
@@ -105,6 +112,43 @@ fn delete_before(broker: &Broker, offset: i64) {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset("clicks", 0, Offset::Offset(offset)).expect("an offset");
     runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).expect("deleted");
+}
+
+/// Gives the topic of the clicks more partitions.
+fn grow(broker: &Broker, partitions: usize) {
+    let (admin, runtime) = admin(broker);
+    let grown = runtime.block_on(admin.create_partitions(&[NewPartitions::new("clicks", partitions)], &AdminOptions::new()));
+    grown.expect("answers").remove(0).expect("grown");
+    wait_for("leaders", || {
+        let metadata = admin.inner().fetch_metadata(Some("clicks"), PATIENCE).ok()?;
+        let all = metadata.topics().first()?.partitions();
+        (all.len() == partitions && all.iter().all(|partition| partition.leader() >= 0)).then_some(())
+    });
+}
+
+/// The clicks whose events stand in the topic, as a reader of committed records finds them.
+fn told(broker: &Broker) -> Vec<String> {
+    let options = [("group.id", "none"), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
+    let consumer: BaseConsumer = broker.client(&options).create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some("hubspot.timeline"), PATIENCE).expect("metadata");
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition_offset("hubspot.timeline", partition.id(), Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&list).expect("assigned");
+    let mut told = Vec::new();
+    while let Some(message) = consumer.poll(Duration::from_secs(2)) {
+        let event: serde_json::Value = serde_json::from_slice(message.expect("a record").payload().unwrap_or_default()).expect("JSON");
+        told.push(event["click_id"].as_str().expect("an id").to_owned());
+    }
+    told.sort();
+    told
+}
+
+fn ids(names: &[(&str, u64)]) -> Vec<String> {
+    let mut ids: Vec<String> = names.iter().flat_map(|(name, count)| (0..*count).map(move |n| format!("{name}{n}"))).collect();
+    ids.sort();
+    ids
 }
 
 /// Deletes the topic of the clicks and makes another one of its name.
@@ -227,4 +271,27 @@ fn two_jobs_do_not_share_a_snapshot() {
     assert_eq!(run_to_now(second), 20);
     assert_eq!(meter.copied(), 0);
     first.wait().expect_err("shut out");
+}
+
+/// Partitions that come while the job runs, or while it is away, are read from their beginning: also records that were
+/// appended before what had been committed by then, and none of them twice.
+#[test]
+fn partitions_that_are_added_are_read_from_their_beginning() {
+    let Some(broker) = broker() else { return };
+    produce(&broker, "first", now() - 5_000, 5);
+    let job = start(&broker, false);
+    wait_for("the job", || job.ready().then_some(()));
+    grow(&broker, 2);
+    produce_to(&broker, 1, "running", now() - 3_000, 4);
+    wait_for("the new partition", || (job.ended() || job.meter().records(Kind::Clicks) == 9).then_some(()));
+    run_to_now(job);
+    assert_eq!(told(&broker), ids(&[("first", 5), ("running", 4)]));
+
+    grow(&broker, 3);
+    produce_to(&broker, 2, "away", now() - 60_000, 3);
+    assert_eq!(run_to_now(start(&broker, false)), 12);
+    let all = ids(&[("first", 5), ("running", 4), ("away", 3)]);
+    assert_eq!(told(&broker), all);
+    run_to_now(start(&broker, false));
+    assert_eq!(told(&broker), all, "nothing is told again");
 }

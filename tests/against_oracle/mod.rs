@@ -285,11 +285,12 @@ impl Changed {
     }
 }
 
-/// The configuration with such rules.
+/// The configuration with such rules. The oracle goes by append times: a machine that has other work to do must not be late
+/// with a record beyond the slack, or the job takes it with a later time.
 fn configuration(broker: &Broker, folder: &Path, changed: &Changed) -> PathBuf {
     let rules: Vec<&str> = oracle_model::RULES.split("- name: ").skip(1).collect();
     let mut text = format!(
-        "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d}}\nstate: '{}'\nworkspaces:\n",
+        "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d, idle_slack: 1s}}\nstate: '{}'\nworkspaces:\n",
         broker.address(),
         folder.join("state.sqlite").display()
     );
