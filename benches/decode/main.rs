@@ -112,8 +112,6 @@ fn ways() -> Vec<Way> {
         ("serde_json, borrowed, 13 fields", |bytes| serde_json::from_slice::<BorrowedClick<'_>>(bytes).expect("a click").weight()),
         ("sonic-rs, owned", |bytes| owned(&sonic_rs::from_slice::<Click>(bytes).expect("a click"))),
         ("sonic-rs, borrowed, 13 fields", |bytes| sonic_rs::from_slice::<BorrowedClick<'_>>(bytes).expect("a click").weight()),
-        // It needs its input to be its own, to unescape in place.
-        ("simd-json, owned, with the copy", |bytes| owned(&simd_json::from_slice::<Click>(&mut bytes.to_vec()).expect("a click"))),
         ("as written, owned", |bytes| owned(&as_written::click(bytes).expect("in the writer's form"))),
         ("the job: as written, else serde_json; checked", |bytes| owned(&Click::read(bytes).expect("a click"))),
     ]

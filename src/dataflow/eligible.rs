@@ -43,7 +43,7 @@ pub struct DealState {
 
 impl DealState {
     fn route(&self) -> u64 {
-        super::rows::mix(self.portal.precomputed_hash() ^ self.id.precomputed_hash().rotate_left(32))
+        super::rows::mix(super::rows::hash(&self.portal) ^ super::rows::hash(&self.id).rotate_left(32))
     }
 }
 

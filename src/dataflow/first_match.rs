@@ -19,7 +19,7 @@
 //! State: forms from the last 14 days and `max_lateness`, clicks of the last 72 hours that still wait. A click that
 //! arrives more than `max_lateness` after it happened may find its form forgotten; that is the one limit on lateness.
 
-use super::rows::mix;
+use super::rows::{hash, mix};
 use super::step::{Machine, Map};
 use crate::model::time::{FORM_BEFORE, HOLD, Ms, tick_end};
 use crate::model::{Click, Form};
@@ -59,7 +59,7 @@ impl Meeting {
     pub fn route(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, reason = "half of a digest is a digest")]
         let half = self.value as u64;
-        mix(half ^ self.workspace.precomputed_hash())
+        mix(half ^ hash(&self.workspace))
     }
 }
 

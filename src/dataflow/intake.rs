@@ -67,8 +67,7 @@ impl Intake {
             Record::Click(click) => (&click.workspace, &click.id),
             Record::Form(form) => (&form.workspace, &form.id),
         };
-        // Of the process-independent kind: all workers of a cluster must agree.
-        rows::mix(fold(workspace.as_bytes()) ^ fold(id.as_bytes()).rotate_left(32))
+        rows::mix(rows::hash(workspace) ^ rows::hash(id).rotate_left(32))
     }
 
     fn forget(&mut self, now: Ms) {
@@ -81,15 +80,6 @@ impl Intake {
             }
         }
     }
-}
-
-/// A hash that is the same in every process, eight bytes at a time; only the workers' load depends on how good it is.
-fn fold(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let step = |hash: u64, word: [u8; 8]| (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    step(words.iter().fold(bytes.len() as u64, |hash, word| step(hash, *word)), last)
 }
 
 impl Machine for Intake {

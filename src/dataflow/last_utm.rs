@@ -189,7 +189,11 @@ mod tests {
         let plan = Plan::new(Times::with_tick(1), &[], &[], |_, _| 0).expect("a plan");
         let said = run(&mut LastUtms::new(Arc::new(plan)), rows, Ms::MAX);
         let value = |value: &NewValue| format!("{}={}", value.property.trim_start_matches("elido_last_utm_"), value.text);
-        said.into_iter().map(|(change, at)| (at, change.who.text().to_owned(), change.values.iter().map(value).collect())).collect()
+        let mut told: Vec<_> =
+            said.into_iter().map(|(change, at)| (at, change.who.text().to_owned(), change.values.iter().map(value).collect())).collect();
+        // Of one tick in any order.
+        told.sort();
+        told
     }
 
     #[test]

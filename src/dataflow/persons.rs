@@ -40,7 +40,7 @@ pub struct ContactState {
 impl ContactState {
     /// A portal's contacts are kept together: a claim may concern any of them.
     pub fn route(&self) -> u64 {
-        super::rows::mix(self.portal.precomputed_hash())
+        super::rows::mix(super::rows::hash(&self.portal))
     }
 }
 

@@ -196,7 +196,17 @@ pub fn address(name: Ustr) -> usize {
 
 /// The worker's number for a portal's person, before the division by the number of workers.
 pub fn route_of(portal: Ustr, who: Who) -> u64 {
-    mix(portal.precomputed_hash() ^ who.0.precomputed_hash().rotate_left(32))
+    mix(hash(&portal) ^ hash(&who.0).rotate_left(32))
+}
+
+/// A text's hash that is the same in every process, unlike that of a map, and whatever else the program is built with, unlike
+/// the one that comes with an interned name: all workers of a cluster must agree. Only their load depends on how good it is.
+pub fn hash(text: &str) -> u64 {
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let step = |hash: u64, word: [u8; 8]| (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    step(words.iter().fold(text.len() as u64, |hash, word| step(hash, *word)), last)
 }
 
 /// Spreads a hash over all bits: workers are chosen by the low ones.
