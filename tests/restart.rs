@@ -203,6 +203,8 @@ fn a_topic_that_was_made_anew_stops_the_job() {
     let text = format!("{:#}", start(&broker, false).wait().expect_err("another topic"));
     assert!(text.contains("ends at offset 5, but had been read up to 20"), "{text}");
     assert_eq!(run_to_now(start(&broker, true)), 5);
+    assert_eq!(run_to_now(start(&broker, false)), 5, "what was accepted is accepted once and for all");
+    assert_eq!(told(&broker), ids(&[("first", 20), ("second", 5)]));
 }
 
 #[test]

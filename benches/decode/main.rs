@@ -110,8 +110,6 @@ fn ways() -> Vec<Way> {
     vec![
         ("serde_json, owned", |bytes| owned(&json_click(bytes).expect("a click"))),
         ("serde_json, borrowed, 13 fields", |bytes| serde_json::from_slice::<BorrowedClick<'_>>(bytes).expect("a click").weight()),
-        ("sonic-rs, owned", |bytes| owned(&sonic_rs::from_slice::<Click>(bytes).expect("a click"))),
-        ("sonic-rs, borrowed, 13 fields", |bytes| sonic_rs::from_slice::<BorrowedClick<'_>>(bytes).expect("a click").weight()),
         ("as written, owned", |bytes| owned(&as_written::click(bytes).expect("in the writer's form"))),
         ("the job: as written, else serde_json; checked", |bytes| owned(&Click::read(bytes).expect("a click"))),
     ]

@@ -13,8 +13,9 @@
 //! `brokers` leads to, only the text.
 
 use crate::dataflow::plan::Plan;
-use crate::dataflow::rows::{Subject, Who};
+use crate::dataflow::rows::{Candidate, Subject, Who};
 use crate::kafka::Kafka;
+use differential_dataflow::Hashable as _;
 use foldhash::quality::FixedState;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,14 +68,15 @@ fn digest(value: &impl Debug) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("{value:?}").as_bytes()).to_string()
 }
 
-/// Where some names go.
-fn spread() -> Vec<u64> {
+/// Where some names go: by the routes of our own operators, and by the hash that arrangements are spread by. The latter is
+/// random in every process if any dependency of the build turns that on, and joins would then find nothing.
+fn spread() -> Vec<(u64, u64)> {
     let subject = |n: u32| Subject { workspace: ustr("w"), portal: ustr("p"), who: Who::contact(&n.to_string()) };
-    (0..32).map(|n| subject(n).route()).collect()
+    (0..32).map(subject).map(|subject| (subject.route(), Candidate { rule: 0, subject }.hashed())).collect()
 }
 
 /// A digest of the running program; its version where it can't be read.
-static EXECUTABLE: LazyLock<String> = LazyLock::new(|| {
+pub(crate) static EXECUTABLE: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     executable().map_or_else(|_| version.to_owned(), |(bytes, digest)| format!("{version}, {bytes} bytes, {digest:016x}"))
 });
@@ -143,7 +145,7 @@ mod tests {
 
     #[test]
     fn names_are_spread_over_workers() {
-        let workers: BTreeSet<u64> = spread().iter().map(|route| route % 4).collect();
+        let workers: BTreeSet<u64> = spread().iter().map(|(route, _)| route % 4).collect();
         assert_eq!(workers.len(), 4);
         assert_eq!(executable().expect("this program"), executable().expect("this program"));
     }

@@ -131,6 +131,9 @@ const BACKFILLS: &str = ", backfills";
 /// For how long before a restart last campaign values are computed again, ms: they are written down once a day.
 const VALUES_BACK: Ms = 2 * DAY;
 
+/// Different window lengths, at most.
+const MOST_WINDOWS: usize = 255;
+
 /// The window of counts that no rule asked for.
 pub const DEFAULT_WINDOW: Ms = 30 * DAY;
 
@@ -223,7 +226,7 @@ impl Plan {
                 return Err(PlanError(format!("rule {} names the workspace `{of}`, which does not exist", rule.name)));
             }
         }
-        Ok(Plan {
+        let plan = Plan {
             times,
             rules: planned,
             workspaces,
@@ -232,7 +235,14 @@ impl Plan {
             tells_taken: false,
             outputs_from: 0,
             values_from: 0,
-        })
+        };
+        // A window's place is a byte wherever it is noted.
+        let sets = plan.window_sets();
+        if sets.len() > MOST_WINDOWS || sets.iter().any(|set| set.len() > MOST_WINDOWS) {
+            let problem = format!("more than {MOST_WINDOWS} different lengths of contact_window; let some rules share one");
+            return Err(PlanError(problem));
+        }
+        Ok(plan)
     }
 
     /// The longest window that is counted, ms.

@@ -333,11 +333,12 @@ impl Writer {
         }
     }
 
-    /// Notes how far the inputs of closed ticks had been read; it is written with the next progress.
+    /// Notes how far the inputs of closed ticks had been read; it is written with the next progress. Batches come in order,
+    /// and the first one covers all that a restart went through again: what it says holds also where it is less than what
+    /// was known, for a topic that was made anew.
     fn note(&mut self, read: &[Mark]) {
         for Mark { kind, partition, next } in read {
-            let place = self.read.entry(*kind).or_default().entry(*partition).or_default();
-            *place = (*place).max(*next);
+            self.read.entry(*kind).or_default().insert(*partition, *next);
         }
     }
 

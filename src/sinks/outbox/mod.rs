@@ -130,7 +130,7 @@ struct Stash {
     handed: Ms,
     pending: BTreeMap<Ms, Vec<Output>>,
     /// Also those of ticks before `resume`: the first record of progress needs them.
-    marks: BTreeMap<Ms, Vec<Mark>>,
+    marks: BTreeMap<Ms, BTreeMap<(Kind, i32), i64>>,
     /// What the door had no room for.
     refused: Option<Batch>,
 }
@@ -143,7 +143,11 @@ impl Stash {
     }
 
     fn mark(&mut self, mark: Mark, at: Ms) {
-        self.marks.entry(at).or_default().push(mark);
+        // Nothing is cut before a tick beyond `handed` has closed: those up to it need no telling apart, and a restart goes
+        // through many.
+        let of = self.marks.entry(at.max(self.handed)).or_default();
+        let next = of.entry((mark.kind, mark.partition)).or_insert(mark.next);
+        *next = (*next).max(mark.next);
     }
 
     /// Offers all ticks before `upper`, in batches; whether the door took them.
@@ -180,12 +184,12 @@ impl Stash {
     /// The furthest mark of each partition in the ticks before `upper`.
     fn read(&mut self, upper: Ms) -> Vec<Mark> {
         let later = self.marks.split_off(&upper);
-        let mut furthest: BTreeMap<(Kind, i32), Mark> = BTreeMap::new();
-        for mark in std::mem::replace(&mut self.marks, later).into_values().flatten() {
-            let of = furthest.entry((mark.kind, mark.partition)).or_insert(mark);
-            *of = (*of).max(mark);
+        let mut furthest: BTreeMap<(Kind, i32), i64> = BTreeMap::new();
+        for (of, next) in std::mem::replace(&mut self.marks, later).into_values().flatten() {
+            let known = furthest.entry(of).or_insert(next);
+            *known = (*known).max(next);
         }
-        furthest.into_values().collect()
+        furthest.into_iter().map(|((kind, partition), next)| Mark { kind, partition, next }).collect()
     }
 }
 
@@ -299,6 +303,16 @@ mod tests {
             written.extend(rest);
             assert_eq!(written, whole, "cut after {cut} batches");
         }
+    }
+
+    #[test]
+    fn marks_of_what_a_restart_goes_through_again_take_no_room() {
+        let mut stash = Stash { resume: 5_000, handed: 5_000, pending: BTreeMap::new(), marks: BTreeMap::new(), refused: None };
+        (0..1_000).for_each(|n: i64| stash.mark(mark(0, n + 1), 4 * n.cast_unsigned()));
+        assert_eq!(stash.marks.len(), 1);
+        stash.mark(mark(0, 1_001), 5_100);
+        assert_eq!(stash.read(5_100), [mark(0, 1_000)]);
+        assert_eq!(stash.read(5_101), [mark(0, 1_001)]);
     }
 
     #[test]

@@ -67,9 +67,6 @@ const NO_CREDIT: Duration = Duration::from_millis(1);
 /// compaction emptied).
 const HOLLOW_END: Duration = Duration::from_secs(5);
 
-/// What a record of a snapshot counts for against the credit, bytes: about its size as JSON.
-const COPIED: usize = 512;
-
 /// How far a source may run ahead, and behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -241,6 +238,8 @@ struct Tail {
     passed: Vec<(Mark, Ms)>,
     /// Since when nothing more could be fetched.
     ended: Option<Instant>,
+    /// An end that lies further than what could be fetched, and since when it is known.
+    beyond: Option<(i64, Instant)>,
 }
 
 /// Where a partition's records come from.
@@ -378,8 +377,7 @@ impl Reader {
     /// Where to begin with a partition, unless what it had for us is gone. `copied` is the offset up to which a snapshot has it.
     fn begin(&self, extent: Extent, copied: Option<i64>) -> anyhow::Result<i64> {
         let Extent { partition, start, begin, end } = extent;
-        let unread = self.resume.offsets.get(&self.kind).and_then(|of| of.get(&partition)).copied();
-        let Some(unread) = unread else { return Ok(copied.map_or(begin, |copied| copied.max(start))) };
+        let Some(unread) = self.resume.unread(self.kind, partition) else { return Ok(copied.map_or(begin, |copied| copied.max(start))) };
         let (topic, accepted) = (&self.topic, "start with --accept-gaps to go on without them");
         let missing = copied.unwrap_or(unread).max(unread);
         let gone = match copied {
@@ -408,8 +406,12 @@ impl Reader {
         for extent in new.iter().copied() {
             let Extent { partition, begin, end, .. } = extent;
             let copy = self.watch.seen().copies.remove(&partition);
-            let reaches_back = copy.as_ref().and_then(|copy| copy.after()).map(|after| after <= begin);
-            let unread = self.resume.unread(self.kind, partition).unwrap_or(i64::MAX);
+            let unread = match self.resume.unread(self.kind, partition) {
+                // Made anew: nothing of it was in a tick that was committed.
+                Some(unread) if unread > end => 0,
+                unread => unread.unwrap_or(i64::MAX),
+            };
+            let reaches_back = copy.as_ref().and_then(|copy| copy.after()).map(|after| after <= begin.min(unread));
             let (from, next) = match (copy, reaches_back) {
                 (Some(copy), Some(true)) => {
                     let copied = copy.read(self.resume.from(self.kind));
@@ -441,6 +443,7 @@ impl Reader {
                 marked: None,
                 passed: Vec::new(),
                 ended: None,
+                beyond: None,
             });
             if clock > 0 {
                 tracing::warn!(topic = self.topic, partition, "a new partition: what it holds counts from now on");
@@ -532,7 +535,7 @@ impl Reader {
             self.meter.clamped.fetch_add(1, Ordering::Relaxed);
         }
         tail.low = tail.low.max(appended);
-        tail.ended = None;
+        (tail.ended, tail.beyond) = (None, None);
         let at = Place { partition: tail.partition, offset: message.offset() };
         let found = Found { kind: self.kind, key: message.key(), payload: message.payload(), place: at, source: &self.topic };
         let (arrival, at) = decode(found, tail.low, &self.times);
@@ -543,7 +546,7 @@ impl Reader {
         self.meter.count(self.kind, &arrival);
         if self.recorder.is_on() {
             let last = Last::of(message.offset(), message.timestamp().to_millis().unwrap_or(0), message.payload().unwrap_or_default());
-            tail.fresh.push((Row { offset: message.offset(), log_time: tail.low, arrival: arrival.clone() }, last));
+            tail.fresh.push((Row { offset: message.offset(), log_time: tail.low, arrival: arrival.clone(), bytes }, last));
         }
         hit("source.taken");
         (arrival, at)
@@ -551,11 +554,14 @@ impl Reader {
 
     /// Takes a record that a snapshot has of a partition.
     fn take_copied(&mut self, place: usize, row: Row) -> (Arrival, Ms) {
-        let Row { offset, log_time, arrival } = row;
+        let Row { offset, log_time, arrival, bytes } = row;
         let tail = &mut self.tails[place];
+        if offset >= tail.unread {
+            tail.low = tail.low.max(self.resume.frontier);
+        }
         tail.low = tail.low.max(log_time);
         tail.read(self.kind, offset, tick_end(tail.low, self.times.tick));
-        self.credit.take(tail.at, COPIED);
+        self.credit.take(tail.at, bytes);
         self.meter.count(self.kind, &arrival);
         self.meter.copied.fetch_add(1, Ordering::Relaxed);
         (arrival, tail.at)
@@ -656,7 +662,15 @@ impl Reader {
                 let position = list.as_ref().and_then(|list| list.find_partition(&self.topic, tail.partition)?.offset().into());
                 next = next.max(position.and_then(exact).unwrap_or(0));
             }
-            let hollow = tail.ended.is_some_and(|since| since.elapsed() > HOLLOW_END);
+            // From when this end was first seen: a record that is on its way is not nothing.
+            let hollow = next < *end && tail.ended.is_some() && {
+                let since = match tail.beyond {
+                    Some((of, since)) if of == *end => since,
+                    _ => Instant::now(),
+                };
+                tail.beyond = Some((*end, since));
+                since.elapsed() > HOLLOW_END
+            };
             if next >= *end || hollow {
                 tail.low = tail.low.max(at.saturating_sub(self.idle_slack));
             }

@@ -123,7 +123,11 @@ impl Question {
                 (mine, unknown)
             };
             let starts = self.starts(&unknown);
-            let starts = starts.map_err(anyhow::Error::from).and_then(|starts| Ok((starts, self.copies(&unknown)?)));
+            let starts = starts.map_err(anyhow::Error::from).and_then(|starts| {
+                // Of partitions whose leader answers: the others come again.
+                let known: Vec<i32> = starts.0.keys().copied().collect();
+                Ok((starts, self.copies(&known)?))
+            });
             // The order matters: first the clock, then the question.
             let at = (self.reading.now)();
             match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {

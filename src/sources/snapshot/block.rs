@@ -11,8 +11,9 @@ use std::io::{self, Read};
 const MARK: u32 = 0xC11C_B10C;
 /// The bytes of a head.
 pub const HEAD: usize = 64;
-/// The bytes of a block at most: one record that is as large as records may be, twice.
-const LARGEST: u32 = 4 << 20;
+/// The bytes of a block at most: far more than a block and the largest message that a broker may be told to take. The head's
+/// checksum and the file's size guard what is allocated.
+const LARGEST: u32 = 256 << 20;
 
 /// What stands before the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,7 @@ pub use segment::{Last, Opened};
 pub use writer::{Place, Recorder};
 
 use super::Kind;
+use crate::cluster::terms::EXECUTABLE;
 use crate::dataflow::plan::Times;
 use crate::model::time::Ms;
 use std::path::PathBuf;
@@ -67,7 +68,8 @@ impl Snapshots {
     /// Of one partition.
     pub fn of(&self, kind: Kind, topic: &str, partition: i32, times: &Times) -> Spot {
         let Times { tick, max_future, dedupe_horizon: _, max_lateness: _ } = times;
-        let build = env!("CARGO_PKG_VERSION");
+        // Not the version alone: a build in the making has the one of the last.
+        let build = &*EXECUTABLE;
         Spot {
             folder: self.folder.join(format!("{}-{partition}", kind.name())),
             label: format!("clickline snapshot 1, build {build}, partition {partition} of {topic}, tick {tick}, max_future {max_future}\n"),

@@ -25,6 +25,8 @@ pub struct Row {
     pub log_time: Ms,
     /// What it says; contacts and deals have no place in a snapshot.
     pub arrival: Arrival,
+    /// What it takes in memory, about: the bytes of its message, or of its texts.
+    pub bytes: usize,
 }
 
 /// Bytes that no writer makes.
@@ -59,7 +61,7 @@ impl Encoder {
 
     /// Puts in a row; rows of contacts and deals are not taken.
     pub fn row(&mut self, row: &Row) {
-        let Row { offset, log_time, arrival } = row;
+        let Row { offset, log_time, arrival, bytes: _ } = row;
         let kind = match arrival {
             Arrival::Click(..) => CLICK,
             Arrival::Form(..) => FORM,
@@ -205,12 +207,14 @@ pub struct Decoder<'a> {
     texts: Vec<&'a str>,
     before: (i64, Ms),
     partition: i32,
+    /// Bytes of the texts that were read since the row began.
+    given: usize,
 }
 
 impl<'a> Decoder<'a> {
     /// Of a block of `partition`.
     pub fn new(bytes: &'a [u8], partition: i32) -> Self {
-        Decoder { bytes, texts: Vec::new(), before: (0, 0), partition }
+        Decoder { bytes, texts: Vec::new(), before: (0, 0), partition, given: 0 }
     }
 
     /// The next row; `None` at the end.
@@ -219,7 +223,7 @@ impl<'a> Decoder<'a> {
     /// Bytes that are not a row.
     pub fn row(&mut self) -> Result<Option<Row>, Damaged> {
         let Some((kind, rest)) = self.bytes.split_first() else { return Ok(None) };
-        self.bytes = rest;
+        (self.bytes, self.given) = (rest, 0);
         let offset = self.before.0.wrapping_add(self.signed()?);
         let log_time = self.before.1.wrapping_add(self.signed()?.cast_unsigned());
         self.before = (offset, log_time);
@@ -233,7 +237,7 @@ impl<'a> Decoder<'a> {
             }
             _ => return Err(Damaged),
         };
-        Ok(Some(Row { offset, log_time, arrival }))
+        Ok(Some(Row { offset, log_time, arrival, bytes: self.given }))
     }
 
     fn click(&mut self, log_time: Ms) -> Result<Click, Damaged> {
@@ -312,6 +316,7 @@ impl<'a> Decoder<'a> {
     fn slice(&mut self, len: u64) -> Result<&'a [u8], Damaged> {
         let (taken, rest) = usize::try_from(len).ok().and_then(|len| self.bytes.split_at_checked(len)).ok_or(Damaged)?;
         self.bytes = rest;
+        self.given += taken.len();
         Ok(taken)
     }
 
@@ -348,6 +353,7 @@ impl<'a> Decoder<'a> {
             }
             number => {
                 let text = usize::try_from(number - 2).ok().and_then(|number| self.texts.get(number)).ok_or(Damaged)?;
+                self.given += text.len();
                 Ok(Some((*text).to_owned()))
             }
         }

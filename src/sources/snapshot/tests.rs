@@ -91,7 +91,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Row>>> {
                 Arrival::Form(_, form) => Arrival::Form(at, form),
                 other => other,
             };
-            Row { offset, log_time, arrival }
+            Row { offset, log_time, arrival, bytes: 0 }
         };
         batches.into_iter().map(|batch| batch.into_iter().map(&mut place).collect()).collect()
     })
@@ -137,7 +137,7 @@ fn all(opened: Opened) -> (Vec<Row>, Place) {
 }
 
 fn said(rows: &[Row]) -> Vec<String> {
-    rows.iter().map(|row| format!("{row:?}")).collect()
+    rows.iter().map(|Row { offset, log_time, arrival, bytes: _ }| format!("{offset} {log_time} {arrival:?}")).collect()
 }
 
 fn file(folder: &Path) -> PathBuf {
@@ -202,7 +202,7 @@ fn rows(from: i64, count: i64) -> Vec<Row> {
         Arrival::Click(At { partition: 3, offset }, Arc::new(click))
     };
     let log_time = |offset: i64| 1_700_000_000_000 + offset.cast_unsigned() * 1_000;
-    (from..from + count).map(|offset| Row { offset, log_time: log_time(offset), arrival: click(offset) }).collect()
+    (from..from + count).map(|offset| Row { offset, log_time: log_time(offset), arrival: click(offset), bytes: 0 }).collect()
 }
 
 #[test]
@@ -286,6 +286,28 @@ fn a_disk_that_refuses_does_not_stop_the_job() {
     assert!(recorder.take(3, &mut batch) && batch.is_empty());
     drop(recorder);
     assert_eq!(open(folder.path()).after(), None);
+}
+
+#[test]
+fn what_waits_for_the_disk_is_bounded_by_its_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut recorder = Recorder::start("test", Some(Ms::MAX));
+    recorder.open(open(folder.path()).begin(5));
+    let mut from = 5;
+    let mut full = false;
+    // Faster than any disk: each says that it is 40 MB.
+    while !full && from < 200_000 {
+        let mut batch: Vec<_> = rows(from, 1_000).into_iter().map(|row| (Row { bytes: 40_000, ..row.clone() }, last(&row))).collect();
+        while !recorder.take(3, &mut batch) {
+            full = true;
+            std::thread::yield_now();
+        }
+        assert!(batch.is_empty());
+        from += 1_000;
+    }
+    assert!(full, "there was no room once");
+    drop(recorder);
+    assert_eq!(all(open(folder.path())).0.last().map(|row| row.offset), Some(from - 1), "and nothing was left out");
 }
 
 #[test]

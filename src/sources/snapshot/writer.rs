@@ -4,15 +4,19 @@ use super::block::{HEAD, Head};
 use super::rows::{Encoder, Row};
 use super::segment::{Last, Opened, Segment, path};
 use crate::model::time::Ms;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Messages that may wait for the thread.
-const WAITING: usize = 64;
+/// Messages, and bytes of what they hold, that may wait for the thread.
+const WAITING: (usize, usize) = (64, 64 << 20);
+/// How long a job that ends waits for the disk.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// Rows and bytes after which a block is written.
 const BLOCK: (u32, usize) = (2_048, 1 << 20);
 /// Bytes after which a new file is begun: what the window has left goes file by file.
@@ -34,10 +38,14 @@ enum Message {
     Rows(i32, Vec<(Row, Last)>),
 }
 
-/// Takes rows of partitions as they are read, to be copied by a thread of its own.
+/// Takes rows of partitions as they are read, to be copied by a thread of its own; never waits for it.
 pub struct Recorder {
     sender: Option<SyncSender<Message>>,
     thread: Option<JoinHandle<()>>,
+    /// Partitions that are to be opened as soon as there is room.
+    opening: VecDeque<Place>,
+    /// Bytes that wait for the thread.
+    waiting: Arc<AtomicUsize>,
     /// Since when the thread has had no room.
     full: Option<Instant>,
 }
@@ -45,14 +53,15 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the thread, or is without one: then nothing is copied. Records are needed for `keep` ms after they were appended.
     pub fn start(name: &str, keep: Option<Ms>) -> Self {
+        let waiting = Arc::new(AtomicUsize::new(0));
         let started = keep.and_then(|keep| {
-            let (sender, messages) = sync_channel(WAITING);
-            let writer = Writer { keep, copies: BTreeMap::new() };
+            let (sender, messages) = sync_channel(WAITING.0);
+            let writer = Writer { keep, copies: BTreeMap::new(), waiting: Arc::clone(&waiting) };
             let thread = thread::Builder::new().name(format!("snapshot {name}")).spawn(move || writer.run(&messages));
             thread.map(|thread| (sender, thread)).inspect_err(|error| tracing::warn!(%error, "no snapshots: no thread for them")).ok()
         });
         let (sender, thread) = started.unzip();
-        Recorder { sender, thread, full: None }
+        Recorder { sender, thread, opening: VecDeque::new(), waiting, full: None }
     }
 
     /// Whether anything is copied.
@@ -62,33 +71,61 @@ impl Recorder {
 
     /// Begins to copy a partition, or goes on with it.
     pub fn open(&mut self, place: Place) {
-        if let Some(sender) = &self.sender
-            && sender.send(Message::Open(place)).is_err()
-        {
-            self.give_up("its thread has ended");
+        if self.is_on() {
+            self.opening.push_back(place);
         }
     }
 
     /// Hands rows over and leaves `rows` empty; `false` when there is no room yet and they are still there.
     pub fn take(&mut self, partition: i32, rows: &mut Vec<(Row, Last)>) -> bool {
-        let Some(sender) = self.sender.as_ref().filter(|_| !rows.is_empty()) else {
+        if rows.is_empty() || !self.is_on() {
             rows.clear();
             return true;
-        };
-        match sender.try_send(Message::Rows(partition, std::mem::take(rows))) {
-            Ok(()) => self.full = None,
-            Err(TrySendError::Full(message)) => {
-                if let Message::Rows(_, back) = message {
-                    *rows = back;
-                }
-                if self.full.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
-                    return false;
-                }
-                self.give_up("the disk does not keep up");
-                rows.clear();
-            }
-            Err(TrySendError::Disconnected(_)) => self.give_up("its thread has ended"),
         }
+        while let Some(place) = self.opening.pop_front() {
+            if let Some(Message::Open(place)) = self.send(Message::Open(place)) {
+                self.opening.push_front(place);
+                return self.is_full(rows);
+            }
+        }
+        let bytes = rows.iter().map(|(row, _)| row.bytes).sum();
+        // One message may always wait, however large it is.
+        if self.waiting.load(Ordering::Relaxed) > WAITING.1 {
+            return self.is_full(rows);
+        }
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        match self.send(Message::Rows(partition, std::mem::take(rows))) {
+            Some(Message::Rows(_, back)) => {
+                self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                *rows = back;
+                self.is_full(rows)
+            }
+            _ => {
+                self.full = None;
+                true
+            }
+        }
+    }
+
+    /// Sends, or gives back what there is no room for.
+    fn send(&mut self, message: Message) -> Option<Message> {
+        match self.sender.as_ref()?.try_send(message) {
+            Ok(()) => None,
+            Err(TrySendError::Full(message)) => Some(message),
+            Err(TrySendError::Disconnected(_)) => {
+                self.give_up("its thread has ended");
+                None
+            }
+        }
+    }
+
+    /// There is no room: rows wait, unless that has lasted for too long.
+    fn is_full(&mut self, rows: &mut Vec<(Row, Last)>) -> bool {
+        if self.full.get_or_insert_with(Instant::now).elapsed() < PATIENCE {
+            return false;
+        }
+        self.give_up("the disk does not keep up");
+        rows.clear();
         true
     }
 
@@ -96,6 +133,7 @@ impl Recorder {
     fn give_up(&mut self, why: &str) {
         tracing::warn!(why, "no more snapshots in this run; a restart will read more from Kafka");
         self.sender = None;
+        self.opening.clear();
         // Not waited for: it may hang in the disk.
         self.thread = None;
     }
@@ -104,10 +142,15 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.sender = None;
-        // It writes what it has; whoever opens the folder next must find it.
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        // It writes what it has: whoever opens the folder next must find it. But a disk that hangs must not keep the job.
+        let began = Instant::now();
+        while !thread.is_finished() && began.elapsed() < FAREWELL {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if !thread.is_finished() {
+            tracing::warn!("the disk does not take the last of the snapshots; a restart will read that from Kafka");
+        } else if thread.join().is_err() {
             tracing::warn!("the snapshots' thread broke down; its message stands above");
         }
     }
@@ -115,6 +158,7 @@ impl Drop for Recorder {
 
 struct Writer {
     keep: Ms,
+    waiting: Arc<AtomicUsize>,
     copies: BTreeMap<i32, Growing>,
 }
 
@@ -130,7 +174,10 @@ impl Writer {
                     }
                 }
                 Ok(Message::Rows(partition, rows)) => {
-                    self.each(|of, copy, keep| if of == partition { copy.append(&rows, keep) } else { copy.flush_old(keep) })
+                    self.each(|of, copy, keep| if of == partition { copy.append(&rows, keep) } else { copy.flush_old(keep) });
+                    let bytes = rows.iter().map(|(row, _)| row.bytes).sum();
+                    drop(rows);
+                    self.waiting.fetch_sub(bytes, Ordering::Relaxed);
                 }
                 Err(RecvTimeoutError::Timeout) => self.each(|_, copy, keep| copy.flush_old(keep)),
                 Err(RecvTimeoutError::Disconnected) => return self.each(|_, copy, _| copy.flush()),
