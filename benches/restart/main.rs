@@ -187,7 +187,7 @@ fn main() {
     }
     println!("\n{:<34} {:>8} {:>8} {:>8} {:>12}", "", "min", "median", "max", "clicks/s");
     for (name, times) in ["ready, with a snapshot", "ready, all from Kafka", "plain consumer: read and parse"].iter().zip(times) {
-        let mut histogram = Histogram::<u64>::new(3).expect("three digits");
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 3_600_000, 3).expect("an hour at most, three digits");
         times.iter().for_each(|took| histogram.saturating_record(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
         let seconds = |ms: u64| ms as f64 / 1e3;
         let median = seconds(histogram.value_at_quantile(0.5));
