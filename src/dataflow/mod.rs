@@ -52,7 +52,7 @@ use std::sync::Arc;
 use step::{Nothing, Ports, by_tick, by_tick_dealt, deal, to};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::vec::{Filter, Map};
+use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, Concatenate};
 use windows::{Seen, Told, Windows};
 
@@ -89,21 +89,25 @@ pub fn build<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<
     let Computed { resolved, unresolved, values, counts, advances, dead, carried, taken: _, changes: _, heats: _ } =
         compute(arrivals, plan);
     let (of_counts, of_advances, of_carried, from) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(plan), plan.outputs_from);
-    // What an earlier run has written is computed again, but not put into words.
-    let new = move |at: &Ms| *at >= from;
     scope.concatenate([
-        resolved.filter(move |(_, at)| new(at)).map(|(resolved, at)| (outputs::timeline(&resolved, at), at)),
-        unresolved.filter(move |(_, at)| new(at)).map(|(click, at)| (outputs::unresolved(&click, at), at)),
-        values.filter(move |(_, at)| new(at)).map(|(change, at)| (outputs::contact_properties(&change, at), at)),
-        counts.filter(move |(_, at)| new(at)).map(move |(change, at)| (outputs::count(&change, &of_counts, at), at)),
-        advances
-            .filter(move |(_, at)| new(at))
-            .flat_map(move |(advance, at)| outputs::deal_stage(&advance, &of_advances, at).map(|output| (output, at))),
-        dead.filter(move |(_, at)| new(at)).map(|(letter, at)| (outputs::dead_letter(&letter, at), at)),
-        carried
-            .filter(move |(_, at)| new(at))
-            .flat_map(move |(carried, at)| carried::output(&carried, &of_carried, at).map(|output| (output, at))),
+        said(resolved, from, |resolved, at| Some(outputs::timeline(resolved, at))),
+        said(unresolved, from, |click, at| Some(outputs::unresolved(click, at))),
+        said(values, from, |change, at| Some(outputs::contact_properties(change, at))),
+        said(counts, from, move |change, at| Some(outputs::count(change, &of_counts, at))),
+        said(advances, from, move |advance, at| outputs::deal_stage(advance, &of_advances, at)),
+        said(dead, from, |letter, at| Some(outputs::dead_letter(letter, at))),
+        said(carried, from, move |carried, at| carried::output(carried, &of_carried, at)),
     ])
+}
+
+/// Rows as records of their topic. What an earlier run has written is computed again, but not put into words: ticks that end
+/// before `from` say nothing.
+fn said<'scope, R: 'static>(
+    rows: StreamVec<'scope, Ms, (R, Ms)>,
+    from: Ms,
+    says: impl Fn(&R, Ms) -> Option<Output> + 'static,
+) -> StreamVec<'scope, Ms, (Output, Ms)> {
+    rows.flat_map(move |(row, at)| if at < from { None } else { Some((says(&row, at)?, at)) })
 }
 
 /// Builds the operators on a worker's scope.

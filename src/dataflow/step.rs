@@ -130,6 +130,26 @@ impl<'a: 'b, 'b, A: Clone + 'static, B: Clone + 'static, C: Clone + 'static, D: 
 pub type Dealt<'scope, A, B, C, D> =
     (StreamVec<'scope, Ms, (A, Ms)>, StreamVec<'scope, Ms, (B, Ms)>, StreamVec<'scope, Ms, (C, Ms)>, StreamVec<'scope, Ms, (D, Ms)>);
 
+/// What writes into [`Dealt`].
+type Outputs<A, B, C, D> =
+    (OutputBuilder<Ms, Builder<A>>, OutputBuilder<Ms, Builder<B>>, OutputBuilder<Ms, Builder<C>>, OutputBuilder<Ms, Builder<D>>);
+
+/// An operator's four outputs, from inside and from outside.
+type Four<'scope, A, B, C, D> = (Outputs<A, B, C, D>, Dealt<'scope, A, B, C, D>);
+
+/// Gives an operator its four outputs.
+fn four<'scope, A, B, C, D>(builder: &mut OperatorBuilder<'scope, Ms>) -> Four<'scope, A, B, C, D>
+where
+    A: Clone + 'static,
+    B: Clone + 'static,
+    C: Clone + 'static,
+    D: Clone + 'static,
+{
+    let ((a, of_a), (b, of_b)) = (builder.new_output(), builder.new_output());
+    let ((c, of_c), (d, of_d)) = (builder.new_output(), builder.new_output());
+    ((OutputBuilder::from(a), OutputBuilder::from(b), OutputBuilder::from(c), OutputBuilder::from(d)), (of_a, of_b, of_c, of_d))
+}
+
 /// Deals `rows` out to several streams, as they come.
 pub fn deal<'scope, R, A, B, C, D>(
     rows: StreamVec<'scope, Ms, (R, Ms)>,
@@ -146,16 +166,7 @@ where
     let mut builder = OperatorBuilder::new(name.to_owned(), rows.scope());
     let mut input = builder.new_input(rows, Pipeline);
     builder.set_notify_for(0, FrontierInterest::Never);
-    let (a, of_a) = builder.new_output();
-    let (b, of_b) = builder.new_output();
-    let (c, of_c) = builder.new_output();
-    let (d, of_d) = builder.new_output();
-    let (mut a, mut b, mut c, mut d) = (
-        OutputBuilder::<Ms, Builder<A>>::from(a),
-        OutputBuilder::<Ms, Builder<B>>::from(b),
-        OutputBuilder::<Ms, Builder<C>>::from(c),
-        OutputBuilder::<Ms, Builder<D>>::from(d),
-    );
+    let ((mut a, mut b, mut c, mut d), dealt) = four(&mut builder);
     builder.build(move |_capabilities| {
         move |_frontiers| {
             let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
@@ -170,7 +181,7 @@ where
             });
         }
     });
-    (of_a, of_b, of_c, of_d)
+    dealt
 }
 
 /// Runs `machine` as [`by_tick`] does, and lets `deal` say where each of its words goes.
@@ -194,16 +205,7 @@ where
     let mut machine = machine;
     let mut builder = OperatorBuilder::new(name.to_owned(), rows.scope());
     let mut input = builder.new_input(rows, pact);
-    let (a, of_a) = builder.new_output();
-    let (b, of_b) = builder.new_output();
-    let (c, of_c) = builder.new_output();
-    let (d, of_d) = builder.new_output();
-    let (mut a, mut b, mut c, mut d) = (
-        OutputBuilder::<Ms, Builder<A>>::from(a),
-        OutputBuilder::<Ms, Builder<B>>::from(b),
-        OutputBuilder::<Ms, Builder<C>>::from(c),
-        OutputBuilder::<Ms, Builder<D>>::from(d),
-    );
+    let ((mut a, mut b, mut c, mut d), dealt) = four(&mut builder);
     builder.build(move |capabilities| {
         let mut held = capabilities;
         let mut stash = Stash::new();
@@ -244,7 +246,7 @@ where
             }
         }
     });
-    (of_a, of_b, of_c, of_d)
+    dealt
 }
 
 #[cfg(test)]
