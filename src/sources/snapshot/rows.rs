@@ -8,13 +8,12 @@
 //! # Cost
 //! One look-up a text when written; when read, one allocation a text, which the record needs anyway.
 
-use crate::dataflow::rows::{Arrival, Place};
+use crate::dataflow::rows::{Arrival, ClickId, Place};
 use crate::dataflow::step::Map;
 use crate::model::outputs::DeadLetter;
 use crate::model::time::Ms;
 use crate::model::{Click, Form, Utm};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// A record that was read.
 #[derive(Clone, Debug)]
@@ -177,12 +176,12 @@ impl Encoder {
 
     /// A UUID in its canonical spelling takes 16 bytes: 0 and those; any other text 1 and itself.
     fn id(&mut self, id: &str) {
-        match Uuid::try_parse(id) {
-            Ok(uuid) if id.len() == 36 && !id.bytes().any(|b| b.is_ascii_uppercase()) => {
+        match ClickId::of(id) {
+            ClickId::Uuid(uuid) => {
                 self.bytes.push(0);
-                self.bytes.extend_from_slice(uuid.as_bytes());
+                self.bytes.extend_from_slice(&uuid);
             }
-            _ => {
+            ClickId::Text(_) => {
                 self.bytes.push(1);
                 self.plain(id);
             }
@@ -335,8 +334,8 @@ impl<'a> Decoder<'a> {
     fn id(&mut self) -> Result<String, Damaged> {
         match self.byte()? {
             0 => {
-                let uuid = Uuid::from_slice(self.slice(16)?).map_err(|_| Damaged)?;
-                Ok(uuid.hyphenated().to_string())
+                let uuid = self.slice(16)?.try_into().map_err(|_| Damaged)?;
+                Ok(ClickId::Uuid(uuid).to_string())
             }
             1 => Ok(self.plain()?.to_owned()),
             _ => Err(Damaged),
