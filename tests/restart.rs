@@ -8,7 +8,7 @@ use clickline::config::rules;
 use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec};
 use clickline::job::{Job, JobConfig};
 use clickline::kafka::Kafka;
-use clickline::model::time::{DAY, Ms, millis};
+use clickline::model::time::{DAY, Ms, now};
 use clickline::sources::Kind;
 use clickline::stop::Stop;
 use rdkafka::Message as _;
@@ -20,14 +20,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use support::kafka::{Broker, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn now() -> Ms {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
-}
 
 fn broker() -> Option<Broker> {
     let broker = Broker::start_if_there()?;

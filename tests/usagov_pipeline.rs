@@ -21,7 +21,7 @@ use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec};
 use clickline::job::{Job, JobConfig};
 use clickline::kafka::Kafka;
 use clickline::model::outputs::Topic;
-use clickline::model::time::Ms;
+use clickline::model::time::{Ms, now};
 use clickline::sinks::hubspot::{Settings, Sink};
 use clickline::sources::kafka::Limits;
 use clickline::stop::Stop;
@@ -38,7 +38,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use support::kafka::Broker;
 
 /// The workspace and portal that `convert.py` writes.
@@ -149,11 +149,6 @@ fn run_job(broker: &mut Broker, folder: &Path) -> usize {
         }
     }
     panic!("the job does not come to an end");
-}
-
-fn now() -> Ms {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    Ms::try_from(since.as_millis()).expect("in range")
 }
 
 /// Puts a file's lines on their topic, at the greatest time of the file so far; says how many.

@@ -28,7 +28,7 @@ use clickline::job::{Job, JobConfig};
 use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::model::inputs::Input as _;
-use clickline::model::time::{Ms, millis};
+use clickline::model::time::{Ms, now};
 use clickline::sinks::outbox::{Batch, Door, deliver};
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
@@ -44,7 +44,7 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use timely::dataflow::operators::{Concatenate as _, Inspect as _, Probe as _};
 
 /// From a real Apache Kafka: the job's dataflow beside a consumer that only reads and parses the same topic.
@@ -68,10 +68,6 @@ struct Args {
     /// Cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-fn now() -> Ms {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Clicks as they happen now, one in seven up to a minute ago.

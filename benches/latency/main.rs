@@ -25,7 +25,7 @@ use clickline::dataflow::plan::{Counts, Plan, Times};
 use clickline::dataflow::rows::Arrival;
 use clickline::kafka::Kafka;
 use clickline::model::Click;
-use clickline::model::time::{Ms, millis};
+use clickline::model::time::{Ms, millis, now};
 use clickline::sinks::outbox::kafka::Outbox;
 use clickline::sinks::outbox::{deliver, topics};
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
@@ -41,7 +41,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use timely::dataflow::operators::{Concatenate as _, Probe as _};
 
 /// From a click's append to its delta record: how long, at half of the highest rate that is held.
@@ -74,10 +74,6 @@ struct Args {
 const BEHIND: Ms = 1_500;
 /// Partitions of the topic of clicks.
 const PARTITIONS: i32 = 4;
-
-fn now() -> Ms {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
 
 /// The job on threads of its own, with a look at its steps.
 struct Running {

@@ -22,7 +22,7 @@ use clickline::job::{Job, JobConfig};
 use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::model::inputs::Input as _;
-use clickline::model::time::{DAY, Ms, millis};
+use clickline::model::time::{DAY, Ms, now};
 use clickline::sources::kafka::Limits;
 use clickline::stop::Stop;
 use hdrhistogram::Histogram;
@@ -36,7 +36,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use support::kafka::{Broker, jars};
 
 /// How long a restart takes.
@@ -57,10 +57,6 @@ struct Args {
     /// Cargo says so.
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-fn now() -> Ms {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// A click as the redirect server writes it, `age` ms old.

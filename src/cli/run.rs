@@ -8,7 +8,7 @@ use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::job::{Job, JobConfig};
-use crate::model::time::{Ms, millis};
+use crate::model::time;
 use crate::sinks::hubspot::Sink;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
@@ -17,7 +17,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Between two looks at whether something has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         limits: config.limits,
         snapshots: config.snapshots,
         accept_gaps: args.accept_gaps,
-        now: Arc::new(now),
+        now: Arc::new(time::now),
     };
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
     let sink = match settings {
@@ -148,9 +148,4 @@ impl CatchingUp {
         }
         Some(self)
     }
-}
-
-/// The wall clock; a machine that thinks it is before 1970 is taken at 0.
-fn now() -> Ms {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
 }

@@ -22,7 +22,7 @@ use crate::dataflow::rows::{Advance, Arrival, CountChange, Heat, Resolved};
 use crate::engine;
 use crate::kafka::Kafka;
 use crate::model::Click;
-use crate::model::time::{Ms, millis, tick_end};
+use crate::model::time::{self, Ms, tick_end};
 use crate::sources::files::{Files, files};
 use crate::sources::kafka::{Limits, Reading, Resume, topic};
 use crate::sources::{Kind, Meter};
@@ -31,7 +31,7 @@ use anyhow::Context as _;
 use rdkafka::consumer::Consumer as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::source;
 use timely::dataflow::operators::vec::Filter as _;
@@ -114,10 +114,10 @@ impl Run {
                 opened = Some(Files::open(&files, times, Arc::clone(meter))?);
             }
             History::Topics(kafka, limits) => {
-                let now = tick_end(now(), times.tick);
+                let now = tick_end(time::now(), times.tick);
                 end = Some(end.unwrap_or(now).min(now));
                 let (resume, meter, stop) = (Resume::default(), Arc::clone(meter), stop.clone());
-                let of_topics = Reading { kafka: *kafka, times, limits, resume, snapshots: None, now: Arc::new(self::now), meter, stop };
+                let of_topics = Reading { kafka: *kafka, times, limits, resume, snapshots: None, now: Arc::new(time::now), meter, stop };
                 all_there(&of_topics, &kinds)?;
                 reading = Some(of_topics);
             }
@@ -199,22 +199,11 @@ fn lock<E>(ear: &Mutex<E>) -> MutexGuard<'_, E> {
     ear.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The wall clock; a machine that thinks it is before 1970 is taken at 0.
-fn now() -> Ms {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
-}
-
 /// A topic that is missing would be waited for: the job makes its topics, whoever only looks does not.
 fn all_there(reading: &Reading, kinds: &[Kind]) -> anyhow::Result<()> {
     let consumer = reading.consumer()?;
-    let topics = &reading.kafka.topics;
     for kind in kinds {
-        let name = match kind {
-            Kind::Clicks => &topics.clicks,
-            Kind::Forms => &topics.forms,
-            Kind::Contacts => &topics.contacts,
-            Kind::Deals => &topics.deals,
-        };
+        let name = reading.topic(*kind);
         let metadata = consumer
             .fetch_metadata(Some(name), ANSWER)
             .with_context(|| format!("the brokers at {} do not answer; see `kafka.brokers`", reading.kafka.brokers))?;

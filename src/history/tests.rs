@@ -8,6 +8,7 @@ use crate::config::rules;
 use crate::dataflow::plan::WorkspaceSpec;
 use crate::explain::story::Explanation;
 use crate::explain::{Asked, Explain};
+use crate::model::time::now;
 use crate::model::time::{DAY, HOUR};
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::mocking::MockCluster;

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::rules;
 use crate::dataflow::plan::{Times, WorkspaceSpec};
 use crate::model::outputs::{TimelineEvent, Topic};
+use crate::model::time::now;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -11,13 +12,9 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
-
-fn now() -> Ms {
-    crate::model::time::millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
-}
 
 fn cluster() -> (Mock, Kafka) {
     let mock = MockCluster::new(1).expect("a mock cluster");

@@ -1,6 +1,6 @@
 //! Time as the job knows it: whole milliseconds since the Unix epoch, UTC.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Milliseconds since the Unix epoch (UTC), or a length of time in milliseconds.
 ///
@@ -24,6 +24,11 @@ pub fn tick_end(at: Ms, tick: Ms) -> Ms {
 /// Whole milliseconds of a duration; anything longer than `u64` can say is `u64::MAX`.
 pub fn millis(length: Duration) -> Ms {
     Ms::try_from(length.as_millis()).unwrap_or(Ms::MAX)
+}
+
+/// The wall clock; a machine that thinks it is before 1970 is taken at 0.
+pub fn now() -> Ms {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
 }
 
 /// `2026-11-23T08:15:30.123Z`, as HubSpot wants it; out-of-range values are clamped.

@@ -13,7 +13,8 @@ use crate::support::kafka::Broker;
 use clickline::config::rules::{self, Rule};
 use clickline::dataflow::plan::rule_key;
 use clickline::model::outputs::{Output, Topic};
-use clickline::model::time::{DAY, HOUR, Ms, millis, tick_end};
+pub use clickline::model::time::now;
+use clickline::model::time::{DAY, HOUR, Ms, tick_end};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -28,14 +29,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 const INPUTS: [&str; 4] = ["clicks", "forms", "crm.contacts", "crm.deals"];
 const PARTITIONS: i32 = 3;
-
-pub fn now() -> Ms {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
-}
 
 /// A number from the environment.
 pub fn number(variable: &str, otherwise: u64) -> u64 {

@@ -4,23 +4,19 @@ use super::*;
 use crate::dataflow::rows::Arrival;
 use crate::engine;
 use crate::model::outputs::{Output, Topic};
+use crate::model::time::now;
 use crate::sinks::outbox::{Batch, Door, deliver};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::vec::Map;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
 const TICK: Ms = 100;
-
-fn now() -> Ms {
-    crate::model::time::millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"))
-}
 
 fn cluster(brokers: i32, partitions: i32) -> Mock {
     let mock = MockCluster::new(brokers).expect("a mock cluster");
