@@ -9,10 +9,8 @@ use rdkafka::Message;
 use rdkafka::Timestamp;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::kafka::Broker;
 
@@ -30,25 +28,14 @@ fn send(sender: &Sender, topic: &str, value: &str) {
     sender.send(BaseRecord::<(), str>::to(topic).partition(0).payload(value).timestamp(1)).map_err(|(error, _)| error).expect("queued");
 }
 
-/// Everything in partition 0 that a reader of this isolation level sees: `(value, timestamp)`.
+/// Everything that a reader of this isolation level sees: `(value, timestamp)`.
 fn read(broker: &Broker, topic: &str, isolation: &str) -> Vec<(String, Timestamp)> {
-    let options =
-        [("isolation.level", isolation), ("enable.partition.eof", "true"), ("group.id", "unused"), ("enable.auto.commit", "false")];
-    let reader: BaseConsumer = broker.client(&options).create().expect("a consumer");
-    let mut from = TopicPartitionList::new();
-    from.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
-    reader.assign(&from).expect("assigned");
     let mut seen = Vec::new();
-    loop {
-        match reader.poll(LIMIT).expect("the broker answers in time") {
-            Ok(message) => {
-                let value = message.payload().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-                seen.push((value, message.timestamp()));
-            }
-            Err(KafkaError::PartitionEOF(_)) => return seen,
-            Err(error) => panic!("{error}"),
-        }
-    }
+    broker.read(topic, isolation, |message| {
+        let value = message.payload().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+        seen.push((value, message.timestamp()));
+    });
+    seen
 }
 
 fn values(seen: &[(String, Timestamp)]) -> Vec<&str> {

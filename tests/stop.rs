@@ -5,11 +5,7 @@ mod support;
 
 use clickline::model::time::{Ms, millis};
 use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -84,24 +80,11 @@ fn produce(broker: &Broker, name: &str, count: usize) {
 
 /// Ids of the clicks that have an event, as readers of committed records find them.
 fn events(broker: &Broker) -> Vec<String> {
-    let options = [("group.id", "none"), ("isolation.level", "read_committed"), ("enable.partition.eof", "true")];
-    let consumer: BaseConsumer = broker.client(&options).create().expect("a consumer");
-    let mut list = TopicPartitionList::new();
-    for partition in 0..2 {
-        list.add_partition_offset("hubspot.timeline", partition, Offset::Beginning).expect("an offset");
-    }
-    consumer.assign(&list).expect("assigned");
-    let (mut found, mut ended) = (Vec::new(), BTreeSet::new());
-    while ended.len() < 2 {
-        match consumer.poll(Duration::from_secs(10)).expect("the broker answers") {
-            Ok(message) => {
-                let event: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
-                found.push(event["click_id"].as_str().expect("an id").to_owned());
-            }
-            Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let mut found = Vec::new();
+    broker.read("hubspot.timeline", "read_committed", |message| {
+        let event: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
+        found.push(event["click_id"].as_str().expect("an id").to_owned());
+    });
     found
 }
 

@@ -27,10 +27,8 @@ use clickline::sources::kafka::Limits;
 use clickline::stop::Stop;
 use clickline_sandbox::Sandbox;
 use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -185,27 +183,11 @@ fn produce(broker: &Broker, kind: &str, folder: &Path) -> usize {
 
 /// Writes the committed records of a topic to a file, one a line.
 fn consume(broker: &Broker, topic: &str, path: &Path) {
-    let options = [("isolation.level", "read_committed"), ("enable.partition.eof", "true"), ("group.id", "unused")];
-    let reader: BaseConsumer = broker.client(&options).create().expect("a consumer");
-    let metadata = reader.fetch_metadata(Some(topic), LIMIT).expect("metadata");
-    let mut open = TopicPartitionList::new();
-    let mut left = 0;
-    for partition in metadata.topics()[0].partitions() {
-        open.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
-        left += 1;
-    }
-    reader.assign(&open).expect("assigned");
     let mut file = BufWriter::new(File::create(path).expect("a file"));
-    while left > 0 {
-        match reader.poll(LIMIT).expect("the broker answers in time") {
-            Ok(message) => {
-                file.write_all(message.payload().expect("an output has a value")).expect("writes");
-                file.write_all(b"\n").expect("writes");
-            }
-            Err(KafkaError::PartitionEOF(_)) => left -= 1,
-            Err(error) => panic!("{error}"),
-        }
-    }
+    broker.read(topic, "read_committed", |message| {
+        file.write_all(message.payload().expect("an output has a value")).expect("writes");
+        file.write_all(b"\n").expect("writes");
+    });
     file.flush().expect("writes");
 }
 

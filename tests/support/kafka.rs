@@ -18,7 +18,11 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode::{self, AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -116,6 +120,38 @@ impl Broker {
         wait_for(&format!("leaders of topic {name}"), leaders);
     }
 
+    /// Gives `each` every record that is in a topic now, as readers of this isolation level (`read_committed`,
+    /// `read_uncommitted`) see it, partition by partition in its order.
+    ///
+    pub fn read(&self, topic: &str, isolation: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) {
+        let options = [("isolation.level", isolation), ("enable.partition.eof", "true"), ("group.id", "unused")];
+        let reader: BaseConsumer = self.client(&options).create().expect("a consumer");
+        let metadata = wait_for(&format!("the partitions of {topic}"), || {
+            let metadata = reader.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
+            (!metadata.topics().first()?.partitions().is_empty()).then_some(metadata)
+        });
+        let mut from = TopicPartitionList::new();
+        let mut open = BTreeSet::new();
+        for partition in metadata.topics()[0].partitions() {
+            from.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
+            open.insert(partition.id());
+        }
+        reader.assign(&from).expect("assigned");
+        let mut heard = Instant::now();
+        while !open.is_empty() {
+            match reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => each(&message),
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
+                Some(Err(error)) if !passes(&error) => panic!("{topic}: {error}"),
+                None | Some(Err(_)) => {
+                    assert!(heard.elapsed() < PATIENCE, "the node gave nothing of {topic} for {PATIENCE:?}");
+                    continue;
+                }
+            }
+            heard = Instant::now();
+        }
+    }
+
     /// Ends the node as an administrator does (SIGTERM) and waits for it.
     pub fn stop(&mut self) {
         self.signal("TERM");
@@ -211,6 +247,12 @@ impl Drop for Broker {
             let _ = process.wait();
         }
     }
+}
+
+/// Whether a client says this of a connection that broke (the node was frozen or killed before) and that it makes again by
+/// itself.
+pub fn passes(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
 }
 
 /// Starts the command from a thread that lives as long as this process.
