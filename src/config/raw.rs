@@ -66,7 +66,7 @@ pub struct RawTimes {
     pub max_future: Length,
     /// A click that comes later than this after it happened finds no earlier form. Default 33d.
     pub max_lateness: Length,
-    /// How far an idle topic stays behind the wall clock. Default 200ms; raise it when the brokers' clocks are off or
+    /// How far an idle topic stays behind the wall clock. Default 50ms; raise it when the brokers' clocks are off or
     /// their replicas slow.
     pub idle_slack: Length,
 }

@@ -44,6 +44,8 @@ const IDLE_PROGRESS: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The same for a job that is to stop.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether all that was sent has arrived.
+const LOOK: Duration = Duration::from_millis(1);
 /// The pause after a call that failed at once; after failed transactions it doubles up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two tries of a transaction: somebody may be mending a permission.
@@ -399,6 +401,7 @@ impl Writer {
         let record = serde_json::to_vec(progress).expect("numbers and strings are always JSON");
         self.send(&self.kafka.topics.progress, PROGRESS_KEY, Some(&record))?;
         hit("outbox.commit");
+        self.drain();
         loop {
             match self.producer.commit_transaction(self.patience()) {
                 Ok(()) => {
@@ -414,6 +417,15 @@ impl Writer {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Waits until the brokers have what was sent, or for as long as one call may take. A commit waits for that, too, but looks
+    /// whether it is so ten times a second only: the client's `flush` sleeps 100 ms if it is not so at once.
+    fn drain(&self) {
+        let until = Instant::now() + self.patience();
+        while self.producer.in_flight_count() > 0 && Instant::now() < until {
+            thread::sleep(LOOK);
         }
     }
 

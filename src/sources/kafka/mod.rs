@@ -79,7 +79,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // 200 ms: brokers of one site append and replicate within tens of ms, and their clocks agree within as much.
-        Limits { in_flight_bytes: 64 << 20, idle_slack: 200 }
+        Limits { in_flight_bytes: 64 << 20, idle_slack: 50 }
     }
 }
 
