@@ -18,6 +18,8 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 
 const WINDOW: Ms = 30 * DAY;
 const TICK: Ms = crate::generate::TICK;
+/// In the order of `Person::utm`.
+const PROPERTIES: [&str; 3] = ["elido_last_utm_source", "elido_last_utm_campaign", "elido_last_utm_medium"];
 
 struct Count {
     person: u32,
@@ -349,15 +351,10 @@ impl Baseline {
         self.touched.dedup();
         for person in self.touched.drain(..) {
             let of = &mut self.persons[person as usize];
-            let mut changed = false;
-            for ((_, _, text), told) in of.utm.iter().zip(&mut of.told).filter_map(|(value, told)| Some((value.as_ref()?, told))) {
-                if text != told {
-                    told.clone_from(text);
-                    changed = true;
-                }
-            }
-            if changed {
-                self.digest.values(&of.name, at);
+            for ((property, value), told) in PROPERTIES.iter().zip(&of.utm).zip(&mut of.told) {
+                let Some((ts, id, text)) = value.as_ref().filter(|(_, _, text)| text != told) else { continue };
+                told.clone_from(text);
+                self.digest.value(&of.name, property, text, (*ts, id), at);
             }
         }
     }

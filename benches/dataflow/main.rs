@@ -21,7 +21,7 @@ mod generate;
 use baseline::Baseline;
 use clap::Parser;
 use clickline::dataflow::plan::{Counts, Plan};
-use clickline::dataflow::rows::{Arrival, Via};
+use clickline::dataflow::rows::{Arrival, ClickId, Via};
 use clickline::dataflow::{Computed, compute};
 use clickline::model::time::Ms;
 use foldhash::fast::FixedState;
@@ -33,6 +33,10 @@ use std::time::{Duration, Instant};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::{Input, Inspect, Probe};
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The dataflow alone, beside the same answers computed by hand.
 #[derive(Clone, Debug, Parser)]
 struct Args {
@@ -42,8 +46,8 @@ struct Args {
     /// Forms in all.
     #[arg(long, default_value_t = 1_000_000)]
     forms: u64,
-    /// Clicks that are handed over at once.
-    #[arg(long, default_value_t = 10_000)]
+    /// Clicks that are handed over at once: what two topics of a worker hand over in a turn.
+    #[arg(long, default_value_t = 2_000)]
     chunk: u64,
     /// Of the generator.
     #[arg(long, default_value_t = 1)]
@@ -78,8 +82,8 @@ impl Digest {
     fn unresolved(&mut self, click: &str, at: Ms) {
         self.add(1, (click, at));
     }
-    fn values(&mut self, person: &str, at: Ms) {
-        self.add(2, (person, at));
+    fn value(&mut self, person: &str, property: &str, text: &str, click: (Ms, &ClickId), at: Ms) {
+        self.add(2, (person, property, text, click, at));
     }
     #[expect(clippy::too_many_arguments, reason = "a row is as wide as it is")]
     fn advanced(&mut self, rule: u32, person: &str, deal: &str, since: Ms, count: u64, last: &str, at: Ms) {
@@ -161,7 +165,12 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
             let of = std::rc::Rc::clone(&digest);
             unresolved.inspect(move |(click, at)| of.borrow_mut().unresolved(&click.id, *at)).probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
-            values.inspect(move |(row, at)| of.borrow_mut().values(&row.who.0, *at)).probe_with(&probe);
+            let values = values.inspect(move |(row, at)| {
+                for value in &row.values {
+                    of.borrow_mut().value(&row.who.0, &value.property, &value.text, (value.click.ts, &value.click.id), *at);
+                }
+            });
+            values.probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
             let counts = counts.inspect(move |(row, at)| of.borrow_mut().count(&row.subject.who.0, &row.measure.key, row.is, *at));
             counts.probe_with(&probe);

@@ -47,6 +47,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use timely::dataflow::operators::{Concatenate as _, Inspect as _, Probe as _};
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// From a real Apache Kafka: the job's dataflow beside a consumer that only reads and parses the same topic.
 #[derive(Clone, Debug, Parser)]
 struct Args {

@@ -44,6 +44,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use timely::dataflow::operators::{Concatenate as _, Probe as _};
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// From a click's append to its delta record: how long, at half of the highest rate that is held.
 #[derive(Clone, Debug, Parser)]
 struct Args {

@@ -39,6 +39,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 use support::kafka::{Broker, jars};
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long a restart takes.
 #[derive(Clone, Debug, Parser)]
 struct Args {

@@ -20,6 +20,7 @@ use crate::model::time::Ms;
 use crate::model::{Click, Form};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::sync::Arc;
 use ustr::Ustr;
 
@@ -85,6 +86,15 @@ impl Intake {
 impl Machine for Intake {
     type In = (Place, Record);
     type Out = Record;
+
+    fn warm(&self, rows: &[(Ms, Self::In)]) {
+        let ids = rows.iter().map(|(_, (_, record))| match record {
+            Record::Click(click) => click.id.as_bytes(),
+            Record::Form(form) => form.id.as_bytes(),
+        });
+        black_box(ids.map(|id| usize::from(id.first().copied().unwrap_or_default())).sum::<usize>());
+        black_box(rows.iter().filter_map(|(_, (_, record))| self.seen.get(&key(record))).sum::<Ms>());
+    }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Record)) {
         self.forget(at);

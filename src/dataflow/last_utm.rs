@@ -20,6 +20,7 @@ use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::hint::black_box;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -42,7 +43,7 @@ pub struct UtmChange {
     /// Whose.
     pub who: Who,
     /// At least one.
-    pub values: Vec<NewValue>,
+    pub values: SmallVec<[NewValue; 3]>,
 }
 
 /// The value of one identity in one workspace.
@@ -58,6 +59,11 @@ struct Property {
     told: Option<Arc<str>>,
 }
 
+/// A person's key in this process's maps.
+fn key((portal, who): (Ustr, Who)) -> [usize; 2] {
+    [address(who.0), address(portal)]
+}
+
 /// A person's properties: three, unless workspaces of a portal map differently.
 type Properties = SmallVec<[(Ustr, Property); 3]>;
 
@@ -71,9 +77,12 @@ impl Property {
 pub struct LastUtms {
     plan: Arc<Plan>,
     default: UtmProperties,
-    persons: Map<(Ustr, Who), Properties>,
+    /// By where portal and person lie: see [`address`].
+    persons: Map<[usize; 2], Properties>,
     /// Property names by connection.
     names: Map<(Ustr, Ustr), [Ustr; 3]>,
+    /// Those of the row before: mostly this one's, too.
+    last: Option<(Connection, [Ustr; 3])>,
     /// Scratch: persons that a tick has changed.
     touched: Vec<(Ustr, Who)>,
 }
@@ -81,7 +90,14 @@ pub struct LastUtms {
 impl LastUtms {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        LastUtms { plan, default: UtmProperties::default(), persons: Map::default(), names: Map::default(), touched: Vec::new() }
+        LastUtms {
+            plan,
+            default: UtmProperties::default(),
+            persons: Map::default(),
+            names: Map::default(),
+            last: None,
+            touched: Vec::new(),
+        }
     }
 
     /// All workspaces of a portal meet.
@@ -94,7 +110,7 @@ impl LastUtms {
         let LastUtm { subject, identity, click, texts, .. } = row;
         let person = (subject.portal, subject.who);
         let names = self.names(Connection { workspace: subject.workspace, portal: subject.portal });
-        let properties = self.persons.entry(person).or_default();
+        let properties = self.persons.entry(key(person)).or_default();
         let of = (subject.workspace, *identity);
         for (name, text) in names.into_iter().zip(texts) {
             let Some(click) = click else {
@@ -117,16 +133,28 @@ impl LastUtms {
 
     /// Names of the properties, in the order of the fields.
     fn names(&mut self, connection: Connection) -> [Ustr; 3] {
-        *self.names.entry((connection.workspace, connection.portal)).or_insert_with(|| {
+        if let Some((last, names)) = self.last
+            && last == connection
+        {
+            return names;
+        }
+        let names = *self.names.entry((connection.workspace, connection.portal)).or_insert_with(|| {
             let names = &self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names;
             [0, 1, 2].map(|place| ustr(&names[place]))
-        })
+        });
+        self.last = Some((connection, names));
+        names
     }
 }
 
 impl Machine for LastUtms {
     type In = LastUtm;
     type Out = UtmChange;
+
+    fn warm(&self, rows: &[(Ms, LastUtm)]) {
+        let known = rows.iter().filter_map(|(_, row)| self.persons.get(&key((row.subject.portal, row.subject.who))));
+        black_box(known.flatten().map(|(_, property)| property.parts.len()).sum::<usize>());
+    }
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
         let mut touched = std::mem::take(&mut self.touched);
@@ -139,18 +167,18 @@ impl Machine for LastUtms {
             touched.push(self.take(row));
         }
         for person in touched.drain(..) {
-            for (_, property) in self.persons.get_mut(&person).into_iter().flatten() {
+            for (_, property) in self.persons.get_mut(&key(person)).into_iter().flatten() {
                 property.told = property.newest().map(|part| Arc::clone(&part.text));
             }
         }
         for row in rest {
             touched.push(self.take(row));
         }
-        touched.sort_unstable_by_key(|(portal, who)| (address(who.0), address(*portal)));
+        touched.sort_unstable_by_key(|person| key(*person));
         touched.dedup();
         for person in touched.drain(..) {
-            let Some(properties) = self.persons.get_mut(&person) else { continue };
-            let mut values = Vec::new();
+            let Some(properties) = self.persons.get_mut(&key(person)) else { continue };
+            let mut values: SmallVec<[NewValue; 3]> = SmallVec::new();
             for (name, property) in properties.iter_mut() {
                 let newest = property.newest();
                 if newest.map(|part| &part.text) != property.told.as_ref() {
@@ -161,7 +189,7 @@ impl Machine for LastUtms {
             values.sort_unstable_by_key(|value| value.property);
             properties.retain(|(_, property)| !property.parts.is_empty());
             if properties.is_empty() {
-                self.persons.remove(&person);
+                self.persons.remove(&key(person));
             }
             if !values.is_empty() {
                 out(UtmChange { portal: person.0, who: person.1, values });

@@ -39,11 +39,21 @@ pub trait Machine: 'static {
     /// Runs the tick that ends at `at`. `rows` may be empty when the tick was due; whatever is left in it is dropped.
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out));
 
+    /// Looks at what the next rows will need, and does nothing with it.
+    ///
+    /// A row mostly waits for memory: one look-up after the other, each far away. Looked up side by side for many rows, they
+    /// wait together; what comes after finds it near.
+    fn warm(&self, _rows: &[(Ms, Self::In)]) {}
+
     /// The next tick's end at which the machine has something to do by itself. After a `step` at `t` it is beyond `t`.
     fn due(&self) -> Option<Ms> {
         None
     }
 }
+
+/// Rows that are looked at ahead of the one that is run: enough to wait together, few enough to be still near when it is their
+/// turn.
+const AHEAD: usize = 64;
 
 /// Rows that wait for their tick to close: mostly in the order of their ticks, put into it before they are run.
 struct Stash<R> {
@@ -226,13 +236,22 @@ where
                 let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
                 let (a, b, c, d) = (a.session(&*of_a), b.session(&*of_b), c.session(&*of_c), d.session(&*of_d));
                 let mut ports = Ports { at: 0, a, b, c, d };
-                let mut rows = stash.closed(upper).peekable();
+                let mut rows = stash.closed(upper);
+                let mut warm = 0;
                 loop {
                     let timer = machine.due().filter(|due| upper.is_some_and(|upper| *due < upper));
-                    let next = rows.peek().map(|(at, _)| *at);
+                    let next = rows.as_slice().first().map(|(at, _)| *at);
                     let Some(at) = next.into_iter().chain(timer).min() else { break };
-                    while let Some((_, row)) = rows.next_if(|(of, _)| *of == at) {
-                        tick.push(row);
+                    while let [(of, _), ..] = rows.as_slice()
+                        && *of == at
+                    {
+                        if warm == 0 {
+                            let ahead = &rows.as_slice()[..AHEAD.min(rows.len())];
+                            machine.warm(ahead);
+                            warm = ahead.len();
+                        }
+                        warm -= 1;
+                        tick.extend(rows.next().map(|(_, row)| row));
                     }
                     ports.at = at;
                     machine.step(at, &mut tick, &mut |row| deal(row, &mut ports));

@@ -25,15 +25,18 @@ use super::step::{Machine, Map};
 use super::window_log::WindowLog;
 use crate::model::Click;
 use crate::model::time::{DAY, Ms, tick_end};
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 use ustr::Ustr;
 
-/// Links that are remembered with what they count for; beyond that all are looked up anew.
-const MEASURED: usize = 1 << 16;
+/// Links that are remembered with what they count for, and campaign values; beyond that all are looked up, or stored, anew.
+const REMEMBERED: usize = 1 << 16;
 
 /// What the machine is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -129,6 +132,8 @@ pub struct Windows {
     carry: BTreeMap<Ms, Vec<u32>>,
     /// What is measured of a link's clicks, by workspace, link and tags: links are few and clicks many.
     measured: Map<Box<str>, Rc<[u32]>>,
+    /// Campaign values, each once: those of one campaign come with many clicks.
+    texts: HashSet<Arc<str>, RandomState>,
     /// Scratch: such a name.
     name: String,
     /// Scratch: counts that a tick has changed, each with the place of the window.
@@ -158,6 +163,7 @@ impl Windows {
             future: BTreeMap::new(),
             carry: BTreeMap::new(),
             measured: Map::default(),
+            texts: HashSet::default(),
             name: String::new(),
             dirty: Vec::new(),
             changed: Vec::new(),
@@ -214,7 +220,7 @@ impl Windows {
             // A tag that a link carries twice is one tag.
             measures.extend(self.key(subject.workspace, subject.who.is_deal(), name).filter(|key| !measures.contains(key)));
         }
-        if self.measured.len() >= MEASURED {
+        if self.measured.len() >= REMEMBERED {
             self.measured.clear();
         }
         let measures: Rc<[u32]> = measures.into();
@@ -305,7 +311,7 @@ impl Windows {
             {
                 match &mut of.utm[place] {
                     Some((last, text)) if **text == *value => *last = at.clone(),
-                    last => *last = Some((at.clone(), value.into())),
+                    last => *last = Some((at.clone(), shared(&mut self.texts, value))),
                 }
                 fields |= 1 << place;
             }
@@ -398,6 +404,19 @@ pub struct Size {
 /// All bits of [`UtmField::ALL`].
 const ALL_FIELDS: u8 = 0b111;
 
+/// A text, as one of `texts`.
+fn shared(texts: &mut HashSet<Arc<str>, RandomState>, text: &str) -> Arc<str> {
+    if let Some(known) = texts.get(text) {
+        return Arc::clone(known);
+    }
+    if texts.len() >= REMEMBERED {
+        texts.clear();
+    }
+    let text: Arc<str> = text.into();
+    texts.insert(Arc::clone(&text));
+    text
+}
+
 /// Tells an identity's values of `fields`, those of one click together.
 fn say_values(identity: &Identity, fields: u8, carried: bool, out: &mut dyn FnMut(Told)) {
     let mut left = fields;
@@ -429,6 +448,20 @@ fn say_values(identity: &Identity, fields: u8, carried: bool, out: &mut dyn FnMu
 impl Machine for Windows {
     type In = Seen;
     type Out = Told;
+
+    fn warm(&self, rows: &[(Ms, Seen)]) {
+        let hits = || {
+            rows.iter().filter_map(|(_, row)| match row {
+                Seen::Hit(hit) => Some(hit),
+                Seen::Standing(_) | Seen::Values(..) => None,
+            })
+        };
+        let first = |text: &str| usize::from(text.as_bytes().first().copied().unwrap_or_default());
+        black_box(hits().map(|hit| hit.click.tags.first().map_or(0, |tag| first(tag)) + first(&hit.click.link)).sum::<usize>());
+        black_box(hits().flat_map(|hit| UtmField::ALL.map(|field| field.of(&hit.click).map_or(0, first))).sum::<usize>());
+        let identities = hits().filter_map(|hit| self.identities.get(*self.by_subject.get(&hit.subject.address())? as usize));
+        black_box(identities.map(|of| of.counts.len() + of.utm.iter().flatten().map(|(_, text)| text.len()).sum::<usize>()).sum::<usize>());
+    }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
         let (mut dirty, mut changed) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.changed));

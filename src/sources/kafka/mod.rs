@@ -78,7 +78,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        // 200 ms: brokers of one site append and replicate within tens of ms, and their clocks agree within as much.
+        // 50 ms: brokers of one site append and replicate within tens of ms, and their clocks agree within as much. It is
+        // part of every click's latency, and a record beyond it is counted a tick later, not lost.
         Limits { in_flight_bytes: 64 << 20, idle_slack: 50 }
     }
 }
