@@ -18,6 +18,7 @@ pub mod job;
 pub mod kafka;
 pub mod model;
 pub mod replay;
+pub mod serve;
 pub mod sinks;
 pub mod sources;
 pub mod state;

@@ -9,6 +9,7 @@ use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::job::{Job, JobConfig};
 use crate::model::time;
+use crate::serve::{Bound, Server};
 use crate::sinks::hubspot::Sink;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
@@ -92,6 +93,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None
         }
     };
+    let server = match config.http.filter(|_| leads) {
+        Some(http) => {
+            let bound = Bound::to(http.listen).map_err(Failure::Configuration)?;
+            // Each part of the job that has something to say brings its routes; they are merged here.
+            let routes = axum::Router::new();
+            Some(Server::start(bound, routes)?)
+        }
+        None => None,
+    };
     let mut catching_up = Some(CatchingUp::new());
     while !job.ended() && !stop.asked() && sink.as_ref().is_none_or(Sink::running) {
         catching_up = catching_up.and_then(|shown| shown.show(&job));
@@ -99,6 +109,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let asked = stop.asked() && !job.ended();
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
+    drop(server);
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.

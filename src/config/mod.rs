@@ -10,6 +10,7 @@ use crate::cluster::hosts;
 use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, WorkspaceSpec};
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
+use crate::serve::Http;
 use crate::sinks::hubspot::Settings;
 use crate::sources::kafka::Limits;
 use raw::{RawConfig, RawWorkspace, RulesAt};
@@ -73,6 +74,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// The sink, if there is one.
     pub hubspot: Option<Settings>,
+    /// The job's HTTP server, if there is one.
+    pub http: Option<Http>,
     /// The state database: tokens and what was delivered.
     pub state: PathBuf,
     /// Folder of the snapshots, if they are kept.
@@ -136,7 +139,7 @@ pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
 }
 
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, tick, times, hubspot, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, http, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
@@ -147,6 +150,9 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     }
     if workers == Some(0) {
         return Err(wrong("workers", "is 0; leave it out or give at least 1"));
+    }
+    if let Some(http) = &http {
+        http.check().map_err(|error| wrong("http", &format!("{error:#}")))?;
     }
     hosts::check(&cluster.hosts).map_err(|problem| wrong("cluster.hosts", &problem))?;
     if in_flight.0 < 1 << 20 {
@@ -163,6 +169,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         workers: workers.unwrap_or(1),
         hosts: cluster.hosts,
         hubspot,
+        http,
         state: folder.join(state),
         snapshots: snapshots.0.map(|at| folder.join(at)),
         workspaces: Vec::new(),

@@ -4,6 +4,7 @@ use super::rules::RawRule;
 use crate::dataflow::plan::{Counts, Times};
 use crate::kafka::Kafka;
 use crate::model::time::{DAY, HOUR, Ms, millis};
+use crate::serve::Http;
 use crate::sinks::hubspot::Settings;
 use crate::sources::kafka::Limits;
 use serde::de::{self, Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
@@ -27,6 +28,9 @@ pub struct RawConfig {
     /// Writes the deltas to HubSpot; without it they stay in their topics.
     #[serde(default)]
     pub hubspot: Option<Settings>,
+    /// The job's HTTP server (process 0's); without it there is none.
+    #[serde(default)]
+    pub http: Option<Http>,
     /// Workspaces by name.
     #[serde(default)]
     pub workspaces: BTreeMap<String, RawWorkspace>,
