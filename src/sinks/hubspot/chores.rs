@@ -3,8 +3,8 @@
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
-use super::token::wall_ms;
 use super::work::Suspend;
+use crate::model::time::now as wall_ms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,7 @@
 //!     │ reader.rs   read_committed    record.rs    records, receipts        outcome.rs   what an answer means
 //!     ▼                               queue.rs     one key at a time        request.rs   effects as requests
 //!  run.rs ◄──► state database         lanes.rs     which batch is next      budget.rs    110 requests in 10 s
-//!     │ settle.rs   fates             tracker.rs   offsets                  token.rs     OAuth
+//!     │ settle.rs   fates             tracker.rs   offsets                               
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
 //!  stages.rs contacts.rs events.rs    prepare.rs, setup.rs  what an account must have
 //!     ▼                               suspects.rs  what makes HubSpot stumble
@@ -53,12 +53,10 @@ mod stats;
 mod suspects;
 #[cfg(test)]
 mod tests;
-mod token;
 mod tracker;
 mod work;
 
-pub use secret::Secret;
+pub use secret::{Secret, read as read_secret};
 pub use settings::{Budget, Events, Paths, Portal, Settings};
 pub use sink::Sink;
 pub use stats::Stats;
-pub use token::exchange_code;

@@ -7,9 +7,8 @@ use super::budget::{Share, Wait, Window};
 use super::outcome::{Outcome, classify};
 use super::request::{Method, Request};
 use super::settings::Settings;
-use super::token::{Access, TokenError, Tokens};
 use crate::http;
-use crate::state::State;
+use crate::oauth::{Access, Connections, TokenError};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +20,7 @@ use tokio::sync::{Notify, watch};
 pub struct Service {
     http: reqwest::Client,
     base_url: String,
-    tokens: Tokens,
+    connections: Arc<Connections>,
     budgets: BTreeMap<String, Budget>,
     /// Whether nothing more is to be sent.
     stopping: watch::Sender<bool>,
@@ -91,8 +90,8 @@ impl Service {
     /// For these accounts.
     ///
     /// # Errors
-    /// When the HTTP client or the tokens can't be set up.
-    pub fn new(settings: &Settings, state: Arc<State>, portals: &[String]) -> anyhow::Result<Self> {
+    /// When the HTTP client can't be set up.
+    pub fn new(settings: &Settings, connections: Arc<Connections>, portals: &[String]) -> anyhow::Result<Self> {
         let http = http::client(settings.request_timeout)?;
         let limits = settings.budget;
         let budget = || Budget {
@@ -101,7 +100,7 @@ impl Service {
             throttled: AtomicU64::new(0),
         };
         Ok(Service {
-            tokens: Tokens::new(settings, state, http.clone(), portals)?,
+            connections,
             http,
             base_url: settings.base_url.trim_end_matches('/').to_owned(),
             budgets: portals.iter().map(|portal| (portal.clone(), budget())).collect(),
@@ -118,7 +117,7 @@ impl Service {
 
     /// Refreshes of access tokens so far.
     pub fn refreshes(&self) -> u64 {
-        self.tokens.refreshes.load(Ordering::Relaxed)
+        self.connections.refreshes()
     }
 
     /// Whether a request would be sent at once, else when to ask again (none: after the next answer).
@@ -136,13 +135,13 @@ impl Service {
     /// Sends one request for an account and says what came of it. Never fails: no answer is an outcome, too.
     pub async fn call(&self, portal: &str, request: &Request, share: Share) -> Outcome {
         let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
-        let access = match self.tokens.access(portal).await {
+        let access = match self.connections.access(portal).await {
             Ok(access) => access,
             Err(error) => return no_token(portal, &error),
         };
         let mut outcome = self.send(budget, &access, request, share).await;
         if outcome == Outcome::Unauthorized {
-            outcome = match self.tokens.renew(portal, access.version).await {
+            outcome = match self.connections.renew(portal, &access).await {
                 Ok(access) => self.send(budget, &access, request, share).await,
                 Err(error) => return no_token(portal, &error),
             };
@@ -201,17 +200,17 @@ fn kind_of(error: &reqwest::Error) -> &'static str {
 
 fn no_token(portal: &str, error: &TokenError) -> Outcome {
     match error {
-        TokenError::Disconnected => Outcome::Disconnected,
-        // Wrong credentials are repaired by a new configuration; until then nothing is given up.
-        TokenError::BadClient(_) => {
-            tracing::error!(portal, "{error}");
-            Outcome::Disconnected
-        }
+        // Somebody must act; it was said when it was found, and until then nothing is given up.
+        TokenError::NotConnected
+        | TokenError::Disconnected(_)
+        | TokenError::BadClient(_)
+        | TokenError::BadStaticToken
+        | TokenError::Unusable(_) => Outcome::Disconnected,
         TokenError::Transient(_, after) => {
             tracing::warn!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), *after)
         }
-        TokenError::State(_) => {
+        TokenError::Store(_) => {
             tracing::error!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), None)
         }

@@ -4,6 +4,7 @@
 //! the environment variable or file that holds them, read once at the start, and never printed.
 
 use super::secret::{self, Secret};
+use crate::oauth::ConnectionSettings;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
@@ -17,7 +18,11 @@ pub struct Settings {
     /// Scheme and host of the API; another one for the sandbox or a regional host.
     #[serde(default = "base_url")]
     pub base_url: String,
-    /// The app's public id.
+    /// How connections are kept and made.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
+    /// The app's public id. Not needed where every portal has an access token of its own.
+    #[serde(default)]
     pub client_id: String,
     /// Environment variable that holds the app's secret; or `client_secret_file`.
     #[serde(default)]
@@ -94,6 +99,15 @@ pub struct Portal {
     /// The token itself; only for callers in the same process.
     #[serde(skip)]
     pub refresh_token: Option<Secret>,
+    /// Environment variable that holds a private app's token or a service key: then no app is installed, and nothing is refreshed.
+    #[serde(default)]
+    pub access_token_env: Option<String>,
+    /// File that holds it.
+    #[serde(default)]
+    pub access_token_file: Option<PathBuf>,
+    /// The token itself; only for callers in the same process.
+    #[serde(skip)]
+    pub access_token: Option<Secret>,
     /// HubSpot's id of the app that owns the event template.
     #[serde(default)]
     pub app_id: Option<u64>,
@@ -212,11 +226,19 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     humantime::parse_duration(&text).map_err(|e| de::Error::custom(format!("{text:?} is no length of time such as 10s or 72h: {e}")))
 }
 
+impl Portal {
+    /// Whether it is connected by a token that does not change.
+    pub fn fixed(&self) -> bool {
+        self.access_token.is_some() || self.access_token_env.is_some() || self.access_token_file.is_some()
+    }
+}
+
 impl Settings {
     /// Settings with every default, for an app and no portal yet.
     pub fn new(base_url: &str, client_id: &str, client_secret: &str) -> Self {
         Settings {
             base_url: base_url.trim_end_matches('/').to_owned(),
+            connections: ConnectionSettings::default(),
             client_id: client_id.to_owned(),
             client_secret_env: None,
             client_secret_file: None,
@@ -248,13 +270,23 @@ impl Settings {
             refresh_token_env: None,
             refresh_token_file: None,
             refresh_token: Some(Secret::new(token)),
+            access_token_env: None,
+            access_token_file: None,
+            access_token: None,
             app_id: Some(SANDBOX_APP),
             event_template_id: None,
             events: Events::Timeline,
         };
         let portals = refresh_tokens.into_iter().map(|(id, token)| (id, portal(token))).collect();
         let linger = Duration::from_millis(50);
+        let connections = ConnectionSettings {
+            environment: "sandbox".to_owned(),
+            keys: Some(crate::oauth::passing_key()),
+            authorize_url: format!("{}/oauth/authorize", url.trim_end_matches('/')),
+            ..ConnectionSettings::default()
+        };
         Settings {
+            connections,
             portals,
             linger,
             developer_key: Some(Secret::new(SANDBOX_DEVELOPER_KEY)),
@@ -281,13 +313,23 @@ impl Settings {
     /// # Errors
     /// When it names a variable or file that can't be read.
     pub fn read_refresh_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
-        let Some(Portal { refresh_token_env, refresh_token_file, refresh_token, app_id: _, event_template_id: _, events: _ }) =
-            self.portals.get(portal)
-        else {
+        let Some(Portal { refresh_token_env, refresh_token_file, refresh_token, .. }) = self.portals.get(portal) else {
             return Ok(None);
         };
         let what = format!("hubspot.portals.{portal}.refresh_token");
         secret::read(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
+    }
+
+    /// The access token that the configuration gives a portal, if it does: then the portal is not connected by an app.
+    ///
+    /// # Errors
+    /// When it names a variable or file that can't be read.
+    pub fn read_access_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
+        let Some(Portal { access_token_env, access_token_file, access_token, .. }) = self.portals.get(portal) else {
+            return Ok(None);
+        };
+        let what = format!("hubspot.portals.{portal}.access_token");
+        secret::read(&what, access_token.as_ref(), access_token_env.as_deref(), access_token_file.as_ref())
     }
 
     /// The developer key, if one is named.
@@ -323,10 +365,20 @@ impl Settings {
         if self.concurrency == 0 {
             bail!("hubspot.concurrency must be at least 1");
         }
+        self.connections.check()?;
         for portal in portals {
             let Some(settings) = self.portals.get(portal) else {
                 bail!("hubspot.portals: portal {portal} is connected to a workspace but has no entry here");
             };
+            if settings.fixed() {
+                if settings.refresh_token.is_some() || settings.refresh_token_env.is_some() || settings.refresh_token_file.is_some() {
+                    bail!(
+                        "hubspot.portals.{portal}: give an access token (a private app's) or a refresh token (an installed app's), not both"
+                    );
+                }
+            } else if self.client_id.is_empty() {
+                bail!("hubspot.client_id: name the app that is installed in portal {portal}, or give the portal an access_token_env");
+            }
             let key = self.developer_key.is_some() || self.developer_key_env.is_some() || self.developer_key_file.is_some();
             if settings.event_template_id.is_none() && (settings.app_id.is_none() || !key) {
                 bail!(

@@ -10,9 +10,9 @@ use super::outcome::refused_everywhere;
 use super::queue::{Entry, Queue};
 use super::record::{Lane, Receipt};
 use super::run::Run;
-use super::token::wall_ms;
 use super::work::{Again, Fate, Report};
 use crate::model::outputs::Person;
+use crate::model::time::now as wall_ms;
 use crate::state::{ContactValue, DeadLetterRow};
 use std::time::{Duration, Instant};
 

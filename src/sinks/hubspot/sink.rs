@@ -8,6 +8,8 @@ use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
 use crate::kafka::Kafka;
+use crate::metrics::Metrics;
+use crate::oauth::Connections;
 use crate::state::State;
 use anyhow::Context;
 use std::path::Path;
@@ -21,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 pub struct Sink {
     stop: watch::Sender<Stop>,
     stats: Arc<Mutex<Stats>>,
+    connections: Arc<Connections>,
     thread: Option<JoinHandle<anyhow::Result<Stats>>>,
 }
 
@@ -34,8 +37,10 @@ impl Sink {
     pub fn start(settings: Settings, kafka: Kafka, portals: Vec<String>, state: &Path) -> anyhow::Result<Sink> {
         settings.check(&portals)?;
         let settings = Arc::new(settings);
-        let state = Arc::new(State::open(state)?);
-        let service = Arc::new(Service::new(&settings, Arc::clone(&state), &portals)?);
+        let path = state;
+        let state = Arc::new(State::open(path)?);
+        let connections = Arc::new(Connections::open(&settings, &state, path, &portals, Arc::new(Metrics::default()))?);
+        let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let stats = Arc::new(Mutex::new(Stats::default()));
         let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
@@ -62,7 +67,12 @@ impl Sink {
             }
             result
         });
-        Ok(Sink { stop, stats, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+        Ok(Sink { stop, stats, connections, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+    }
+
+    /// The connections that it writes over.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// The counters as of now.
