@@ -16,7 +16,7 @@
 mod settle;
 mod tokens;
 
-pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement};
+pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement, Standing};
 pub use tokens::{TokenRow, TokenUpdate};
 
 use anyhow::{Context, bail};

@@ -26,9 +26,13 @@ impl Run {
     }
 
     pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
-        let prepare::Prepared { template, provisioned, problem, again } = prepared;
+        let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
+        for (name, why) in refused {
+            self.with(&portal, |account| drop(account.refused.insert(name.clone(), why.clone())));
+            tracing::error!(portal, property = name, "this property can't be written: {why}");
+        }
         self.with(&portal, |account| {
-            account.template = template.or(account.template.take());
+            account.event_api = event_api.or(account.event_api.take());
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
@@ -56,9 +60,11 @@ impl Run {
             for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
                 row.next_at = wall + PARKED_LEASE_MS;
                 self.settlement.park.push(row.clone());
-                let Ok(delta) = Delta::decode(Lane::Properties, &row.payload) else { continue };
+                let Some(lane) = Lane::of(&self.topics, &row.topic) else { continue };
+                let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
                 let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
-                let receipt = Receipt { lane: Lane::Properties, raw, ledger_key: row.ledger_key, parked: Some((row.parked_at, row.tries)) };
+                let (portal, parked) = (row.portal.clone(), Some((row.parked_at, row.tries)));
+                let receipt = Receipt { lane, portal, raw, ledger_key: row.ledger_key, parked, failing_since: None };
                 if let Some(account) = self.accounts.get_mut(&row.portal)
                     && self.loaded.insert(row.ledger_key)
                 {
@@ -66,9 +72,13 @@ impl Run {
                 }
             }
         }
+        self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
         self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
         self.stats.parked = self.state.parked_count()?;
+        let (open, oldest) = self.state.dead_letters_open()?;
+        self.stats.dead_letters_open = open;
+        self.stats.dead_letters_oldest_at = oldest.unwrap_or(0);
         Ok(())
     }
 

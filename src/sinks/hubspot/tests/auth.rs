@@ -2,7 +2,7 @@
 
 use super::proxy::Fault;
 use super::*;
-use crate::sinks::hubspot::exchange_code;
+use crate::sinks::hubspot::{Portal, exchange_code};
 use clickline_sandbox::Rotation;
 
 #[test]
@@ -142,4 +142,39 @@ fn portals_do_not_wait_for_each_other() {
     let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals, &world.state()).expect("starts");
     let stats = wait(&sink, "the other portal", |stats| stats.caught_up);
     assert_eq!((stats.events, world.sandbox.snapshot("77").events.len(), world.sandbox.snapshot(PORTAL).events.len()), (300, 300, 300));
+}
+
+#[test]
+fn a_portal_that_cannot_be_written_to_is_passed_by_and_loses_nothing() {
+    let mut world = World::with(Config { portals: vec![PORTAL.to_owned(), "77".to_owned()], ..Config::default() });
+    let good = world.settings.portals[PORTAL].clone();
+    let broken = Portal { refresh_token: Some(super::super::Secret::new("na1-revoked")), ..good };
+    world.settings.portals.insert("77".to_owned(), broken);
+    // Twenty records an account: the dead one fills its share at once, in the same partition as the other.
+    world.settings.held = 40;
+    const EACH: usize = 200;
+    for n in 0..EACH {
+        world.put(Topic::Timeline, &TimelineEvent { portal: "77".into(), ..event(&format!("clk:c{n}:77"), "801") });
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.flush();
+    let portals = vec![PORTAL.to_owned(), "77".to_owned()];
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals.clone(), &world.state()).expect("starts");
+    let stats = wait(&sink, "the good portal", |stats| stats.events == EACH as u64);
+    wait(&sink, "the other is held back", |stats| stats.held_back as usize == EACH - 20);
+    assert_eq!((stats.dead_letters, stats.caught_up), (0, false));
+    sink.stop().expect("stops");
+
+    let token = world.sandbox.refresh_token("77");
+    world.sandbox.create_contact("77", Some("801"), &[("email", "ada@example.com")]);
+    world.settings.portals.get_mut("77").expect("is there").refresh_token = Some(super::super::Secret::new(token));
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals, &world.state()).expect("starts");
+    let stats = wait(&sink, "all", |stats| stats.caught_up);
+    assert_eq!((stats.events, stats.held_back, stats.dead_letters), (EACH as u64, 0, 0), "{stats:?}");
+    for portal in ["77", PORTAL] {
+        let mut ids: Vec<String> = world.sandbox.snapshot(portal).events.into_iter().map(|event| event.id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), EACH, "portal {portal}");
+    }
 }
