@@ -17,7 +17,7 @@ mod connections;
 mod settle;
 
 pub use connections::ClearTokens;
-pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement};
+pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement, Standing};
 
 use anyhow::{Context, bail};
 use rusqlite::Connection;

@@ -16,14 +16,17 @@ use crate::state::State;
 use anyhow::{Context as _, anyhow};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// What it takes to store an answer, beside the deadline of the call.
 const STORE_WITHIN: Duration = Duration::from_secs(15);
+
+/// Between two looks whether somebody has logged in, where a portal is not connected.
+const LOOK_FOR_LOGINS: Duration = Duration::from_secs(1);
 
 /// How a portal is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +112,21 @@ impl Connections {
             metrics,
             refreshes: AtomicU64::new(0),
             open_calls: AtomicUsize::new(0),
+            scopes: Mutex::default(),
+            revived: AtomicU64::new(0),
         });
         let grace = settings.request_timeout + STORE_WITHIN;
         let connections = Connections { keeper: Arc::clone(&keeper), runtime: Some(runtime), grace };
         if app {
             let state = Arc::clone(state);
-            connections.wait(async move { keeper.prepare(&state, &configured).await })??;
+            let prepared = Arc::clone(&keeper);
+            connections.wait(async move { prepared.prepare(&state, &configured).await })??;
+            connections.runtime.as_ref().context("it is stopping")?.spawn(async move {
+                loop {
+                    tokio::time::sleep(LOOK_FOR_LOGINS).await;
+                    keeper.look_for_logins().await;
+                }
+            });
         }
         Ok(connections)
     }
@@ -145,6 +157,17 @@ impl Connections {
     /// Calls to the token endpoint for refreshes so far, by this process.
     pub fn refreshes(&self) -> u64 {
         self.keeper.refreshes.load(Ordering::Relaxed)
+    }
+
+    /// The scopes that are missing for a feature, as far as the granted ones are known.
+    pub fn missing(&self, portal: &str, feature: Feature) -> Vec<&'static str> {
+        let scopes = self.keeper.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.get(portal).filter(|granted| !granted.is_empty()).map_or(Vec::new(), |granted| feature.missing(granted))
+    }
+
+    /// How often a portal that was not connected was connected again, or got other scopes: when it grows, what was given up may be tried.
+    pub fn revived(&self) -> u64 {
+        self.keeper.revived.load(Ordering::Relaxed)
     }
 
     /// The app's id, where a portal is connected by an app.

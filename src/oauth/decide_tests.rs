@@ -153,9 +153,10 @@ proptest! {
     fn every_row_has_a_next_step(
         (expires_at, refreshed_at, retry_at, forced_at) in (0..NOW * 2, 0..NOW * 2, 0..NOW * 2, 0..NOW * 2),
         (until, spent, spread, jitter) in (proptest::option::of(0..NOW * 2), any::<bool>(), any::<f64>(), any::<f64>()),
-        (condition, reply, failures, after) in (0..3, 0..6, any::<u32>(), proptest::option::of(any::<u64>())),
+        (condition, reply, failures, after) in (0..3_usize, 0..6_usize, any::<u32>(), proptest::option::of(any::<u64>())),
     ) {
-        let condition = [Condition::Connected, Condition::ReinstallRequired(Why::Refused), Condition::BadClient("X".into())][condition].clone();
+        let conditions = [Condition::Connected, Condition::ReinstallRequired(Why::Refused), Condition::BadClient("X".into())];
+        let condition: Condition = conditions[condition].clone();
         let lease = until.map(|until| Lease { holder: "other".into(), until });
         let facts = Facts { condition, lease, expires_at, refreshed_at, retry_at, forced_at, failures, ..Facts::default() };
         let now_row = row(facts);

@@ -16,6 +16,7 @@
 
 use super::decide::{Caller, Refusal, Step, settle, step};
 use super::endpoint::{Endpoint, Grant, Reply};
+use super::features::gated;
 use super::row::{Condition, Facts, Row, Secrets, Why, fingerprint};
 use super::seal::Seal;
 use super::store::Store;
@@ -24,8 +25,8 @@ use crate::metrics::{Metrics, Portal, Refresh, RefreshResult};
 use crate::model::time::Ms;
 use crate::sinks::hubspot::Secret;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Between two looks at a row that another process is refreshing, at least.
@@ -107,6 +108,10 @@ pub struct Keeper {
     pub(super) refreshes: AtomicU64,
     /// Calls whose answer is not stored yet.
     pub(super) open_calls: AtomicUsize,
+    /// Scopes of each portal as they were seen last.
+    pub(super) scopes: Mutex<BTreeMap<String, Vec<String>>>,
+    /// How often a connection came back to life, or got other scopes.
+    pub(super) revived: AtomicU64,
 }
 
 /// Counts a call until its answer is stored.
@@ -153,7 +158,7 @@ impl Keeper {
             Ok(_) => {
                 gauge.set(1);
                 if cell.said.take().is_some() {
-                    tracing::info!(portal, "connected again");
+                    self.revive(portal);
                 }
             }
             Err(TokenError::Transient(..) | TokenError::Store(_)) => {}
@@ -163,6 +168,31 @@ impl Keeper {
                     tracing::error!(portal, "{error}");
                     cell.said = Some(error.clone());
                 }
+            }
+        }
+    }
+
+    fn revive(&self, portal: &str) {
+        tracing::info!(portal, "connected");
+        self.revived.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Looks whether somebody has connected again what was not: another process, or a login. HubSpot is not asked.
+    pub(super) async fn look_for_logins(&self) {
+        for (portal, link) in &self.portals {
+            let Link::App(cell) = link else { continue };
+            // Whoever holds it finds out by himself.
+            let Ok(mut cell) = cell.try_lock() else { continue };
+            let wanting = |scopes: &BTreeMap<String, Vec<String>>| scopes.get(portal).is_some_and(|granted| !gated(granted).is_empty());
+            if cell.said.is_none() && !wanting(&self.scopes.lock().unwrap_or_else(PoisonError::into_inner)) {
+                continue;
+            }
+            // Other scopes than before are noticed as the row is read.
+            if let Ok(row) = self.row(portal).await
+                && row.facts.condition == Condition::Connected
+                && cell.said.take().is_some()
+            {
+                self.revive(portal);
             }
         }
     }
@@ -325,6 +355,10 @@ impl Keeper {
                 "the row of portal {portal} is not used: its tokens belong to the app {}, and the configuration names {ours}; log in again",
                 row.facts.client_id
             )));
+        }
+        let before = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(portal.to_owned(), row.facts.scopes.clone());
+        if before.is_some_and(|before| !before.is_empty() && before != row.facts.scopes) {
+            self.revive(portal);
         }
         Ok(row)
     }

@@ -1,7 +1,7 @@
 //! Connections to HubSpot accounts: how they are made, kept and renewed.
 //!
 //! ```text
-//!  browser ──► install.rs ──► routes.rs, page.rs        decide.rs    when to call, what an answer makes of a row (pure)
+//!  browser ──► routes.rs ──► install.rs                 decide.rs    when to call, what an answer makes of a row (pure)
 //!                 │ state, once; code                   features.rs  what the granted scopes allow (pure)
 //!                 ▼                                     endpoint.rs  the token endpoint
 //!  connections.rs (handle) ──► keeper.rs ──► store.rs   row.rs       facts and tokens
@@ -23,9 +23,11 @@ mod connections;
 mod decide;
 mod endpoint;
 mod features;
+mod install;
 mod keeper;
 mod postgres;
 mod prepare;
+mod routes;
 mod row;
 mod seal;
 mod settings;
@@ -36,7 +38,9 @@ pub(crate) use connections::passing_key;
 pub use connections::{Connections, InstallError, Mode, Status};
 pub use endpoint::Grant;
 pub use features::{Feature, gated};
+pub use install::{BeginError, Begun, Callback, FinishError, Installer};
 pub use keeper::{Access, TokenError};
+pub use routes::{CALLBACK, routes};
 pub use row::{Condition, Facts, Lease, Row, Secrets, Why};
 pub use seal::{Seal, SealError, new_key};
 pub use settings::{ConnectionSettings, Sealing};

@@ -200,10 +200,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("witness");
         let text: String =
-            (0..20_000).map(|n| line("e", "4242", &Seen { version: n, refresh_token: "ab".repeat(16), seed: None })).collect();
+            (0..30_000).map(|n| line("e", "4242", &Seen { version: n, refresh_token: "ab".repeat(16), seed: None })).collect();
         fs::write(&path, text).expect("writes");
-        assert_eq!(Witness::open(&path, "e").expect("opens").version("4242"), 19_999);
+        assert_eq!(Witness::open(&path, "e").expect("opens").version("4242"), 29_999);
         assert!(fs::metadata(&path).expect("is there").len() < 200);
-        assert_eq!(Witness::open(&path, "e").expect("opens").version("4242"), 19_999);
+        assert_eq!(Witness::open(&path, "e").expect("opens").version("4242"), 29_999);
     }
 }

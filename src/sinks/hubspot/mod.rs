@@ -5,11 +5,13 @@
 //!     │ reader.rs   read_committed    record.rs    records, receipts        outcome.rs   what an answer means
 //!     ▼                               queue.rs     one key at a time        request.rs   effects as requests
 //!  run.rs ◄──► state database         lanes.rs     which batch is next      budget.rs    110 requests in 10 s
-//!     │ settle.rs   fates             tracker.rs   offsets                               
+//!     │ settle.rs   fates             tracker.rs   offsets
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
-//!  stages.rs contacts.rs events.rs    prepare.rs, setup.rs  what an account must have
+//!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
+//!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
 //!     ▼                               suspects.rs  what makes HubSpot stumble
-//!  HubSpot                            dead_letters.rs  refused records to their topic
+//!  HubSpot                            behind.rs    accounts that can't keep up
+//!                                     dead_letters.rs  refused records to their topic
 //! ```
 //!
 //! # Guarantee
@@ -26,16 +28,21 @@
 //! second and account; a stage move costs three requests for up to 100 deals.
 
 mod account;
+mod behind;
 mod budget;
 mod chores;
 mod contacts;
+mod daily;
 mod dead_letters;
 mod deal;
+mod emails;
+mod event_api;
 mod events;
 #[cfg(test)]
 mod fixtures;
 mod lanes;
 mod outcome;
+mod paths;
 mod prepare;
 mod queue;
 mod reader;
@@ -56,7 +63,8 @@ mod tests;
 mod tracker;
 mod work;
 
+pub use paths::{Paths, Version};
 pub use secret::{Secret, read as read_secret};
-pub use settings::{Budget, Events, Paths, Portal, Settings};
+pub use settings::{Budget, Events, Portal, Settings};
 pub use sink::Sink;
 pub use stats::Stats;

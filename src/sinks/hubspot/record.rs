@@ -15,6 +15,11 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// The lane that is read from the topic of this name.
+    pub fn of(topics: &[String; 3], topic: &str) -> Option<Lane> {
+        Lane::ALL.into_iter().find(|lane| topics[lane.index()] == topic)
+    }
+
     /// All of them, first things first.
     pub const ALL: [Lane; 3] = [Lane::Stages, Lane::Properties, Lane::Events];
 
@@ -55,12 +60,16 @@ pub struct Raw {
 pub struct Receipt {
     /// Which topic it was read from.
     pub lane: Lane,
+    /// HubSpot account; empty where the record does not say.
+    pub portal: String,
     /// The record.
     pub raw: Raw,
     /// Its name in the ledger.
     pub ledger_key: LedgerKey,
     /// For a record that was parked: since when (ms since the Unix epoch) and how often its contact was looked for.
     pub parked: Option<(u64, u32)>,
+    /// Since when HubSpot has failed to take it, ms since the Unix epoch; kept over restarts.
+    pub failing_since: Option<u64>,
 }
 
 impl Receipt {

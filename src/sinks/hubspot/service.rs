@@ -3,12 +3,14 @@
 //! A 401 is answered with one refresh and one repetition; whatever else fails is the caller's to repeat, because only the caller
 //! knows what must be read again first. A 429 blocks the account's budget for all.
 
-use super::budget::{Share, Wait, Window};
-use super::outcome::{Outcome, classify};
+use super::budget::{Share, Told, Wait, Window};
+use super::daily::Daily;
+use super::outcome::{DAILY_PAUSE, Outcome, classify};
 use super::request::{Method, Request};
 use super::settings::Settings;
 use crate::http;
 use crate::oauth::{Access, Connections, TokenError};
+use reqwest::header::HeaderMap;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +35,9 @@ pub struct Service {
 #[derive(Debug)]
 struct Budget {
     window: Mutex<Window>,
+    daily: Mutex<Daily>,
+    /// The account's time zone, where it is known.
+    zone: Option<jiff::tz::TimeZone>,
     /// Told of each answer.
     answered: Notify,
     /// Throttled answers without a pause of their own, since the last other answer.
@@ -54,6 +59,40 @@ impl Budget {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn daily(&self) -> MutexGuard<'_, Daily> {
+        self.daily.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far away the end of the account's day is, where its time zone is known.
+    fn midnight(&self) -> Option<Duration> {
+        let now = jiff::Timestamp::now().to_zoned_datetime(self.zone.clone()?);
+        let tomorrow = now.tomorrow().ok()?.start_of_day().ok()?;
+        Duration::try_from(tomorrow.duration_since(&now)).ok()
+    }
+
+    /// Whether a request would be sent at once.
+    fn ready(&self, share: Share, now: Instant) -> Result<(), Wait> {
+        self.daily().ready(share, now, || self.midnight()).map_err(Wait::Until)?;
+        self.window().ready(share, now)
+    }
+
+    /// Takes a place.
+    fn take(&self, share: Share, now: Instant) -> Result<(), Wait> {
+        let mut daily = self.daily();
+        daily.ready(share, now, || self.midnight()).map_err(Wait::Until)?;
+        self.window().take(share, now)?;
+        daily.sent();
+        Ok(())
+    }
+
+    /// Takes in what HubSpot says of its own count, in the answer to a request sent at `sent`.
+    fn told(&self, told: Told, sent: Instant) {
+        self.window().told(told, sent, Instant::now());
+        if let Some(left) = told.daily_remaining {
+            self.daily().told(left);
+        }
+    }
+
     /// Waits for a place; there is none any more once the sink stops.
     async fn place(&self, share: Share, mut stopping: watch::Receiver<bool>) -> Option<Place<'_>> {
         loop {
@@ -62,7 +101,7 @@ impl Budget {
             }
             // Made before the question, so that an answer in between is not missed.
             let answered = self.answered.notified();
-            let taken = self.window().take(share, Instant::now());
+            let taken = self.take(share, Instant::now());
             match taken {
                 Ok(()) => return Some(Place(self)),
                 Err(Wait::Until(at)) => tokio::select! {
@@ -80,7 +119,11 @@ impl Budget {
     /// How long a throttled answer that does not say so itself blocks: 1, 2, 4 … 60 s.
     fn throttle(&self, asked: Option<Duration>) -> Duration {
         let times = self.throttled.fetch_add(1, Ordering::Relaxed).min(6);
-        let pause = asked.unwrap_or_else(|| Duration::from_secs(1 << times).min(Duration::from_secs(60)));
+        let pause = match asked {
+            Some(DAILY_PAUSE) => self.midnight().unwrap_or(DAILY_PAUSE),
+            Some(asked) => asked,
+            None => Duration::from_secs(1 << times).min(Duration::from_secs(60)),
+        };
         self.window().block_until(Instant::now() + pause);
         pause
     }
@@ -94,16 +137,22 @@ impl Service {
     pub fn new(settings: &Settings, connections: Arc<Connections>, portals: &[String]) -> anyhow::Result<Self> {
         let http = http::client(settings.request_timeout)?;
         let limits = settings.budget;
-        let budget = || Budget {
-            window: Mutex::new(Window::new(limits.requests, limits.reserve, limits.per)),
-            answered: Notify::new(),
-            throttled: AtomicU64::new(0),
+        let budget = |portal: &String| {
+            let zone = settings.portals.get(portal).and_then(|portal| portal.zone().transpose()).transpose();
+            let budget = Budget {
+                window: Mutex::new(Window::new(limits.requests, limits.reserve, limits.per)),
+                daily: Mutex::new(Daily::new(limits.daily, limits.reserve as u64)),
+                zone: zone.map_err(anyhow::Error::msg)?,
+                answered: Notify::new(),
+                throttled: AtomicU64::new(0),
+            };
+            Ok((portal.clone(), budget))
         };
         Ok(Service {
             connections,
             http,
             base_url: settings.base_url.trim_end_matches('/').to_owned(),
-            budgets: portals.iter().map(|portal| (portal.clone(), budget())).collect(),
+            budgets: portals.iter().map(budget).collect::<anyhow::Result<_>>()?,
             stopping: watch::Sender::new(false),
             calls: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
@@ -113,6 +162,11 @@ impl Service {
     /// Sends nothing more: requests under way go on, those that wait for their budget fail as [`Outcome::Transient`].
     pub fn stop(&self) {
         self.stopping.send_replace(true);
+    }
+
+    /// The connections that it sends over.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// Refreshes of access tokens so far.
@@ -126,7 +180,7 @@ impl Service {
     /// When to ask again.
     pub fn ready(&self, portal: &str, share: Share, now: Instant) -> Result<(), Option<Instant>> {
         let Some(budget) = self.budgets.get(portal) else { return Err(None) };
-        budget.window().ready(share, now).map_err(|wait| match wait {
+        budget.ready(share, now).map_err(|wait| match wait {
             Wait::Until(at) => Some(at),
             Wait::Answer => None,
         })
@@ -174,17 +228,31 @@ impl Service {
             return Outcome::Transient("the sink stops".to_owned(), None);
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
+        let sent = Instant::now();
         // Addresses may hold e-mails and are left out of every message.
         let response = match call.send().await {
             Ok(response) => response,
             Err(error) => return Outcome::Transient(kind_of(&error).to_owned(), None),
         };
         let status = response.status().as_u16();
+        budget.told(rate(response.headers()), sent);
         let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
         match http::body(response).await {
             Ok(body) => classify(status, retry_after.as_deref(), &body),
             Err(error) => Outcome::Transient(error.to_string(), None),
         }
+    }
+}
+
+/// HubSpot's own count; all of its headers may be missing.
+fn rate(headers: &HeaderMap) -> Told {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let count = |name: &str| number(name).and_then(|count| usize::try_from(count).ok());
+    Told {
+        max: count("x-hubspot-ratelimit-max"),
+        remaining: count("x-hubspot-ratelimit-remaining"),
+        interval: number("x-hubspot-ratelimit-interval-milliseconds").map(Duration::from_millis),
+        daily_remaining: number("x-hubspot-ratelimit-daily-remaining"),
     }
 }
 

@@ -43,8 +43,7 @@ impl Sink {
         let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let stats = Arc::new(Mutex::new(Stats::default()));
-        let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
-        let run = Run::new(settings, Arc::clone(&state), service, dead_letters, topics, &portals, Arc::clone(&stats));
+        let run = Run::new(settings, kafka.clone(), Arc::clone(&state), service, dead_letters, &portals, Arc::clone(&stats));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the HubSpot sink")?;
 
         let halt = Arc::new(AtomicBool::new(false));

@@ -2,11 +2,11 @@
 
 use super::budget::Share;
 use super::outcome::Outcome;
+use super::paths::Paths;
 use super::queue::Entry;
 use super::record::Lane;
 use super::request::{self, Request};
 use super::service::Service;
-use super::settings::Paths;
 use serde_json::Value;
 use std::time::Duration;
 
