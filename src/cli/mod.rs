@@ -2,6 +2,7 @@
 
 pub mod backtest;
 pub mod check;
+pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod inputs;
@@ -48,6 +49,8 @@ pub enum Command {
     Backtest(backtest::Args),
     /// Say why a contact's or deal's state is what it is: clicks, counts, rules, guards, deltas.
     Explain(explain::Args),
+    /// Records that could not be read or that HubSpot refused: list them, show one, send some once more, drop some.
+    DeadLetters(dead_letters::Args),
 }
 
 /// Why a command did not succeed.
@@ -88,6 +91,7 @@ impl Cli {
             Command::Replay(args) => replay::run(&args),
             Command::Backtest(args) => backtest::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::DeadLetters(args) => dead_letters::run(&args),
         }
     }
 }

@@ -8,13 +8,16 @@ use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::job::{Job, JobConfig};
+use crate::kafka::Kafka;
 use crate::model::time;
-use crate::sinks::hubspot::Sink;
+use crate::sinks::hubspot::{Settings, Sink, dry};
+use crate::state::State;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,6 +50,10 @@ pub struct Args {
     /// Go on although records were deleted from the inputs before the job had read them: what they would have said is lost.
     #[arg(long)]
     pub accept_gaps: bool,
+    /// Say which calls the HubSpot sink would make for the deltas that are in their topics now, make none, change nothing, and end. The
+    /// job itself does not run: it would write new deltas.
+    #[arg(long, conflicts_with = "no_sink")]
+    pub dry_run: bool,
     /// Leave the deltas in their topics. Without this they are written to HubSpot, by process 0 alone.
     #[arg(long)]
     pub no_sink: bool,
@@ -65,6 +72,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let stop = Stop::new();
     setup::stop_on_signals(&stop)?;
     let portals = config.portals();
+    if args.dry_run {
+        let settings = config.hubspot.context("there is no `hubspot` block, so no call would be made").map_err(Failure::Configuration)?;
+        return dry_run(&settings, &config.kafka, &portals, &config.state, &stop);
+    }
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
     if let Some(settings) = &settings {
         settings.read_client_secret().map_err(Failure::Configuration)?;
@@ -109,6 +120,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(anyhow!("the HubSpot sink has ended by itself").into());
     }
     tracing::info!("stopped as asked");
+    Ok(())
+}
+
+/// Prints the calls that the sink would make.
+fn dry_run(settings: &Settings, kafka: &Kafka, portals: &[String], state: &Path, stop: &Stop) -> Result<(), Failure> {
+    let state = State::look(state)?;
+    let planned = dry::run(settings, kafka, portals, &state, stop, io::stdout().lock())?;
+    let dry::Planned { records, calls, skipped, shadow, malformed, parked } = planned;
+    println!("{calls} calls for {records} deltas; none was made");
+    println!("settled before {skipped}, shadow {shadow}, no delta {malformed}, parked until their contact appears {parked}");
     Ok(())
 }
 
