@@ -24,7 +24,7 @@
 //! writing it: HubSpot has no conditional write.
 //!
 //! # Cost
-//! 110 requests in 10 s and account, 10 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
+//! 110 requests in 10 s and account, 3 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
 //! second and account; a stage move costs three requests for up to 100 deals.
 
 mod account;

@@ -153,7 +153,8 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { requests: 110, per: Duration::from_secs(10), reserve: 10, daily: None }
+        // What one batch of deals takes: read them, read their contacts, move them.
+        Budget { requests: 110, per: Duration::from_secs(10), reserve: 3, daily: None }
     }
 }
 
