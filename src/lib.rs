@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod dataflow;
+pub mod dead_letters;
 pub mod engine;
 pub mod explain;
 pub mod failpoint;

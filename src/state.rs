@@ -141,6 +141,18 @@ impl State {
         Ok(state)
     }
 
+    /// Opens the file to be read alone; where there is none, an empty database that is kept nowhere.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn look(path: &Path) -> anyhow::Result<Self> {
+        let db = if path.exists() { Connection::open(path) } else { Connection::open_in_memory() };
+        let db = db.with_context(|| format!("the state database {} can't be opened", path.display()))?;
+        let state = Self::prepare(db).with_context(|| format!("the state database {} can't be used", path.display()))?;
+        state.db().pragma_update(None, "query_only", true)?;
+        Ok(state)
+    }
+
     fn prepare(mut db: Connection) -> anyhow::Result<Self> {
         db.busy_timeout(Duration::from_secs(10))?;
         db.pragma_update(None, "journal_mode", "wal")?;
@@ -197,6 +209,18 @@ mod tests {
             let mode = file.metadata().expect("is there").permissions().mode() & 0o777;
             assert_eq!(mode, 0o600, "{}", file.path().display());
         }
+    }
+
+    #[test]
+    fn a_look_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        assert_eq!(State::look(&path).expect("opens").parked_count().expect("reads"), 0);
+        assert!(!path.exists(), "nothing was made");
+        drop(State::open(&path).expect("opens"));
+        let looked = State::look(&path).expect("opens");
+        let settlement = Settlement { offsets: vec![("t".into(), 0, 5)], ..Default::default() };
+        assert!(looked.settle(&settlement, 1).is_err());
     }
 
     #[test]

@@ -8,14 +8,19 @@ use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::job::{Job, JobConfig};
+use crate::kafka::Kafka;
+use crate::metrics::Metrics;
 use crate::model::time;
+use crate::oauth;
 use crate::serve::{Bound, Server};
-use crate::sinks::hubspot::Sink;
+use crate::sinks::hubspot::{Settings, Sink, dry};
+use crate::state::State;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +53,10 @@ pub struct Args {
     /// Go on although records were deleted from the inputs before the job had read them: what they would have said is lost.
     #[arg(long)]
     pub accept_gaps: bool,
+    /// Say which calls the HubSpot sink would make for the deltas that are in their topics now, make none, change nothing, and end. The
+    /// job itself does not run: it would write new deltas.
+    #[arg(long, conflicts_with = "no_sink")]
+    pub dry_run: bool,
     /// Leave the deltas in their topics. Without this they are written to HubSpot, by process 0 alone.
     #[arg(long)]
     pub no_sink: bool,
@@ -66,10 +75,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let stop = Stop::new();
     setup::stop_on_signals(&stop)?;
     let portals = config.portals();
+    if args.dry_run {
+        let settings = config.hubspot.context("there is no `hubspot` block, so no call would be made").map_err(Failure::Configuration)?;
+        return dry_run(&settings, &config.kafka, &portals, &config.state, &stop);
+    }
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
     if let Some(settings) = &settings {
-        settings.read_client_secret().map_err(Failure::Configuration)?;
+        settings.read_secrets(&portals).map_err(Failure::Configuration)?;
     }
+    let http = config.http.filter(|_| leads);
+    let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
+    let metrics = Arc::new(Metrics::default());
     let workers = args.workers.map_or(config.workers, NonZero::get);
     let job = JobConfig {
         kafka: config.kafka.clone(),
@@ -84,8 +100,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
     let sink = match settings {
         Some(settings) => {
-            let sink = Sink::start(settings, config.kafka, portals, &config.state).context("the HubSpot sink does not start")?;
-            Some(sink)
+            let connections = settings.connections.clone();
+            let sink = Sink::start_counted(settings, config.kafka, portals, &config.state, Arc::clone(&metrics));
+            Some((sink.context("the HubSpot sink does not start")?, connections))
         }
         None => {
             let where_then = if leads || args.no_sink { "the deltas stay in their topics" } else { "it is process 0's" };
@@ -93,15 +110,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None
         }
     };
-    let server = match config.http.filter(|_| leads) {
-        Some(http) => {
-            let bound = Bound::to(http.listen).map_err(Failure::Configuration)?;
+    let server = match (http, bound) {
+        (Some(http), Some(bound)) => {
             // Each part of the job that has something to say brings its routes; they are merged here.
-            let routes = axum::Router::new();
+            let mut routes = crate::metrics::routes(Arc::clone(&metrics));
+            if let Some((sink, connections)) = &sink {
+                let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
+                let callback = http.address(bound.address().port(), oauth::CALLBACK);
+                let installer = oauth::Installer::new(Arc::clone(sink.connections()), connections, workspaces, callback)?;
+                routes = routes.merge(oauth::routes(Arc::new(installer)));
+            }
             Some(Server::start(bound, routes)?)
         }
-        None => None,
+        _ => None,
     };
+    let sink = sink.map(|(sink, _)| sink);
     let mut catching_up = Some(CatchingUp::new());
     while !job.ended() && !stop.asked() && sink.as_ref().is_none_or(Sink::running) {
         catching_up = catching_up.and_then(|shown| shown.show(&job));
@@ -120,6 +143,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(anyhow!("the HubSpot sink has ended by itself").into());
     }
     tracing::info!("stopped as asked");
+    Ok(())
+}
+
+/// Prints the calls that the sink would make.
+fn dry_run(settings: &Settings, kafka: &Kafka, portals: &[String], state: &Path, stop: &Stop) -> Result<(), Failure> {
+    let state = State::look(state)?;
+    let planned = dry::run(settings, kafka, portals, &state, stop, io::stdout().lock())?;
+    let dry::Planned { records, calls, skipped, shadow, malformed, parked } = planned;
+    println!("{calls} calls for {records} deltas; none was made");
+    println!("settled before {skipped}, shadow {shadow}, no delta {malformed}, parked until their contact appears {parked}");
     Ok(())
 }
 

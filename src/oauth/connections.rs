@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// What it takes to store an answer, beside the deadline of the call.
-const STORE_WITHIN: Duration = Duration::from_secs(15);
+const STORE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Between two looks whether somebody has logged in, where a portal is not connected.
 const LOOK_FOR_LOGINS: Duration = Duration::from_secs(1);
@@ -48,8 +48,10 @@ pub struct Status {
     pub facts: Option<Facts>,
     /// Where the row stands.
     pub token_version: Option<i64>,
-    /// Why it can't be used, if that is known without asking HubSpot.
+    /// Why there are no facts, where there should be: no app was ever installed, or the row must not be used.
     pub problem: Option<String>,
+    /// Whether there is a row at all.
+    pub installed: bool,
     /// What does not work, with the scopes that are missing.
     pub gated: Vec<(Feature, Vec<&'static str>)>,
 }
@@ -104,7 +106,7 @@ impl Connections {
             witness: Witness::open(&of.witness_path(state_path), &of.environment)?,
             endpoint,
             portals: links,
-            seeds: configured.iter().map(|(portal, token)| (portal.clone(), super::keeper::seed_of(token))).collect(),
+            seeds: configured.iter().map(|(portal, token)| (portal.clone(), super::rows::seed_of(token))).collect(),
             holder: uuid::Uuid::now_v7().to_string(),
             lease_for: millis(settings.request_timeout + STORE_WITHIN),
             spread: rand::random(),
@@ -298,7 +300,15 @@ impl Keeper {
     }
 
     async fn status(&self, portal: &str, link: &Link) -> anyhow::Result<Status> {
-        let status = |mode| Status { portal: portal.to_owned(), mode, facts: None, token_version: None, problem: None, gated: Vec::new() };
+        let status = |mode| Status {
+            portal: portal.to_owned(),
+            mode,
+            facts: None,
+            token_version: None,
+            problem: None,
+            installed: true,
+            gated: Vec::new(),
+        };
         if let Link::Static(_) = link {
             return Ok(status(Mode::Static));
         }
@@ -318,7 +328,7 @@ impl Keeper {
                     }
                     _ => error.to_string(),
                 };
-                Ok(Status { problem: Some(problem), ..status(Mode::App) })
+                Ok(Status { problem: Some(problem), installed: error != TokenError::NotConnected, ..status(Mode::App) })
             }
         }
     }

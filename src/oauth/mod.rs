@@ -29,6 +29,7 @@ mod postgres;
 mod prepare;
 mod routes;
 mod row;
+mod rows;
 mod seal;
 mod settings;
 mod store;

@@ -30,7 +30,7 @@ impl Keeper {
 
     /// Moves tokens of the first version into the table, unless there is a row.
     async fn take_over(&self, clear: &ClearTokens, configured: Option<&Secret>) -> anyhow::Result<()> {
-        let seed = configured.filter(|token| clear.came_from(token.reveal())).map(super::keeper::seed_of);
+        let seed = configured.filter(|token| clear.came_from(token.reveal())).map(super::rows::seed_of);
         let facts = Facts {
             client_id: self.client_id(),
             scopes: clear.scopes.clone(),
@@ -52,7 +52,7 @@ impl Keeper {
     /// Takes over the refresh token that the configuration names, unless it did so before: a restart must not undo a rotation, and
     /// a newly configured token (after a reinstall) must replace a dead one.
     async fn seed(&self, portal: &str, token: &Secret) -> anyhow::Result<()> {
-        let seed = super::keeper::seed_of(token);
+        let seed = super::rows::seed_of(token);
         let before = self.store.read(&self.environment, portal).await?;
         if before.is_none() && self.witness.left_behind(portal, &seed) {
             // Said when somebody needs the row.

@@ -5,6 +5,9 @@
 //! moment it is sent until `length` after its **answer** (or until it is given up), which is no earlier than its arrival. That
 //! costs the latency of a request in throughput, and makes a 429 a sign that somebody else uses the same app.
 //!
+//! Requests for properties and events are spread evenly over the window, but for a small burst: then a place becomes free every tenth of a
+//! second rather than a hundred at once, and a deal, which takes whatever is free, never waits for the next window.
+//!
 //! A 429 moves the window's clock ([`Window::block_until`]); it is no failure of the request. Time is passed in.
 //!
 //! HubSpot's own count comes with its answers ([`Window::told`]). What it has counted and we have not sent was sent by somebody else with
@@ -48,6 +51,8 @@ pub struct Window {
     /// When places became free that an answer under way may still count, ascending.
     freed: VecDeque<Instant>,
     blocked_until: Option<Instant>,
+    /// When the next request of [`Share::Bulk`] would be sent, were they spread evenly.
+    bulk_at: Option<Instant>,
     /// HubSpot's limit, where it is smaller than ours.
     told_limit: Option<usize>,
     /// Requests of others, and until when they are held to count.
@@ -77,6 +82,7 @@ impl Window {
             free_at: VecDeque::new(),
             freed: VecDeque::new(),
             blocked_until: None,
+            bulk_at: None,
             told_limit: None,
             others: None,
         }
@@ -108,7 +114,9 @@ impl Window {
         let others = self.others.filter(|(_, until)| now < *until);
         let taken = self.in_flight + self.free_at.len() + others.map_or(0, |(count, _)| count);
         if taken < allowed {
-            return Ok(());
+            let (spread, burst) = self.spread();
+            let at = self.bulk_at.and_then(|at| at.checked_sub(spread * burst)).filter(|at| now < *at && share == Share::Bulk);
+            return at.map_or(Ok(()), |at| Err(Wait::Until(at)));
         }
         // `taken - allowed + 1` places must become free, the oldest ones first; or the others' cease to count.
         let own = self.free_at.get(taken - allowed).copied();
@@ -116,6 +124,12 @@ impl Window {
             Some(at) => Err(Wait::Until(at)),
             None => Err(Wait::Answer),
         }
+    }
+
+    /// Between two requests that are spread evenly, and how many may be ahead of that. A window of few places is not spread.
+    fn spread(&self) -> (Duration, u32) {
+        let places = u32::try_from(self.limit - self.reserve).unwrap_or(u32::MAX).max(1);
+        (self.length / places, if places < 20 { places } else { places / 10 })
     }
 
     /// HubSpot's own count, as it came at `now` with the answer to a request that was sent at `sent`.
@@ -139,6 +153,10 @@ impl Window {
     pub fn take(&mut self, share: Share, now: Instant) -> Result<(), Wait> {
         self.ready(share, now)?;
         self.in_flight += 1;
+        if share == Share::Bulk {
+            // A timer that fires late costs nothing: the next one is not later for it.
+            self.bulk_at = Some(self.bulk_at.map_or(now, |at| at.max(now)) + self.spread().0);
+        }
         Ok(())
     }
 
@@ -190,6 +208,36 @@ mod tests {
         window.answered(now);
         assert_eq!(window.take(Share::Full, now), Err(Wait::Until(now + LENGTH)));
         assert_eq!(window.take(Share::Bulk, now), Err(Wait::Answer), "two places must become free, and only one is known");
+    }
+
+    #[test]
+    fn bulk_is_spread_and_a_deal_finds_a_place_soon() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut window = Window::new(110, 3, LENGTH);
+        let (mut sent, mut late) = (0, Duration::ZERO);
+        // A backlog without end, answers after 50 ms, a deal every 700 ms that needs one place.
+        let (mut answers, mut deal) = (VecDeque::new(), None);
+        for tick in 0..60_000u64 {
+            let now = start + ms(tick);
+            while answers.front().is_some_and(|at| *at <= now) {
+                answers.pop_front();
+                window.answered(now);
+            }
+            if tick % 700 == 0 {
+                deal = deal.or(Some(now));
+            }
+            let mut take = |share| window.take(share, now).is_ok().then(|| answers.push_back(now + ms(50))).is_some();
+            if let Some(since) = deal
+                && take(Share::Full)
+            {
+                (late, deal) = (late.max(now - since), None);
+                sent += 1;
+            }
+            sent += usize::from(take(Share::Bulk));
+        }
+        assert!(late < ms(300), "{late:?}");
+        assert!(sent as f64 >= 0.95 * 660.0, "{sent} of 660");
     }
 
     #[test]

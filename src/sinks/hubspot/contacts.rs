@@ -7,6 +7,7 @@ use super::budget::Share;
 use super::lanes::Properties;
 use super::outcome::{ItemError, Outcome, Refusal, item_errors};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
@@ -39,7 +40,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prop
                 } else if size > 1 {
                     smaller(size)
                 } else {
-                    Fate::Dead("refused", refusal.detail())
+                    Fate::Dead(reason::REFUSED, refusal.detail())
                 };
                 report.fates.push((entry, fate));
             }
@@ -95,19 +96,19 @@ async fn failed(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<P
     match outcome {
         Outcome::NotFound(refusal) => unknown(desk, report, entry, &refusal.detail()).await,
         Outcome::Refused(refusal) if names(entry, refusal) => Fate::WithoutProperties(refusal.properties.clone()),
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-        _ => Fate::Dead("conflict", "HubSpot says that another contact has such a value".to_owned()),
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => Fate::Dead(reason::CONFLICT, "HubSpot says that another contact has such a value".to_owned()),
     }
 }
 
 /// The contact was deleted or merged.
 async fn unknown(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<Properties>, detail: &str) -> Fate {
     if entry.value.looked_up {
-        return Fate::Dead("contact-gone", detail.to_owned());
+        return Fate::Dead(reason::CONTACT_GONE, detail.to_owned());
     }
     match desk.look_up(&entry.key, Share::Bulk).await {
         LookUp::Merged(survivor) => Fate::Contact(survivor),
-        LookUp::Gone => Fate::Dead("contact-gone", detail.to_owned()),
+        LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
         LookUp::There => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }

@@ -7,6 +7,7 @@ use super::budget::Share;
 use super::lanes::Addressed;
 use super::outcome::{ItemError, Outcome, item_errors};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Again, Desk, Fate, LookUp, Report, id_in, results, smaller};
@@ -26,7 +27,7 @@ pub async fn find(desk: Desk<'_>, create: bool, batch: Batch) -> Report<Addresse
     let (found, errors) = match &outcome {
         Outcome::Done(body) => (addresses(body), item_errors(body)),
         Outcome::Refused(refusal) if size == 1 => {
-            report.fates.extend(batch.into_iter().map(|entry| (entry, Fate::Dead("refused", refusal.detail()))));
+            report.fates.extend(batch.into_iter().map(|entry| (entry, Fate::Dead(reason::REFUSED, refusal.detail()))));
             return report;
         }
         _ if size > 1 => {

@@ -13,6 +13,7 @@ use super::event_api::{Acceptance, EventApi};
 use super::lanes::Event;
 use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::work::{Again, Desk, Fate, LookUp, Report, Suspend, alone, id_in, results, smaller};
 use serde_json::Value;
@@ -74,7 +75,7 @@ async fn single(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>
     }
     match outcome {
         Outcome::NotFound(refusal) => missing(desk, report, entry, &refusal.detail()).await,
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
         _ => Fate::Delivered,
     }
 }
@@ -82,7 +83,7 @@ async fn single(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>
 /// HubSpot misses something: the contact, or the type of event.
 async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>, detail: &str) -> Fate {
     if entry.value.looked_up {
-        return Fate::Dead("contact-gone", detail.to_owned());
+        return Fate::Dead(reason::CONTACT_GONE, detail.to_owned());
     }
     let looked_up = match entry.value.contact() {
         Some(id) => desk.look_up(id, Share::Bulk).await,
@@ -90,7 +91,7 @@ async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event
     };
     match looked_up {
         LookUp::Merged(survivor) => Fate::Contact(survivor),
-        LookUp::Gone => Fate::Dead("contact-gone", detail.to_owned()),
+        LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
         LookUp::There => {
             report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is the type of event right? {detail}") });
             Fate::Again(Again::default())

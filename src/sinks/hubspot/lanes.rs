@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// HubSpot's bound on contacts and on deals in a batch.
 pub const BATCH_MAX: usize = 100;
 
+/// How much longer a batch that is not full waits where requests are scarce.
+const CROWDED: u32 = 4;
+
 /// The deltas of one deal, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stages {
@@ -328,7 +331,10 @@ impl Lanes {
         if open(Work::Emails) && self.emails.ripe(BATCH_MAX, linger, now) {
             return Some(Batch::Emails(self.emails.take(BATCH_MAX, now)));
         }
-        if open(Work::Contacts) && self.contacts.ripe(BATCH_MAX, linger, now) {
+        // Where full batches of events wait, a small one of contacts waits for more: what it would cost is theirs.
+        let crowded = open(Work::Events) && self.events.full(events_max, now);
+        let patience = if crowded { linger * CROWDED } else { linger };
+        if open(Work::Contacts) && self.contacts.ripe(BATCH_MAX, patience, now) {
             return Some(Batch::Contacts(self.contacts.take(BATCH_MAX, now)));
         }
         if open(Work::Events) && self.events.ripe(events_max, linger, now) {
@@ -372,6 +378,20 @@ mod tests {
         assert!(matches!(lanes.next(all, 100, Duration::ZERO, now), Some(Batch::Events(b)) if b[0].key == "e1"));
         assert_eq!(lanes.next(all, 100, Duration::ZERO, now), None);
         assert!(!lanes.is_empty(), "three things are under way");
+    }
+
+    #[test]
+    fn a_small_batch_of_contacts_waits_where_full_batches_of_events_do() {
+        let (now, linger) = (Instant::now(), Duration::from_millis(250));
+        let mut lanes = Lanes::default();
+        lanes.push(Delta::Properties(Box::new(properties("p1", "801", &[("source", "x", 1)]))), receipt(Lane::Properties, 0), now);
+        for n in 0..4 {
+            lanes.push(Delta::Event(Box::new(event(&format!("e{n}"), "801"))), receipt(Lane::Events, n), now);
+        }
+        let all = |_: Work| true;
+        assert!(matches!(lanes.next(all, 2, linger, now + linger), Some(Batch::Events(b)) if b.len() == 2));
+        assert!(matches!(lanes.next(all, 2, linger, now + linger * CROWDED), Some(Batch::Contacts(_))));
+        assert!(matches!(lanes.next(all, 2, linger, now + linger * CROWDED), Some(Batch::Events(_))));
     }
 
     #[test]

@@ -24,7 +24,7 @@
 //! writing it: HubSpot has no conditional write.
 //!
 //! # Cost
-//! 110 requests in 10 s and account, 10 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
+//! 110 requests in 10 s and account, 3 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
 //! second and account; a stage move costs three requests for up to 100 deals.
 
 mod account;
@@ -35,6 +35,7 @@ mod contacts;
 mod daily;
 mod dead_letters;
 mod deal;
+pub mod dry;
 mod emails;
 mod event_api;
 mod events;
@@ -46,6 +47,7 @@ mod paths;
 mod prepare;
 mod queue;
 mod reader;
+pub mod reason;
 mod record;
 mod request;
 mod run;
@@ -64,7 +66,10 @@ mod tracker;
 mod work;
 
 pub use paths::{Paths, Version};
+pub use prepare::provision;
+pub(crate) use record::delta_id;
 pub use secret::{Secret, read as read_secret};
 pub use settings::{Budget, Events, Portal, Settings};
+pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;

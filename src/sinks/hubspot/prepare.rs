@@ -7,6 +7,8 @@ use super::service::Service;
 use super::settings::Settings;
 use super::setup::{self, Change, Finding, Standing};
 use super::work::Suspend;
+use crate::oauth::Connections;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How far an account is ready.
@@ -76,8 +78,16 @@ pub async fn account(service: &Service, settings: &Settings, portal: &str) -> Pr
     prepared
 }
 
-/// Looks at everything that an account must have, or makes it; what fails is a finding, too.
-pub async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
+/// Looks at everything that an account must have, or makes it, over connections that are open; what fails is a finding, too.
+///
+/// # Errors
+/// When no HTTP client can be made.
+pub async fn provision(settings: &Settings, connections: &Arc<Connections>, portal: &str, change: Change) -> anyhow::Result<Vec<Finding>> {
+    let service = Service::new(settings, Arc::clone(connections), &[portal.to_owned()])?;
+    Ok(inspect(&service, settings, portal, change).await)
+}
+
+async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
     let failed = |what: &str, outcome: &Outcome| {
         let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
         Finding { what: what.to_owned(), standing: Standing::Refused(why) }

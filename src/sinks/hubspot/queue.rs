@@ -90,6 +90,12 @@ impl<V: Fold> Queue<V> {
         self.ready.len() >= max || first.attempts > 0 || first.since + linger <= now
     }
 
+    /// Whether a batch of `max` would be full at `now`.
+    pub fn full(&mut self, max: usize, now: Instant) -> bool {
+        self.wake(now);
+        self.ready.len() >= max
+    }
+
     /// When [`Queue::ripe`] may next change by time alone.
     pub fn next_at(&self, linger: Duration) -> Option<Instant> {
         let first = self.ready.front().and_then(|key| self.waiting.get(key)).map(|(_, tries)| tries.since + linger);

@@ -103,6 +103,13 @@ pub enum Delta {
     Event(Box<TimelineEvent>),
 }
 
+/// Account and id of a record of a delta topic, where it is a delta that can be read.
+pub fn delta_id(topic: Topic, payload: &[u8]) -> Option<(String, String)> {
+    let lane = Lane::ALL.into_iter().find(|lane| lane.topic() == topic)?;
+    let delta = Delta::decode(lane, payload).ok()?;
+    Some((delta.portal().to_owned(), delta.id().to_owned()))
+}
+
 /// HubSpot's bound on event ids, bytes.
 const EVENT_ID_MAX: usize = 500;
 

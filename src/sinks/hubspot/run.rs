@@ -17,6 +17,7 @@ use super::account::Account;
 use super::dead_letters::DeadLetters;
 use super::lanes::Batch;
 use super::reader::Read;
+use super::reason;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::service::Service;
 use super::settings::Settings;
@@ -274,7 +275,7 @@ impl Run {
                 let place = format!("{}:{}", raw.partition, raw.offset);
                 let ledger_key = LedgerKey::of(self.topic(lane), &place);
                 let receipt = Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None };
-                self.dead(&receipt, "malformed", &detail);
+                self.dead(&receipt, reason::MALFORMED, &detail);
                 return Ok(());
             }
         };

@@ -167,7 +167,8 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { requests: 110, per: Duration::from_secs(10), reserve: 10, daily: None }
+        // What one batch of deals takes: read them, read their contacts, move them.
+        Budget { requests: 110, per: Duration::from_secs(10), reserve: 3, daily: None }
     }
 }
 
@@ -287,6 +288,24 @@ impl Settings {
             self.client_secret_file.as_ref(),
         )?
         .context("hubspot: name the app's secret by client_secret_env or client_secret_file")
+    }
+
+    /// Reads every secret that connections need, to find out early what can't be read.
+    ///
+    /// # Errors
+    /// Names the secret and what to do.
+    pub fn read_secrets(&self, portals: &[String]) -> anyhow::Result<()> {
+        let mut app = false;
+        for portal in portals {
+            app |= self.read_access_token(portal)?.is_none();
+            self.read_refresh_token(portal)?;
+        }
+        if app {
+            self.read_client_secret()?;
+            self.connections.read_seal()?;
+            self.connections.read_postgres()?;
+        }
+        Ok(())
     }
 
     /// The refresh token that the configuration gives a portal, if it does.

@@ -9,6 +9,7 @@ use super::account::Account;
 use super::lanes::{Addressed, Event, Properties, Records, Stages};
 use super::outcome::refused_everywhere;
 use super::queue::{Entry, Tries};
+use super::reason;
 use super::record::{Lane, Receipt};
 use super::run::Run;
 use super::work::{Again, Fate, Report};
@@ -85,7 +86,7 @@ impl Run {
         });
         let limit = wall.saturating_sub(millis(self.settings.give_up_after));
         let given_up = entry.value.take_out(|receipt| receipt.failing_since.is_some_and(|since| since <= limit));
-        given_up.iter().for_each(|receipt| self.dead(receipt, "gave-up", "HubSpot kept failing"));
+        given_up.iter().for_each(|receipt| self.dead(receipt, reason::GAVE_UP, "HubSpot kept failing"));
         let pause = backoff(entry.tries.attempts, self.settings.retry_cap, spread);
         (!entry.value.none_left()).then(|| now + pause.max(after))
     }
@@ -157,7 +158,7 @@ impl Run {
                 self.settle(receipt, format!("dropped: {reason}"));
             }
             Fate::Dead(reason, detail) => self.dead(receipt, reason, &detail),
-            _ => self.dead(receipt, "refused", "HubSpot's answer makes no sense for this record"),
+            _ => self.dead(receipt, reason::REFUSED, "HubSpot's answer makes no sense for this record"),
         }
     }
 
@@ -211,7 +212,7 @@ impl Run {
                         match &fate {
                             Fate::NoContact => self.park(portal, &entry.key, &receipt),
                             Fate::Dead(reason, detail) => self.dead(&receipt, reason, detail),
-                            _ => self.dead(&receipt, "refused", "HubSpot's answer makes no sense for this record"),
+                            _ => self.dead(&receipt, reason::REFUSED, "HubSpot's answer makes no sense for this record"),
                         }
                     }
                     self.with(portal, |account| account.lanes.emails.release(&entry.key));
@@ -225,7 +226,7 @@ impl Run {
         let now = wall_ms();
         let (since, tries) = receipt.parked.unwrap_or((now, 0));
         if now >= since.saturating_add(millis(self.settings.park_for)) {
-            self.dead(receipt, "no-contact", "no contact with this e-mail address appeared in time");
+            self.dead(receipt, reason::NO_CONTACT, "no contact with this e-mail address appeared in time");
             return;
         }
         let pause = self.settings.park_retry.saturating_mul(1 << tries.min(16)).min(PARK_RETRY_MAX);
@@ -264,7 +265,7 @@ impl Run {
     pub(super) fn written(&mut self, value: &Properties, outcome: &str) {
         for (receipt, names) in &value.receipts {
             if let Some((name, code)) = names.iter().find_map(|name| value.refused.get_key_value(name)) {
-                self.dead(receipt, "property-refused", &format!("HubSpot does not take the property {name}: {code}"));
+                self.dead(receipt, reason::PROPERTY_REFUSED, &format!("HubSpot does not take the property {name}: {code}"));
                 continue;
             }
             match outcome {
@@ -290,10 +291,10 @@ impl Run {
                     // What is left is written by the next batch; nothing may be left.
                     return self.with(portal, back(entry, now));
                 }
-                ("refused", "HubSpot refuses a property".to_owned())
+                (reason::REFUSED, "HubSpot refuses a property".to_owned())
             }
             Fate::Dead(reason, detail) => (reason, detail),
-            _ => ("refused", "HubSpot's answer makes no sense for this record".to_owned()),
+            _ => (reason::REFUSED, "HubSpot's answer makes no sense for this record".to_owned()),
         };
         for (receipt, _) in &entry.value.receipts {
             self.dead(receipt, reason, &detail);

@@ -31,15 +31,29 @@ impl Sink {
     /// Starts a sink for `portals` on threads of its own. Topics that are not there yet are waited for, and so is HubSpot.
     ///
     /// # Errors
-    /// When the settings are wrong, a secret can't be read, a portal is not connected, or the state database can't be opened.
+    /// When the settings are wrong, a secret can't be read, or the state database can't be opened.
+    pub fn start(settings: Settings, kafka: Kafka, portals: Vec<String>, state: &Path) -> anyhow::Result<Sink> {
+        Self::start_counted(settings, kafka, portals, state, Arc::new(Metrics::default()))
+    }
+
+    /// The same, and counts in `metrics`.
+    ///
+    /// # Errors
+    /// As [`Sink::start`].
     // By value: the sink keeps them.
     #[expect(clippy::needless_pass_by_value)]
-    pub fn start(settings: Settings, kafka: Kafka, portals: Vec<String>, state: &Path) -> anyhow::Result<Sink> {
+    pub fn start_counted(
+        settings: Settings,
+        kafka: Kafka,
+        portals: Vec<String>,
+        state: &Path,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Sink> {
         settings.check(&portals)?;
         let settings = Arc::new(settings);
         let path = state;
         let state = Arc::new(State::open(path)?);
-        let connections = Arc::new(Connections::open(&settings, &state, path, &portals, Arc::new(Metrics::default()))?);
+        let connections = Arc::new(Connections::open(&settings, &state, path, &portals, metrics)?);
         let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let stats = Arc::new(Mutex::new(Stats::default()));

@@ -12,6 +12,7 @@ use super::deal::{DealNow, Verdict, judge, must_look_up};
 use super::lanes::Stages;
 use super::outcome::{Outcome, item_errors, text};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
@@ -32,9 +33,9 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         for entry in batch {
             let fate = match &outcome {
                 _ if size > 1 => smaller(size),
-                Outcome::NotFound(refusal) => Fate::Dead("deal-gone", refusal.detail()),
-                Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-                _ => Fate::Dead("refused", "HubSpot does not let this deal be read".to_owned()),
+                Outcome::NotFound(refusal) => Fate::Dead(reason::DEAL_GONE, refusal.detail()),
+                Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+                _ => Fate::Dead(reason::REFUSED, "HubSpot does not let this deal be read".to_owned()),
             };
             report.fates.push((entry, fate));
         }
@@ -50,7 +51,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         let Some(now) = deals.get(&entry.key) else {
             report
                 .fates
-                .push((entry, Fate::Dead("deal-gone", "HubSpot does not know the deal: deleted, or merged into another".to_owned())));
+                .push((entry, Fate::Dead(reason::DEAL_GONE, "HubSpot does not know the deal: deleted, or merged into another".to_owned())));
             continue;
         };
         let person = match person(desk, delta, now).await {
@@ -95,7 +96,11 @@ async fn contacts(
                 let size = batch.len();
                 let batch = report.whole(LANE, batch, &outcome)?;
                 let refused = |_| {
-                    if size > 1 { smaller(size) } else { Fate::Dead("refused", "HubSpot does not show the deal's contacts".to_owned()) }
+                    if size > 1 {
+                        smaller(size)
+                    } else {
+                        Fate::Dead(reason::REFUSED, "HubSpot does not show the deal's contacts".to_owned())
+                    }
                 };
                 report.fates.extend(batch.into_iter().map(|entry| (entry, refused(()))));
                 return None;
@@ -175,11 +180,11 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
 
 fn refused(outcome: &Outcome) -> Fate {
     match outcome {
-        Outcome::NotFound(refusal) => Fate::Dead("deal-gone", refusal.detail()),
+        Outcome::NotFound(refusal) => Fate::Dead(reason::DEAL_GONE, refusal.detail()),
         // The account's own rules: required properties, stages that may not be skipped. Asking again would change nothing.
-        Outcome::Refused(refusal) if refusal.category == "VALIDATION_ERROR" => Fate::Dead("validation", refusal.detail()),
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-        _ => Fate::Dead("refused", "HubSpot reports a conflict".to_owned()),
+        Outcome::Refused(refusal) if refusal.category == "VALIDATION_ERROR" => Fate::Dead(reason::VALIDATION, refusal.detail()),
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => Fate::Dead(reason::REFUSED, "HubSpot reports a conflict".to_owned()),
     }
 }
 
