@@ -67,9 +67,11 @@ mod tracker;
 mod work;
 
 pub use paths::{Paths, Version};
+pub use prepare::accounts as setup_accounts;
 pub(crate) use record::delta_id;
 pub use secret::Secret;
 pub use settings::{Budget, Events, Portal, Settings};
+pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;
 pub use token::exchange_code;

@@ -7,6 +7,11 @@ use super::service::Service;
 use super::settings::Settings;
 use super::setup::{self, Change, Finding, Standing};
 use super::work::Suspend;
+use crate::state::State;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How far an account is ready.
@@ -76,7 +81,25 @@ pub async fn account(service: &Service, settings: &Settings, portal: &str) -> Pr
     prepared
 }
 
-/// Looks at everything that an account must have, or makes it; what fails is a finding, too.
+/// Looks at everything that these accounts must have, or makes it; what fails is a finding, too. Blocks.
+///
+/// # Errors
+/// When a secret can't be read, an account is not connected, or the state database can't be opened.
+pub fn accounts(settings: &Settings, portals: &[String], state: &Path, change: Change) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
+    settings.check(portals)?;
+    let state = Arc::new(State::open(state)?);
+    let service = Service::new(settings, state, portals)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let mut found = BTreeMap::new();
+        for portal in portals {
+            found.insert(portal.clone(), inspect(&service, settings, portal, change).await);
+        }
+        Ok(found)
+    })
+}
+
+/// Looks at everything that an account must have, or makes it.
 pub async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
     let failed = |what: &str, outcome: &Outcome| {
         let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
