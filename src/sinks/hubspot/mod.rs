@@ -66,7 +66,7 @@ mod tracker;
 mod work;
 
 pub use paths::{Paths, Version};
-pub use prepare::provision;
+pub use prepare::accounts as setup_accounts;
 pub(crate) use record::delta_id;
 pub use secret::{Secret, read as read_secret};
 pub use settings::{Budget, Events, Portal, Settings};
