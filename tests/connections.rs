@@ -116,7 +116,8 @@ fn clusters() -> Vec<Option<Cluster>> {
 }
 
 fn rotating() -> Config {
-    Config { rotation: Rotation::Always, ..Config::default() }
+    // The strictest that a server may be: a refresh token that comes twice ends all that came from it.
+    Config { rotation: Rotation::Always, reuse_revokes_family: true, ..Config::default() }
 }
 
 /// Not a test: what other tests start as a process of its own.
@@ -383,6 +384,39 @@ fn postgres_may_go_away_for_a_while() {
     let second = block_on(connections.renew(PORTAL, &first)).expect("another token");
     assert_ne!(first, second);
     assert_eq!((world.token_calls(), facts(&connections).rotations), (2, 2));
+}
+
+#[test]
+fn an_answer_waits_for_postgres_to_come_back() {
+    let Some(cluster) = Cluster::start_if_there() else { return };
+    let mut world = World::new(rotating(), Some(cluster));
+    let connections = world.open();
+    world.sandbox.fault(serde_json::json!({"match": {"path": "/oauth/*/token"}, "fault": {"kind": "delay", "ms": 700}}));
+    let mut cluster = world.cluster.take().expect("is there");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| access(&connections));
+        wait_for("HubSpot to be asked", || (world.token_calls() == 1).then_some(()));
+        cluster.stop();
+        // The answer comes now, and there is nowhere to put it.
+        std::thread::sleep(Duration::from_secs(2));
+        cluster.start();
+        asked.join().expect("ends").expect("a token");
+    });
+    let facts = facts(&connections);
+    assert_eq!((facts.rotations, facts.unanswered_since, world.token_calls()), (1, None, 1), "the only copy was kept");
+}
+
+#[test]
+fn a_call_that_was_begun_is_finished_and_stored_though_nobody_waits() {
+    let world = World::new(rotating(), None);
+    world.sandbox.fault(serde_json::json!({"match": {"path": "/oauth/*/token"}, "fault": {"kind": "delay", "ms": 500}}));
+    let connections = world.open();
+    let given_up = block_on(async { tokio::time::timeout(Duration::from_millis(100), connections.access(PORTAL)).await });
+    assert!(given_up.is_err(), "it went away before the answer");
+    // The process ends as asked.
+    drop(connections);
+    access(&world.open()).expect("the token that came then");
+    assert_eq!(world.token_calls(), 1);
 }
 
 #[test]

@@ -54,7 +54,9 @@ impl Prepared {
 fn in_the_way(what: &str, outcome: &Outcome) -> Option<String> {
     Some(match outcome {
         Outcome::Throttled(_) | Outcome::Transient(..) => return None,
-        Outcome::Disconnected => "HubSpot no longer accepts our tokens for this account: install the app again".to_owned(),
+        Outcome::Disconnected => {
+            "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned()
+        }
         Outcome::Unauthorized => format!("{what}: HubSpot does not accept the credentials"),
         Outcome::Forbidden(scopes) => format!("{what}: the app lacks one of these scopes: {}", scopes.join(", ")),
         Outcome::NotFound(refusal) | Outcome::Refused(refusal) => format!("{what}: {}", refusal.detail()),

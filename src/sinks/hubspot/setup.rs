@@ -67,7 +67,7 @@ impl std::fmt::Display for Finding {
         match standing {
             Standing::Ready => write!(f, "{what}: ready"),
             Standing::Made => write!(f, "{what}: made"),
-            Standing::Missing => write!(f, "{what}: missing; `clickline hubspot setup` or the next start of the job makes it"),
+            Standing::Missing => write!(f, "{what}: missing; the next start makes it"),
             Standing::Refused(why) => write!(f, "{what}: {why}"),
         }
     }
