@@ -253,14 +253,15 @@ impl State {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Up to `limit` parked records that are due at `now`, the longest due first.
+    /// Up to `limit` parked records of an account that are due at `now`, the longest due first.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn parked_due(&self, now: u64, limit: usize) -> anyhow::Result<Vec<Parked>> {
+    pub fn parked_due(&self, portal: &str, now: u64, limit: usize) -> anyhow::Result<Vec<Parked>> {
         let db = self.db();
-        let mut statement = db.prepare_cached(&format!("SELECT {PARKED} FROM parked WHERE next_at <= ?1 ORDER BY next_at, id LIMIT ?2"))?;
-        let rows = statement.query_map(params![int(now), int(limit as u64)], parked)?;
+        let mut statement =
+            db.prepare_cached(&format!("SELECT {PARKED} FROM parked WHERE portal = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3"))?;
+        let rows = statement.query_map(params![portal, int(now), int(limit as u64)], parked)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -436,13 +437,17 @@ mod tests {
         let (_folder, state) = open();
         state.settle(&Settlement { park: vec![park("1")], ..Default::default() }, 100).expect("settles");
         assert_eq!(state.standing(LedgerKey::of("t", "1")).expect("reads"), Standing::Settled, "it is not sent a second way");
-        assert!(state.parked_due(129, 10).expect("reads").is_empty());
-        assert_eq!(state.parked_due(130, 10).expect("reads"), [park("1")]);
+        assert!(state.parked_due("1", 129, 10).expect("reads").is_empty());
+        assert_eq!(state.parked_due("1", 130, 10).expect("reads"), [park("1")]);
         let later = Park { next_at: 500, tries: 2, parked_at: 131, ..park("1") };
         state.settle(&Settlement { park: vec![later.clone()], ..Default::default() }, 131).expect("settles");
-        assert_eq!(state.parked_due(500, 10).expect("reads"), [Park { parked_at: 100, ..later }], "the wait began at the first parking");
+        assert_eq!(
+            state.parked_due("1", 500, 10).expect("reads"),
+            [Park { parked_at: 100, ..later }],
+            "the wait began at the first parking"
+        );
         state.parked_appeared("1", "ada@example.com", 140).expect("writes");
-        assert_eq!(state.parked_due(140, 10).expect("reads").len(), 1);
+        assert_eq!(state.parked_due("1", 140, 10).expect("reads").len(), 1);
         let done = vec![(LedgerKey::of("t", "1"), "delivered".to_owned())];
         state.settle(&Settlement { done, ..Default::default() }, 141).expect("settles");
         assert_eq!(state.parked_count().expect("reads"), 0);

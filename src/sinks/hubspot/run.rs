@@ -82,8 +82,8 @@ pub struct Run {
     pub(super) tracker: super::tracker::Tracker,
     /// What the next commit holds.
     pub(super) settlement: Settlement,
-    /// Parked records in memory.
-    pub(super) loaded: HashSet<LedgerKey>,
+    /// Parked records in memory, by account.
+    pub(super) loaded: BTreeMap<String, HashSet<LedgerKey>>,
     /// Portals and addresses that have a contact now.
     pub(super) appeared: Vec<(String, String)>,
     /// Batches that were sent without an answer.
@@ -138,7 +138,7 @@ impl Run {
             topics,
             tracker: super::tracker::Tracker::default(),
             settlement: Settlement::default(),
-            loaded: HashSet::new(),
+            loaded: BTreeMap::new(),
             appeared: Vec::new(),
             sends: 0,
             reading_again: [false; 3],
@@ -434,7 +434,7 @@ impl Run {
         let load = Ordering::Relaxed;
         let outstanding: usize = Lane::ALL.iter().map(|lane| self.tracker.outstanding(*lane)).sum();
         self.stats.held_back = self.tracker.held_back_count();
-        self.stats.lag = (outstanding + self.loaded.len()) as u64 + self.stats.held_back;
+        self.stats.lag = (outstanding + self.loaded.values().map(HashSet::len).sum::<usize>()) as u64 + self.stats.held_back;
         self.stats.calls = self.service.calls.load(load);
         self.stats.rate_limited = self.service.rate_limited.load(load);
         self.stats.refreshes = self.service.refreshes();
