@@ -2,10 +2,11 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::config::rules::{Counted, Mode, window_text};
+use crate::config::rules::{Counted, Mode, Rule, window_text};
 use crate::dataflow::plan::Counts;
-use crate::sinks::hubspot::{self, Change, Standing};
+use crate::sinks::hubspot::{self, Change, Move, Standing};
 use anyhow::{Context as _, anyhow};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `check`.
@@ -15,7 +16,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Ask HubSpot, too: whether each account has the type of event and the contact properties that are written, and whether they can be
-    /// written. Nothing is changed there.
+    /// written; whether it has the pipelines and stages that its rules name. Nothing is changed there.
     #[arg(long)]
     pub online: bool,
 }
@@ -31,7 +32,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
-    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look).map_err(Failure::Configuration)?;
+    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &moves(&config))
+        .map_err(Failure::Configuration)?;
     let mut wrong = 0;
     for (portal, findings) in found {
         for finding in findings {
@@ -43,6 +45,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::Configuration(anyhow!("{wrong} of these can't be used as they are"))),
     }
+}
+
+/// What the rules do to deals, by account.
+fn moves(config: &Config) -> BTreeMap<String, Vec<Move>> {
+    let mut moves: BTreeMap<String, Vec<Move>> = BTreeMap::new();
+    for workspace in &config.workspaces {
+        let live = config.rules.iter().filter(|rule| rule.workspace.as_ref() == Some(&workspace.name) && rule.mode != Mode::Off);
+        for rule in live {
+            let Rule { name, pipeline, from_stage, to_stage, .. } = rule;
+            for portal in &workspace.portals {
+                moves.entry(portal.clone()).or_default().push(Move {
+                    rule: name.clone(),
+                    pipeline: pipeline.clone(),
+                    from_stage: from_stage.clone(),
+                    to_stage: to_stage.clone(),
+                });
+            }
+        }
+    }
+    moves
 }
 
 /// The configuration in words.

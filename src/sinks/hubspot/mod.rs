@@ -9,6 +9,7 @@
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
 //!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
 //!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
+//!     │                               pipelines.rs  what rules expect of an account
 //!     ▼                               suspects.rs  what makes HubSpot stumble
 //!  HubSpot                            behind.rs    accounts that can't keep up
 //!                                     dead_letters.rs  refused records to their topic
@@ -44,6 +45,7 @@ mod fixtures;
 mod lanes;
 mod outcome;
 mod paths;
+mod pipelines;
 mod prepare;
 mod queue;
 mod reader;
@@ -67,6 +69,7 @@ mod tracker;
 mod work;
 
 pub use paths::{Paths, Version};
+pub use pipelines::Move;
 pub use prepare::accounts as setup_accounts;
 pub(crate) use record::delta_id;
 pub use secret::Secret;
