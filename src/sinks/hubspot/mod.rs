@@ -57,7 +57,12 @@ mod token;
 mod tracker;
 mod work;
 
+pub(crate) use budget::{Share, Wait, Window};
+pub(crate) use outcome::{Outcome, classify, item_errors, text};
+pub(crate) use request::{Method, Request, segment};
 pub use secret::Secret;
+pub(crate) use secret::read as read_secret;
+pub(crate) use service::Service;
 pub use settings::{Budget, Events, Paths, Portal, Settings};
 pub use sink::Sink;
 pub use stats::Stats;

@@ -135,6 +135,16 @@ impl Service {
 
     /// Sends one request for an account and says what came of it. Never fails: no answer is an outcome, too.
     pub async fn call(&self, portal: &str, request: &Request, share: Share) -> Outcome {
+        self.exchange(portal, request, Some(share)).await
+    }
+
+    /// As [`Service::call`], for what HubSpot counts apart from the account's window: it takes no place there, and a 429 is the
+    /// caller's alone to heed.
+    pub async fn call_apart(&self, portal: &str, request: &Request) -> Outcome {
+        self.exchange(portal, request, None).await
+    }
+
+    async fn exchange(&self, portal: &str, request: &Request, share: Option<Share>) -> Outcome {
         let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
         let access = match self.tokens.access(portal).await {
             Ok(access) => access,
@@ -148,6 +158,9 @@ impl Service {
             };
         }
         match &outcome {
+            Outcome::Throttled(_) if share.is_none() => {
+                self.rate_limited.fetch_add(1, Ordering::Relaxed);
+            }
             Outcome::Throttled(asked) => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);
                 let pause = budget.throttle(*asked);
@@ -160,7 +173,7 @@ impl Service {
         outcome
     }
 
-    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Share) -> Outcome {
+    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Option<Share>) -> Outcome {
         let Request { method, path, body } = request;
         let address = format!("{}{path}", self.base_url);
         let mut call = match method {
@@ -171,7 +184,11 @@ impl Service {
         if let Some(body) = body {
             call = call.json(body);
         }
-        let Some(_place) = budget.place(share, self.stopping.subscribe()).await else {
+        let place = match share {
+            Some(share) => budget.place(share, self.stopping.subscribe()).await.map(Some),
+            None => (!*self.stopping.borrow()).then_some(None),
+        };
+        let Some(_place) = place else {
             return Outcome::Transient("the sink stops".to_owned(), None);
         };
         self.calls.fetch_add(1, Ordering::Relaxed);

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 pub struct Sink {
     stop: watch::Sender<Stop>,
     stats: Arc<Mutex<Stats>>,
+    service: Arc<Service>,
     thread: Option<JoinHandle<anyhow::Result<Stats>>>,
 }
 
@@ -39,7 +40,7 @@ impl Sink {
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let stats = Arc::new(Mutex::new(Stats::default()));
         let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
-        let run = Run::new(settings, Arc::clone(&state), service, dead_letters, topics, &portals, Arc::clone(&stats));
+        let run = Run::new(settings, Arc::clone(&state), Arc::clone(&service), dead_letters, topics, &portals, Arc::clone(&stats));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the HubSpot sink")?;
 
         let halt = Arc::new(AtomicBool::new(false));
@@ -62,7 +63,12 @@ impl Sink {
             }
             result
         });
-        Ok(Sink { stop, stats, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+        Ok(Sink { stop, stats, service, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+    }
+
+    /// The sink's way to HubSpot, for others in the process: one budget and one set of tokens an account.
+    pub(crate) fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
     }
 
     /// The counters as of now.
