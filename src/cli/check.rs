@@ -4,6 +4,7 @@ use super::Failure;
 use crate::config::Config;
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
+use crate::sources::crm::{Changes, webhooks};
 use std::path::PathBuf;
 
 /// Arguments of `check`.
@@ -32,6 +33,21 @@ fn meaning(config: &Config) -> String {
     line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
     if !config.hosts.is_empty() {
         line(format_args!("processes   {}", config.hosts.join(", ")));
+    }
+    if let Some(crm) = &config.crm {
+        let every = window_text(crm.reload_every());
+        line(format_args!("crm         mirrored from HubSpot, changes by {}, all again every {every}", crm.changes.name()));
+        if let (Changes::Webhooks, Some(http)) = (crm.changes, &config.http) {
+            let address = http.address(http.listen.port(), webhooks::PATH);
+            line(format_args!("            HubSpot is to call {address}"));
+        }
+    }
+    for (id, key) in config.forms.iter().flat_map(|forms| &forms.keys) {
+        line(format_args!("forms       key {id} posts to /forms/{}", key.workspace));
+    }
+    for form in config.forms.iter().flat_map(|forms| &forms.hubspot) {
+        let workspace = form.workspace.as_deref().unwrap_or_default();
+        line(format_args!("forms       form {} of portal {} is {workspace}'s", form.form, form.portal));
     }
     for workspace in &config.workspaces {
         let portals = if workspace.portals.is_empty() { "no portal: nothing comes out".to_owned() } else { workspace.portals.join(", ") };

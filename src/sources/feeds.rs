@@ -60,6 +60,11 @@ pub struct Prepared {
 }
 
 impl Feeding {
+    /// Whether anything is read from HubSpot.
+    pub fn reads_hubspot(&self) -> bool {
+        self.crm.is_some() || self.forms.as_ref().is_some_and(|forms| !forms.hubspot.is_empty())
+    }
+
     /// Reads secrets and makes clients; opens no connection to HubSpot and waits for none to the brokers.
     ///
     /// # Errors
@@ -71,9 +76,9 @@ impl Feeding {
             (Some(settings), Some((hubspot, service))) => {
                 let webhooks = settings.changes == Changes::Webhooks;
                 let crm = Crm::new(kafka.clone(), settings, hubspot, Arc::clone(service), portals.clone(), Arc::clone(&now))?;
-                if webhooks {
+                if let Some(secret) = crm.secret().filter(|_| webhooks) {
                     let endpoint = webhooks::Endpoint {
-                        secret: crm.secret(),
+                        secret,
                         public_url: public_url.context("crm: webhooks need the block `http`")?,
                         portals: portals.into_iter().collect(),
                         topic: kafka.topics.changes.clone(),

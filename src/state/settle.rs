@@ -18,14 +18,32 @@ pub struct Settlement {
     pub values: Vec<ContactValue>,
     /// Records that are refused for good.
     pub dead: Vec<DeadLetterRow>,
+    /// Records that HubSpot has begun to fail to take, and since when (ms since the Unix epoch).
+    pub failing: Vec<(LedgerKey, u64)>,
 }
 
 impl Settlement {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        let Settlement { done, offsets, park, values, dead } = self;
-        done.is_empty() && offsets.is_empty() && park.is_empty() && values.is_empty() && dead.is_empty()
+        let Settlement { done, offsets, park, values, dead, failing } = self;
+        done.is_empty() && offsets.is_empty() && park.is_empty() && values.is_empty() && dead.is_empty() && failing.is_empty()
     }
+}
+
+/// What the ledger says of a record that is not done with: HubSpot fails to take it.
+const FAILING: &str = "failing";
+/// The same of a dead letter that is to be sent once more.
+const REPLAY: &str = "replay";
+
+/// How a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// To be sent.
+    New,
+    /// To be sent; HubSpot has failed to take it since then, ms since the Unix epoch.
+    Failing(u64),
+    /// Done with, or parked: it must not be sent.
+    Settled,
 }
 
 /// A record to put aside until its contact appears.
@@ -129,11 +147,18 @@ impl State {
     /// # Errors
     /// When the database fails; nothing has changed then.
     pub fn settle(&self, settlement: &Settlement, now: u64) -> anyhow::Result<()> {
-        let Settlement { done, offsets, park, values, dead } = settlement;
+        let Settlement { done, offsets, park, values, dead, failing } = settlement;
         let mut db = self.db();
         let tx = db.transaction()?;
         {
             let mut insert = tx.prepare_cached("INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
+            for (key, since) in failing {
+                insert.execute(params![key.0.as_slice(), FAILING, int(*since)])?;
+            }
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET outcome = excluded.outcome, at = excluded.at WHERE outcome IN ('failing', 'replay')",
+            )?;
             let mut unpark = tx.prepare_cached("DELETE FROM parked WHERE ledger_key = ?1")?;
             for (key, outcome) in done {
                 insert.execute(params![key.0.as_slice(), outcome, int(now)])?;
@@ -187,15 +212,24 @@ impl State {
         Ok(())
     }
 
-    /// Whether a record is done with or parked: then it must not be sent again.
+    /// How a record stands.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn settled(&self, key: LedgerKey) -> anyhow::Result<bool> {
+    pub fn standing(&self, key: LedgerKey) -> anyhow::Result<Standing> {
         let db = self.db();
-        let mut statement = db
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM ledger WHERE key = ?1) OR EXISTS (SELECT 1 FROM parked WHERE ledger_key = ?1)")?;
-        Ok(statement.query_row([key.0.as_slice()], |row| row.get(0))?)
+        let mut statement = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM parked WHERE ledger_key = ?1)")?;
+        if statement.query_row([key.0.as_slice()], |row| row.get(0))? {
+            return Ok(Standing::Settled);
+        }
+        let mut statement = db.prepare_cached("SELECT outcome, at FROM ledger WHERE key = ?1")?;
+        let row = statement.query_row([key.0.as_slice()], |row| Ok((row.get::<_, String>(0)?, uint(row, 1)?))).optional()?;
+        Ok(match row {
+            None => Standing::New,
+            Some((outcome, since)) if outcome == FAILING => Standing::Failing(since),
+            Some((outcome, _)) if outcome == REPLAY => Standing::New,
+            Some(_) => Standing::Settled,
+        })
     }
 
     /// What was done with a record.
@@ -286,7 +320,7 @@ impl State {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// These refused records are on the dead-letter topic.
+    /// These refused records are on the dead-letter topic; their bytes are no longer kept here.
     ///
     /// # Errors
     /// When the database fails.
@@ -294,11 +328,53 @@ impl State {
         let mut db = self.db();
         let tx = db.transaction()?;
         {
-            let mut statement = tx.prepare_cached("UPDATE dead_letters SET published = 1 WHERE id = ?1")?;
+            let mut statement = tx.prepare_cached("UPDATE dead_letters SET published = 1, key = NULL, payload = x'' WHERE id = ?1")?;
             for id in ids {
                 statement.execute([id])?;
             }
         }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// How many refused records nobody has decided about, and when the oldest of them was refused (ms since the Unix epoch).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn dead_letters_open(&self) -> anyhow::Result<(u64, Option<u64>)> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("SELECT count(*), min(at) FROM dead_letters")?;
+        Ok(statement.query_row([], |row| Ok((uint(row, 0)?, row.get::<_, Option<i64>>(1)?.map(|at| u64::try_from(at).unwrap_or(0)))))?)
+    }
+
+    /// Decides about a dead letter, in one transaction: `decision` names it, `outcome` is kept for it; the record that was read at
+    /// `place` no longer counts as an open one. With `again` the record of that ledger key is to be sent once more.
+    ///
+    /// # Errors
+    /// When the database fails; nothing has changed then.
+    pub fn decide(
+        &self,
+        decision: LedgerKey,
+        outcome: &str,
+        place: (&str, i32, i64),
+        again: Option<LedgerKey>,
+        now: u64,
+    ) -> anyhow::Result<()> {
+        let mut db = self.db();
+        let tx = db.transaction()?;
+        tx.execute(
+            "INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET outcome = excluded.outcome, at = excluded.at",
+            params![decision.0.as_slice(), outcome, int(now)],
+        )?;
+        if let Some(record) = again {
+            // Only a dead one: what was delivered meanwhile stays so.
+            tx.execute("UPDATE ledger SET outcome = 'replay' WHERE key = ?1 AND outcome LIKE 'dead:%'", [record.0.as_slice()])?;
+        }
+        let (topic, partition, offset) = place;
+        tx.execute(
+            "DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND published = 1",
+            params![topic, partition, offset],
+        )?;
         tx.commit()?;
         Ok(())
     }
@@ -340,15 +416,15 @@ mod tests {
     fn a_settlement_is_remembered() {
         let (_folder, state) = open();
         let key = LedgerKey::of("t", "1");
-        assert!(!state.settled(key).expect("reads"));
+        assert_eq!(state.standing(key).expect("reads"), Standing::New);
         let settlement = Settlement {
             done: vec![(key, "delivered".into())],
             offsets: vec![("t".into(), 0, 5), ("t".into(), 1, 9)],
             ..Default::default()
         };
         state.settle(&settlement, 1).expect("settles");
-        assert!(state.settled(key).expect("reads"));
-        assert!(!state.settled(LedgerKey::of("other", "1")).expect("reads"), "ids belong to their topic");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
+        assert_eq!(state.standing(LedgerKey::of("other", "1")).expect("reads"), Standing::New, "ids belong to their topic");
         assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"));
         assert_eq!(state.offsets("t").expect("reads"), BTreeMap::from([(0, 5), (1, 9)]));
         assert_eq!(state.prune(1, 10).expect("prunes"), 0);
@@ -359,7 +435,7 @@ mod tests {
     fn parked_records_wait_and_leave() {
         let (_folder, state) = open();
         state.settle(&Settlement { park: vec![park("1")], ..Default::default() }, 100).expect("settles");
-        assert!(state.settled(LedgerKey::of("t", "1")).expect("reads"), "a parked record is not sent a second way");
+        assert_eq!(state.standing(LedgerKey::of("t", "1")).expect("reads"), Standing::Settled, "it is not sent a second way");
         assert!(state.parked_due(129, 10).expect("reads").is_empty());
         assert_eq!(state.parked_due(130, 10).expect("reads"), [park("1")]);
         let later = Park { next_at: 500, tries: 2, parked_at: 131, ..park("1") };
@@ -402,5 +478,30 @@ mod tests {
         assert_eq!(rows, [DeadLetterRow { id: rows[0].id, ..dead }]);
         state.dead_letters_published(&[rows[0].id]).expect("writes");
         assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
+        assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)));
+        let decision = LedgerKey::of("decisions", "t:0:3");
+        state.decide(decision, "dropped", ("t", 0, 3), None, 5).expect("decides");
+        assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
+        assert_eq!(state.outcome(decision).expect("reads").as_deref(), Some("dropped"));
+    }
+
+    #[test]
+    fn a_record_that_fails_is_remembered_until_it_is_done_with() {
+        let (_folder, state) = open();
+        let key = LedgerKey::of("t", "1");
+        let failing = |since| Settlement { failing: vec![(key, since)], ..Default::default() };
+        let done = |outcome: &str| Settlement { done: vec![(key, outcome.to_owned())], ..Default::default() };
+        state.settle(&failing(7), 7).expect("settles");
+        state.settle(&failing(9), 9).expect("settles");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Failing(7), "since the first time");
+        state.settle(&done("dead: gave-up"), 10).expect("settles");
+        state.settle(&failing(11), 11).expect("settles");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
+        let decision = LedgerKey::of("decisions", "t:0:3");
+        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 12).expect("decides");
+        assert_eq!(state.standing(key).expect("reads"), Standing::New, "once more");
+        state.settle(&done("delivered"), 13).expect("settles");
+        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 14).expect("decides");
+        assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"), "what was delivered is not sent again");
     }
 }

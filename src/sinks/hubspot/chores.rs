@@ -3,8 +3,10 @@
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
-use super::token::wall_ms;
+use super::settings::NO_EVENTS;
 use super::work::Suspend;
+use crate::model::time::now as wall_ms;
+use crate::oauth::Feature;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +28,13 @@ impl Run {
     }
 
     pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
-        let prepare::Prepared { template, provisioned, problem, again } = prepared;
+        let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
+        for (name, why) in refused {
+            self.with(&portal, |account| drop(account.refused.insert(name.clone(), why.clone())));
+            tracing::error!(portal, property = name, "this property can't be written: {why}");
+        }
         self.with(&portal, |account| {
-            account.template = template.or(account.template.take());
+            account.event_api = event_api.or(account.event_api.take());
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
@@ -46,9 +52,52 @@ impl Run {
         }
     }
 
+    /// Suspends the lanes that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
+    /// portal was connected.
+    fn look_at_connections(&mut self, now: Instant) {
+        let revived = self.service.connections().revived();
+        let connected = std::mem::replace(&mut self.revived, revived) != revived;
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            if connected {
+                let mut ready = true;
+                self.with(&portal, |account| {
+                    account.connected();
+                    ready = account.provisioned && account.event_api.is_some();
+                });
+                if !ready {
+                    self.prepare(portal.clone(), Duration::ZERO);
+                }
+            }
+            for lane in Lane::ALL {
+                let Some(why) = self.gate(&portal, lane) else { continue };
+                self.with(&portal, |account| {
+                    if account.suspend(Suspend { lane: Some(lane), why: why.clone() }, now) {
+                        tracing::error!(portal, ?lane, "suspended: {why}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Why a connection does not allow a lane, if it does not.
+    fn gate(&self, portal: &str, lane: Lane) -> Option<String> {
+        let feature = match lane {
+            Lane::Stages => Feature::MoveDeals,
+            Lane::Properties => Feature::ContactProperties,
+            Lane::Events => Feature::Events,
+        };
+        if lane == Lane::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
+            return Some(NO_EVENTS.to_owned());
+        }
+        let missing = self.service.connections().missing(portal, feature);
+        (!missing.is_empty())
+            .then(|| format!("to {feature} the app lacks the scope {}: add it and install the app again", missing.join(", ")))
+    }
+
     /// Parked records that are due, contacts that appeared, old ledger rows, counters.
     pub(super) fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
         let wall = wall_ms();
+        self.look_at_connections(now);
         for (portal, email) in std::mem::take(&mut self.appeared) {
             self.state.parked_appeared(&portal, &email, wall)?;
         }
@@ -56,9 +105,11 @@ impl Run {
             for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
                 row.next_at = wall + PARKED_LEASE_MS;
                 self.settlement.park.push(row.clone());
-                let Ok(delta) = Delta::decode(Lane::Properties, &row.payload) else { continue };
+                let Some(lane) = Lane::of(&self.topics, &row.topic) else { continue };
+                let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
                 let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
-                let receipt = Receipt { lane: Lane::Properties, raw, ledger_key: row.ledger_key, parked: Some((row.parked_at, row.tries)) };
+                let (portal, parked) = (row.portal.clone(), Some((row.parked_at, row.tries)));
+                let receipt = Receipt { lane, portal, raw, ledger_key: row.ledger_key, parked, failing_since: None };
                 if let Some(account) = self.accounts.get_mut(&row.portal)
                     && self.loaded.insert(row.ledger_key)
                 {
@@ -66,9 +117,13 @@ impl Run {
                 }
             }
         }
+        self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
         self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
         self.stats.parked = self.state.parked_count()?;
+        let (open, oldest) = self.state.dead_letters_open()?;
+        self.stats.dead_letters_open = open;
+        self.stats.dead_letters_oldest_at = oldest.unwrap_or(0);
         Ok(())
     }
 

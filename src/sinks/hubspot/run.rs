@@ -10,30 +10,31 @@
 //! One task owns all of this and is the only one that writes to the state database (tokens apart); requests run beside it.
 //!
 //! # Limits
-//! At most [`HELD`] records a lane in memory, about 2 KB each. While an account is suspended its records stay there; when they fill a
-//! lane, the other accounts' records of that lane wait behind them.
+//! At most `held` records a lane in memory, about 2 KB each, in equal shares for the accounts. A sole account that does not keep up stops
+//! the reading; of several, one that has filled its share is held back (`behind.rs`), so that none waits for another.
 
 use super::account::Account;
 use super::dead_letters::DeadLetters;
 use super::lanes::Batch;
 use super::reader::Read;
+use super::reason;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
-use super::token::wall_ms;
 use super::work::{Desk, Report};
-use super::{contacts, events, lanes, prepare, stages};
-use crate::state::{LedgerKey, Settlement, State};
+use super::{contacts, emails, events, lanes, prepare, stages};
+use crate::kafka::Kafka;
+use crate::model::time::now as wall_ms;
+use crate::state::{LedgerKey, Settlement, Standing, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Records of one lane that may be in memory.
-const HELD: usize = 20_000;
 /// How often parked records, the ledger's age and the counters are looked at.
 const CHORES: Duration = Duration::from_secs(1);
 /// Longest wait for dead letters to reach Kafka at a stop; the rest follows at the next start.
@@ -56,7 +57,7 @@ pub enum Done {
     /// Deals.
     Stages(String, Report<lanes::Stages>),
     /// E-mail addresses.
-    Emails(String, Report<lanes::Properties>),
+    Emails(String, Report<lanes::Addressed>),
     /// Contacts.
     Contacts(String, Report<lanes::Properties>),
     /// Events.
@@ -65,11 +66,14 @@ pub enum Done {
     Prepared(String, prepare::Prepared),
     /// Whether all dead letters of so many commits are on their topic.
     Published(u64, anyhow::Result<bool>),
+    /// Records that were held back.
+    Behind(super::behind::Chunk),
 }
 
 /// Everything the loop owns.
 pub struct Run {
     pub(super) settings: Arc<Settings>,
+    pub(super) kafka: Kafka,
     pub(super) state: Arc<State>,
     pub(super) service: Arc<Service>,
     pub(super) dead_letters: Arc<DeadLetters>,
@@ -83,6 +87,10 @@ pub struct Run {
     pub(super) loaded: HashSet<LedgerKey>,
     /// Portals and addresses that have a contact now.
     pub(super) appeared: Vec<(String, String)>,
+    /// Batches that were sent without an answer.
+    pub(super) sends: u64,
+    /// Lanes of which records that were held back are being read again.
+    pub(super) reading_again: [bool; 3],
     pub(super) stats: Stats,
     shared: Arc<Mutex<Stats>>,
     /// Batches under way.
@@ -92,6 +100,8 @@ pub struct Run {
     /// Per lane, the partitions and whether they were read to their end.
     ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
+    /// How often a connection had come back to life, when it was looked at last.
+    pub(super) revived: u64,
     /// Commits that held dead letters.
     pub(super) dead_commits: u64,
     /// Whether the dead letters of all of them are on their topic.
@@ -112,17 +122,19 @@ impl Run {
     /// Nothing read yet.
     pub fn new(
         settings: Arc<Settings>,
+        kafka: Kafka,
         state: Arc<State>,
         service: Arc<Service>,
         dead_letters: DeadLetters,
-        topics: [String; 3],
         portals: &[String],
         shared: Arc<Mutex<Stats>>,
     ) -> Self {
         let now = Instant::now();
+        let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
         Run {
             accounts: portals.iter().map(|portal| (portal.clone(), Account::default())).collect(),
             settings,
+            kafka,
             state,
             service,
             dead_letters: Arc::new(dead_letters),
@@ -131,12 +143,15 @@ impl Run {
             settlement: Settlement::default(),
             loaded: HashSet::new(),
             appeared: Vec::new(),
+            sends: 0,
+            reading_again: [false; 3],
             stats: Stats::default(),
             shared,
             work: JoinSet::new(),
             chores: JoinSet::new(),
             ends: Default::default(),
             publishing: false,
+            revived: 0,
             dead_commits: 0,
             published: false,
             chores_at: now,
@@ -174,7 +189,7 @@ impl Run {
             self.tell(readers.iter().all(mpsc::Receiver::is_empty));
             let wake = self.wake_at(now);
             let [stages, properties, events] = &mut readers;
-            let room = Lane::ALL.map(|lane| self.tracker.outstanding(lane) < HELD);
+            let room = Lane::ALL.map(|lane| self.tracker.outstanding(lane) < self.share() * self.accounts.len());
             let event = tokio::select! {
                 biased;
                 _ = stop.changed() => Event::Stop,
@@ -240,38 +255,60 @@ impl Run {
             Read::Record(raw) => {
                 self.ends[lane.index()].insert(raw.partition, false);
                 self.tracker.read(lane, raw.partition, raw.offset);
-                self.stats.read += 1;
-                self.record(lane, raw)?;
+                self.record(lane, raw, false)?;
             }
         }
         Ok(())
     }
 
-    /// A record of a delta topic.
-    fn record(&mut self, lane: Lane, raw: Raw) -> anyhow::Result<()> {
+    /// Records of a lane that one account may have in memory.
+    pub(super) fn share(&self) -> usize {
+        (self.settings.held / self.accounts.len().max(1)).max(1)
+    }
+
+    /// A record of a delta topic; `again` when it was held back before.
+    pub(super) fn record(&mut self, lane: Lane, raw: Raw, again: bool) -> anyhow::Result<()> {
         let delta = match Delta::decode(lane, &raw.payload) {
             Ok(delta) => delta,
             Err(detail) => {
+                self.stats.read += 1;
                 let place = format!("{}:{}", raw.partition, raw.offset);
-                let receipt = Receipt { lane, ledger_key: LedgerKey::of(self.topic(lane), &place), raw, parked: None };
-                self.dead(&receipt, "malformed", &detail);
+                let ledger_key = LedgerKey::of(self.topic(lane), &place);
+                let receipt = Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None };
+                self.dead(&receipt, reason::MALFORMED, &detail);
                 return Ok(());
             }
         };
-        let receipt = Receipt { lane, ledger_key: LedgerKey::of(self.topic(lane), delta.id()), raw, parked: None };
-        let Some(account) = self.accounts.get_mut(delta.portal()) else {
+        let (several, share, portal) = (self.accounts.len() > 1, self.share(), delta.portal().to_owned());
+        let Some(account) = self.accounts.get_mut(&portal) else {
+            self.stats.read += 1;
             self.stats.foreign += 1;
-            self.tracker.settled(lane, receipt.raw.partition, receipt.raw.offset);
+            self.tracker.settled(lane, raw.partition, raw.offset);
             return Ok(());
         };
-        if self.state.settled(receipt.ledger_key)? {
-            self.stats.skipped += 1;
-            self.tracker.settled(lane, receipt.raw.partition, receipt.raw.offset);
-        } else if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
+        let full = several && !again && account.held[lane.index()] >= share;
+        if full || (!again && self.tracker.held_back(lane, raw.partition, &portal)) {
+            self.tracker.hold_back(lane, raw.partition, &portal, raw.offset);
+            return Ok(());
+        }
+        self.stats.read += 1;
+        let ledger_key = LedgerKey::of(self.topic(lane), delta.id());
+        let failing_since = match self.state.standing(ledger_key)? {
+            Standing::Settled => {
+                self.stats.skipped += 1;
+                self.tracker.settled(lane, raw.partition, raw.offset);
+                return Ok(());
+            }
+            Standing::Failing(since) => Some(since),
+            Standing::New => None,
+        };
+        let receipt = Receipt { lane, portal: portal.clone(), ledger_key, raw, parked: None, failing_since };
+        self.with(&portal, |account| account.held[lane.index()] += 1);
+        if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
             self.stats.shadow += 1;
             self.settle(&receipt, "shadow".to_owned());
         } else {
-            account.lanes.push(delta, receipt, Instant::now());
+            self.with(&portal, |account| account.lanes.push(delta, receipt, Instant::now()));
         }
         Ok(())
     }
@@ -324,18 +361,25 @@ impl Run {
 
     fn send(&mut self, portal: String, batch: Batch) {
         let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
-        let mut template = String::new();
+        let lane = match &batch {
+            Batch::Stages(_) => Lane::Stages,
+            Batch::Emails(_) | Batch::Contacts(_) => Lane::Properties,
+            Batch::Events(_) => Lane::Events,
+        };
+        let mut event_api = None;
         self.with(&portal, |account| {
-            account.in_flight += 1;
-            template = account.template.clone().unwrap_or_default();
+            account.in_flight[lane.index()] += 1;
+            event_api = account.event_api.clone();
         });
         self.work.spawn_local(async move {
             let desk = Desk { service: &service, paths: &settings.paths, portal: &portal };
-            match batch {
-                Batch::Stages(batch) => Done::Stages(portal.clone(), stages::write(desk, batch).await),
-                Batch::Emails(batch) => Done::Emails(portal.clone(), contacts::find(desk, batch).await),
-                Batch::Contacts(batch) => Done::Contacts(portal.clone(), contacts::write(desk, batch).await),
-                Batch::Events(batch) => Done::Events(portal.clone(), events::write(desk, &template, batch).await),
+            let create = settings.portals.get(&portal).is_some_and(|portal| portal.create_contacts);
+            match (batch, event_api) {
+                (Batch::Stages(batch), _) => Done::Stages(portal.clone(), stages::write(desk, batch).await),
+                (Batch::Emails(batch), _) => Done::Emails(portal.clone(), emails::find(desk, create, batch).await),
+                (Batch::Contacts(batch), _) => Done::Contacts(portal.clone(), contacts::write(desk, batch).await),
+                (Batch::Events(batch), Some(api)) => Done::Events(portal.clone(), events::write(desk, &api, batch).await),
+                (Batch::Events(_), None) => unreachable!("events are sent once it is known what takes them"),
             }
         });
     }
@@ -353,6 +397,7 @@ impl Run {
                 // What was committed meanwhile was not seen.
                 self.published = all? && commits == self.dead_commits;
             }
+            Done::Behind(chunk) => self.again_read(chunk)?,
         }
         Ok(())
     }
@@ -391,9 +436,10 @@ impl Run {
 
     /// Publishes the counters.
     fn tell(&mut self, channels_empty: bool) {
-        let load = std::sync::atomic::Ordering::Relaxed;
+        let load = Ordering::Relaxed;
         let outstanding: usize = Lane::ALL.iter().map(|lane| self.tracker.outstanding(*lane)).sum();
-        self.stats.lag = (outstanding + self.loaded.len()) as u64;
+        self.stats.held_back = self.tracker.held_back_count();
+        self.stats.lag = (outstanding + self.loaded.len()) as u64 + self.stats.held_back;
         self.stats.calls = self.service.calls.load(load);
         self.stats.rate_limited = self.service.rate_limited.load(load);
         self.stats.refreshes = self.service.refreshes();

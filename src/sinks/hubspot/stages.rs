@@ -2,8 +2,9 @@
 //!
 //! # Safety
 //! - HubSpot has no conditional write, so the deal is read in the request before the write, and nothing waits in between.
-//! - A write whose answer was lost is never repeated blindly: the next try reads first. In `to_stage`: it was ours. In `from_stage`:
-//!   it was not done. Anywhere else: a person moved it, and it stays there.
+//! - A write whose answer was lost is never repeated blindly: the next try reads first. In `to_stage`: it was ours (after a crash we
+//!   no longer know that we wrote, and say `already-there`). In `from_stage`: it was not done. Anywhere else: a person moved it, and it
+//!   stays there.
 //! - Of several deltas for one deal only the oldest is in a batch; the next one reads the deal again.
 
 use super::budget::Share;
@@ -11,6 +12,7 @@ use super::deal::{DealNow, Verdict, judge, must_look_up};
 use super::lanes::Stages;
 use super::outcome::{Outcome, item_errors, text};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
@@ -31,9 +33,9 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         for entry in batch {
             let fate = match &outcome {
                 _ if size > 1 => smaller(size),
-                Outcome::NotFound(refusal) => Fate::Dead("deal-gone", refusal.detail()),
-                Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-                _ => Fate::Dead("refused", "HubSpot does not let this deal be read".to_owned()),
+                Outcome::NotFound(refusal) => Fate::Dead(reason::DEAL_GONE, refusal.detail()),
+                Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+                _ => Fate::Dead(reason::REFUSED, "HubSpot does not let this deal be read".to_owned()),
             };
             report.fates.push((entry, fate));
         }
@@ -45,11 +47,11 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
 
     let mut moves = Vec::new();
     for entry in batch {
-        let Some((delta, _)) = entry.value.0.front() else { continue };
+        let Some((delta, _)) = entry.value.steps.front() else { continue };
         let Some(now) = deals.get(&entry.key) else {
             report
                 .fates
-                .push((entry, Fate::Dead("deal-gone", "HubSpot does not know the deal: deleted, or merged into another".to_owned())));
+                .push((entry, Fate::Dead(reason::DEAL_GONE, "HubSpot does not know the deal: deleted, or merged into another".to_owned())));
             continue;
         };
         let person = match person(desk, delta, now).await {
@@ -63,7 +65,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         let verdict = judge(delta, now, person.as_deref());
         match verdict {
             Verdict::Move => moves.push(entry),
-            Verdict::There if entry.tries.attempts > 0 => report.fates.push((entry, Fate::Delivered)),
+            Verdict::There if entry.value.sent => report.fates.push((entry, Fate::Delivered)),
             Verdict::There => report.fates.push((entry, Fate::Dropped("already-there"))),
             Verdict::Drop(reason) => report.fates.push((entry, Fate::Dropped(reason))),
         }
@@ -81,7 +83,7 @@ async fn contacts(
     batch: Vec<Entry<Stages>>,
     deals: &mut HashMap<String, DealNow>,
 ) -> Option<Vec<Entry<Stages>>> {
-    let asks = |entry: &&Entry<Stages>| entry.value.0.front().is_some_and(|(delta, _)| delta.guard.require_associated_contact);
+    let asks = |entry: &&Entry<Stages>| entry.value.steps.front().is_some_and(|(delta, _)| delta.guard.require_associated_contact);
     let mut pages: Vec<(String, Option<String>)> =
         batch.iter().filter(asks).filter(|e| deals.contains_key(&e.key)).map(|e| (e.key.clone(), None)).collect();
     while !pages.is_empty() {
@@ -94,7 +96,11 @@ async fn contacts(
                 let size = batch.len();
                 let batch = report.whole(LANE, batch, &outcome)?;
                 let refused = |_| {
-                    if size > 1 { smaller(size) } else { Fate::Dead("refused", "HubSpot does not show the deal's contacts".to_owned()) }
+                    if size > 1 {
+                        smaller(size)
+                    } else {
+                        Fate::Dead(reason::REFUSED, "HubSpot does not show the deal's contacts".to_owned())
+                    }
                 };
                 report.fates.extend(batch.into_iter().map(|entry| (entry, refused(()))));
                 return None;
@@ -137,10 +143,14 @@ async fn person(desk: Desk<'_>, delta: &DealStage, now: &DealNow) -> Result<Opti
 
 async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<Stages>>) {
     let size = batch.len();
-    let stage = |entry: &Entry<Stages>| entry.value.0.front().map(|(delta, _)| delta.to_stage.clone()).unwrap_or_default();
+    let stage = |entry: &Entry<Stages>| entry.value.steps.front().map(|(delta, _)| delta.to_stage.clone()).unwrap_or_default();
     let stages: Vec<String> = batch.iter().map(stage).collect();
     let moves = batch.iter().zip(&stages).map(|(entry, stage)| (entry.key.as_str(), stage.as_str()));
     let outcome = desk.call(&request::move_deals(desk.paths, moves), Share::Full).await;
+    let mut batch = batch;
+    if matches!(outcome, Outcome::Transient(..)) {
+        batch.iter_mut().for_each(|entry| entry.value.sent = true);
+    }
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return };
     let Outcome::Done(body) = outcome else {
         for entry in batch {
@@ -150,17 +160,19 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
         return;
     };
     let errors = item_errors(&body);
-    for (entry, stage) in batch.into_iter().zip(stages) {
+    for (mut entry, stage) in batch.into_iter().zip(stages) {
         let record = results(&body).iter().find(|record| id_in(record, "id").is_some_and(|id| id == entry.key));
         let error = errors.iter().find(|error| error.about.contains(&entry.key));
-        let fate = match (record, error) {
-            (Some(record), _) => match record.pointer("/properties/dealstage").and_then(Value::as_str) {
-                Some(now) if now != stage => Fate::Dropped("overruled"),
-                _ => Fate::Delivered,
-            },
+        let shown = record.map(|record| record.pointer("/properties/dealstage").and_then(Value::as_str));
+        let fate = match (shown, error) {
+            (Some(Some(now)), _) if now == stage => Fate::Delivered,
+            (Some(Some(_)), _) => Fate::Dropped("overruled"),
             (None, Some(error)) => report.common(LANE, &error.outcome).unwrap_or_else(|| refused(&error.outcome)),
-            // Neither moved nor refused: read again.
-            (None, None) => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
+            // Neither moved nor refused, or the answer does not show the stage: read again.
+            (Some(None) | None, _) => {
+                entry.value.sent = true;
+                Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() })
+            }
         };
         report.fates.push((entry, fate));
     }
@@ -168,9 +180,11 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
 
 fn refused(outcome: &Outcome) -> Fate {
     match outcome {
-        Outcome::NotFound(refusal) => Fate::Dead("deal-gone", refusal.detail()),
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-        _ => Fate::Dead("refused", "HubSpot reports a conflict".to_owned()),
+        Outcome::NotFound(refusal) => Fate::Dead(reason::DEAL_GONE, refusal.detail()),
+        // The account's own rules: required properties, stages that may not be skipped. Asking again would change nothing.
+        Outcome::Refused(refusal) if refusal.category == "VALIDATION_ERROR" => Fate::Dead(reason::VALIDATION, refusal.detail()),
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => Fate::Dead(reason::REFUSED, "HubSpot reports a conflict".to_owned()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod deals;
+mod decisions;
 mod delivery;
 mod faults;
 mod proxy;

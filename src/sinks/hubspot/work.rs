@@ -2,11 +2,12 @@
 
 use super::budget::Share;
 use super::outcome::Outcome;
+use super::paths::Paths;
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request::{self, Request};
 use super::service::Service;
-use super::settings::Paths;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -106,8 +107,8 @@ impl<V> Report<V> {
     /// The fate of a record about which HubSpot was asked once more, without an answer to go by.
     pub fn unclear(&mut self, lane: Lane, outcome: &Outcome) -> Fate {
         self.common(lane, outcome).unwrap_or_else(|| match outcome {
-            Outcome::NotFound(refusal) | Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-            _ => Fate::Dead("refused", "HubSpot does not say what it knows of the record".to_owned()),
+            Outcome::NotFound(refusal) | Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+            _ => Fate::Dead(reason::REFUSED, "HubSpot does not say what it knows of the record".to_owned()),
         })
     }
 }

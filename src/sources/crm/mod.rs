@@ -82,7 +82,8 @@ pub struct Crm {
     pub paths: Paths,
     /// The window that `settings.requests` is counted in.
     pub per: Duration,
-    access: Access,
+    /// The app's own way in; for the ways of learning changes that need one.
+    access: Option<Access>,
     /// The wall clock.
     pub now: Clock,
     /// What is done.
@@ -103,22 +104,25 @@ impl Crm {
         portals: Vec<String>,
         now: Clock,
     ) -> anyhow::Result<Self> {
-        let access = Access {
-            base_url: hubspot.base_url.trim_end_matches('/').to_owned(),
-            token_url: hubspot.token_url(),
-            client_id: hubspot.client_id.clone(),
-            client_secret: hubspot.read_client_secret()?,
-            journal: settings.journal_path.clone(),
-            subscriptions: settings.subscriptions_path.clone(),
-            timeout: hubspot.request_timeout,
+        let app = |settings: &CrmSettings| -> anyhow::Result<Access> {
+            Ok(Access {
+                base_url: hubspot.base_url.trim_end_matches('/').to_owned(),
+                token_url: hubspot.token_url(),
+                client_id: hubspot.client_id.clone(),
+                client_secret: hubspot.read_client_secret()?,
+                journal: settings.journal_path.clone(),
+                subscriptions: settings.subscriptions_path.clone(),
+                timeout: hubspot.request_timeout,
+            })
         };
+        let access = if settings.changes == Changes::Search { None } else { Some(app(&settings)?) };
         let (paths, per) = (hubspot.paths.clone(), hubspot.budget.per);
         Ok(Crm { kafka, settings, portals, service, paths, per, access, now, stats: Arc::default(), faults: Faults::default() })
     }
 
-    /// The app's secret, with which HubSpot signs webhooks.
-    pub fn secret(&self) -> Secret {
-        self.access.client_secret.clone()
+    /// The app's secret, with which HubSpot signs webhooks; none where changes are searched for.
+    pub fn secret(&self) -> Option<Secret> {
+        self.access.as_ref().map(|access| access.client_secret.clone())
     }
 
     /// Mirrors until Kafka fails; the next call goes on from what is in the topics. Must run within a `LocalSet`.
@@ -134,7 +138,10 @@ impl Crm {
             let client = Client::new(Arc::clone(&self.service), &portal, self.paths.clone(), self.settings.requests, self.per);
             let way = match self.settings.changes {
                 Changes::Search => Way::Search(search::Search::default()),
-                Changes::Journal => Way::Journal(Box::new(Journal::new(self.access.clone(), &portal)?)),
+                Changes::Journal => {
+                    let access = self.access.clone().context("the journal needs the app's own credentials")?;
+                    Way::Journal(Box::new(Journal::new(access, &portal)?))
+                }
                 Changes::Webhooks => Way::Webhooks(self.kafka.clone(), None),
             };
             let (stats, faults) = (Arc::clone(&self.stats), self.faults.clone());

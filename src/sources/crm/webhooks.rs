@@ -76,7 +76,7 @@ async fn take(
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let signed = Signed {
         method: method.as_str(),
-        uri: &format!("{}{uri}", endpoint.public_url),
+        uri: &format!("{}{}", endpoint.public_url, uri.path_and_query().map_or("", |path| path.as_str())),
         body: &body,
         signature: header("x-hubspot-signature-v3"),
         timestamp: header("x-hubspot-request-timestamp"),

@@ -5,9 +5,9 @@ mod histories;
 use super::faults::Faults;
 use super::{Changes, Crm, CrmSettings};
 use crate::kafka::{Isolation, Kafka};
+use crate::metrics::Metrics;
 use crate::model::time;
 use crate::sinks::hubspot::{Method, Outcome, Request, Service, Settings, Share};
-use crate::state::State;
 use crate::stop::Stop;
 use clickline_sandbox::{Config, Sandbox, Snapshot};
 use rdkafka::mocking::MockCluster;
@@ -49,8 +49,9 @@ impl World {
         let mut settings = Settings::for_sandbox(&sandbox.url(), "clickline", "sandbox-secret", tokens);
         settings.budget.requests = 10_000;
         let folder = tempfile::tempdir().expect("a folder");
-        let state = Arc::new(State::open(&folder.path().join("state.db")).expect("a database"));
-        let service = Arc::new(Service::new(&settings, state, &[PORTAL.to_owned()]).expect("a service"));
+        let (portals, metrics) = ([PORTAL.to_owned()], Arc::new(Metrics::default()));
+        let service = Service::open(&settings, &folder.path().join("state.db"), &portals, metrics).expect("a service");
+        let service = Arc::new(service);
         World { kafka, _broker: broker, sandbox, settings, service, _folder: folder }
     }
 
