@@ -23,7 +23,10 @@ use anyhow::{Context, bail};
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long another process's transaction is waited for.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// One step a version: version `n` is what the first `n` steps make. Steps are added, never changed. A file with a greater version was
 /// written by a newer clickline.
@@ -154,8 +157,15 @@ impl State {
     }
 
     fn prepare(mut db: Connection) -> anyhow::Result<Self> {
-        db.busy_timeout(Duration::from_secs(10))?;
-        db.pragma_update(None, "journal_mode", "wal")?;
+        db.busy_timeout(BUSY)?;
+        // Another process that makes the file at this moment is not waited for by the timeout.
+        let until = Instant::now() + BUSY;
+        while let Err(error) = db.pragma_update(None, "journal_mode", "wal") {
+            if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) || Instant::now() > until {
+                return Err(error.into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         db.pragma_update(None, "synchronous", "full")?;
         db.set_prepared_statement_cache_capacity(64);
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

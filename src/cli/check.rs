@@ -1,10 +1,12 @@
-//! `clickline check`: reads the configuration and says what it means.
+//! `clickline check`: reads the configuration and says what it means; with `--online` also what HubSpot says to it.
 
 use super::Failure;
 use crate::config::Config;
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
+use crate::sinks::hubspot::{self, Change, Standing};
 use crate::sources::crm::{Changes, webhooks};
+use anyhow::{Context as _, anyhow};
 use std::path::PathBuf;
 
 /// Arguments of `check`.
@@ -13,6 +15,10 @@ pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Ask HubSpot, too: whether each account has the type of event and the contact properties that are written, and whether they can be
+    /// written. Nothing is changed there.
+    #[arg(long)]
+    pub online: bool,
 }
 
 /// Checks and prints.
@@ -22,7 +28,22 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::configuration)?;
     print!("{}", meaning(&config));
-    Ok(())
+    if !args.online {
+        return Ok(());
+    }
+    let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
+    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look).map_err(Failure::Configuration)?;
+    let mut wrong = 0;
+    for (portal, findings) in found {
+        for finding in findings {
+            println!("portal {portal}  {finding}");
+            wrong += usize::from(matches!(finding.standing, Standing::Refused(_)));
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        _ => Err(Failure::Configuration(anyhow!("{wrong} of these can't be used as they are"))),
+    }
 }
 
 /// The configuration in words.

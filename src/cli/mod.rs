@@ -42,7 +42,7 @@ pub enum Command {
     Demo(demo::Demo),
     /// Run the job: topics in, deltas out.
     Run(run::Args),
-    /// Read the configuration and say what it means; opens no connection.
+    /// Read the configuration and say what it means; opens no connection unless asked to.
     Check(check::Args),
     /// Run the same dataflow over JSON-lines files.
     Replay(replay::Args),

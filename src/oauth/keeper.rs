@@ -301,3 +301,7 @@ fn refused(refusal: Refusal, now: Ms) -> TokenError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

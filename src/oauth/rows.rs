@@ -31,8 +31,13 @@ impl Keeper {
             )));
         }
         let before = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(portal.to_owned(), row.facts.scopes.clone());
-        if before.is_some_and(|before| !before.is_empty() && before != row.facts.scopes) {
-            self.revive(portal);
+        if before.as_ref() != Some(&row.facts.scopes) {
+            for (feature, missing) in gated(&row.facts.scopes) {
+                tracing::warn!(portal, "the app may not {feature}: the scope {} is missing", missing.join(", "));
+            }
+            if before.is_some_and(|before| !before.is_empty()) {
+                self.revive(portal);
+            }
         }
         Ok(row)
     }

@@ -38,7 +38,7 @@ pub struct Args {
 /// # Errors
 /// A configuration without app or workspace; HubSpot's no; nobody came.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Open { config, settings, portals: _, connections } = args.of.open()?;
+    let Open { config, settings, connections } = args.of.open()?;
     let http = config.http.clone().unwrap_or_default();
     let bound = if args.code { None } else { bind(&http)? };
     let port = bound.as_ref().map_or(http.listen.port(), |bound| bound.address().port());

@@ -41,12 +41,12 @@ struct Of {
 struct Open {
     config: Config,
     settings: Settings,
-    portals: Vec<String>,
     connections: Arc<Connections>,
 }
 
 impl Of {
-    fn open(&self) -> Result<Open, Failure> {
+    /// Reads the configuration and finds out whether every secret is there.
+    fn load(&self) -> Result<(Config, Settings, Vec<String>), Failure> {
         let config = Config::load(&self.config).map_err(Failure::configuration)?;
         let settings =
             config.hubspot.clone().context("there is no `hubspot` block in the configuration").map_err(Failure::Configuration)?;
@@ -57,9 +57,14 @@ impl Of {
             )));
         }
         settings.read_secrets(&portals).map_err(Failure::Configuration)?;
+        Ok((config, settings, portals))
+    }
+
+    fn open(&self) -> Result<Open, Failure> {
+        let (config, settings, portals) = self.load()?;
         let state = Arc::new(State::open(&config.state)?);
         let connections = Connections::open(&settings, &state, &config.state, &portals, Arc::new(Metrics::default()))?;
-        Ok(Open { config, settings, portals, connections: Arc::new(connections) })
+        Ok(Open { config, settings, connections: Arc::new(connections) })
     }
 }
 

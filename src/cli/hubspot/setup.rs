@@ -1,9 +1,8 @@
 //! `clickline hubspot setup`: makes what accounts must have, or only looks.
 
-use super::{Failure, Of, Open};
-use crate::oauth::Feature;
-use crate::sinks::hubspot::{Change, Finding, Standing, provision};
-use anyhow::{Context as _, anyhow};
+use super::{Failure, Of};
+use crate::sinks::hubspot::{Change, Standing, setup_accounts};
+use anyhow::anyhow;
 
 /// Arguments of `hubspot setup`.
 #[derive(Debug, clap::Args)]
@@ -23,24 +22,15 @@ pub struct Args {
 /// # Errors
 /// When something is missing, or of no use.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Open { config: _, settings, portals, connections } = args.of.open()?;
+    let (config, settings, portals) = args.of.load()?;
     let portals: Vec<String> = match &args.portal {
         Some(portal) if portals.contains(portal) => vec![portal.clone()],
         Some(portal) => return Err(Failure::Configuration(anyhow!("portal {portal} belongs to no workspace of the configuration"))),
         None => portals,
     };
     let change = if args.check { Change::Look } else { Change::Make };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let mut wrong = 0;
-    for portal in &portals {
-        let mut findings = runtime.block_on(provision(&settings, &connections, portal, change))?;
-        // Form submissions are read only where somebody wants them.
-        let needed = Feature::ALL.into_iter().filter(|feature| *feature != Feature::Forms);
-        findings.extend(needed.filter_map(|feature| {
-            let missing = connections.missing(portal, feature);
-            let why = format!("the app lacks the scope {}: add it and install the app again", missing.join(", "));
-            (!missing.is_empty()).then(|| Finding { what: format!("to {feature}"), standing: Standing::Refused(why) })
-        }));
+    for (portal, findings) in setup_accounts(&settings, &portals, &config.state, change)? {
         println!("account {portal}");
         for finding in &findings {
             wrong += usize::from(matches!(finding.standing, Standing::Missing | Standing::Refused(_)));

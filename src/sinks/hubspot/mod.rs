@@ -68,7 +68,7 @@ mod work;
 pub(crate) use budget::{Share, Wait, Window};
 pub(crate) use outcome::{Outcome, classify, item_errors, text};
 pub use paths::{Paths, Version};
-pub use prepare::provision;
+pub use prepare::accounts as setup_accounts;
 pub(crate) use record::delta_id;
 pub(crate) use request::{Method, Request, segment};
 pub use secret::{Secret, read as read_secret};

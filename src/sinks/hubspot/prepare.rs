@@ -7,7 +7,12 @@ use super::service::Service;
 use super::settings::Settings;
 use super::setup::{self, Change, Finding, Standing};
 use super::work::Suspend;
-use crate::oauth::Connections;
+use crate::metrics::Metrics;
+use crate::oauth::{Connections, Feature};
+use crate::state::State;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,16 +83,28 @@ pub async fn account(service: &Service, settings: &Settings, portal: &str) -> Pr
     prepared
 }
 
-/// Looks at everything that an account must have, or makes it, over connections that are open; what fails is a finding, too.
+/// Looks at everything that these accounts must have, or makes it; what fails is a finding, too. Blocks.
 ///
 /// # Errors
-/// When no HTTP client can be made.
-pub async fn provision(settings: &Settings, connections: &Arc<Connections>, portal: &str, change: Change) -> anyhow::Result<Vec<Finding>> {
-    let service = Service::new(settings, Arc::clone(connections), &[portal.to_owned()])?;
-    Ok(inspect(&service, settings, portal, change).await)
+/// When a secret can't be read, or the state database can't be opened.
+pub fn accounts(settings: &Settings, portals: &[String], state: &Path, change: Change) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
+    settings.check(portals)?;
+    let path = state;
+    let state = Arc::new(State::open(path)?);
+    let connections = Connections::open(settings, &state, path, portals, Arc::new(Metrics::default()))?;
+    let service = Service::new(settings, Arc::new(connections), portals)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let mut found = BTreeMap::new();
+        for portal in portals {
+            found.insert(portal.clone(), inspect(&service, settings, portal, change).await);
+        }
+        Ok(found)
+    })
 }
 
-async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
+/// Looks at everything that an account must have, or makes it.
+pub async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
     let failed = |what: &str, outcome: &Outcome| {
         let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
         Finding { what: what.to_owned(), standing: Standing::Refused(why) }
@@ -102,6 +119,14 @@ async fn inspect(service: &Service, settings: &Settings, portal: &str, change: C
     match setup::event_type(service, settings, portal, change).await {
         Ok((_, finding)) => findings.push(finding),
         Err(outcome) => findings.push(failed(EVENTS, &outcome)),
+    }
+    // Form submissions are read only where somebody wants them.
+    for feature in Feature::ALL.into_iter().filter(|feature| *feature != Feature::Forms) {
+        let missing = service.connections().missing(portal, feature);
+        if !missing.is_empty() {
+            let why = format!("the app lacks the scope {}: add it and install the app again", missing.join(", "));
+            findings.push(Finding { what: format!("leave to {feature}"), standing: Standing::Refused(why) });
+        }
     }
     findings
 }

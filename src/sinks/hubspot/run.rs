@@ -48,7 +48,6 @@ pub enum Stop {
     /// Let requests in flight finish, commit, end.
     Gently,
     /// End here and now, as a crash would. For tests.
-    #[cfg(test)]
     Dead,
 }
 
@@ -215,7 +214,6 @@ impl Run {
                 }
             }
         }
-        #[cfg(test)]
         if *stop.borrow() == Stop::Dead {
             return Ok(self.stats);
         }

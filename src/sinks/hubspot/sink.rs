@@ -112,9 +112,8 @@ impl Sink {
         self.end(Stop::Gently)
     }
 
-    /// Ends as a crash would: nothing more is sent, settled or committed.
-    #[cfg(test)]
-    pub(super) fn kill(mut self) {
+    /// Ends as a crash would, for tests of what comes after one: nothing more is sent, settled or committed.
+    pub fn kill(mut self) {
         let _ = self.end(Stop::Dead);
     }
 

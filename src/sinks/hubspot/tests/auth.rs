@@ -7,7 +7,7 @@ use crate::sinks::hubspot::Portal;
 use clickline_sandbox::Rotation;
 
 /// What is known of the portal's connection.
-fn facts(sink: &Sink) -> Facts {
+pub(super) fn facts(sink: &Sink) -> Facts {
     let [status] = sink.connections().status().expect("reads").try_into().expect("one portal");
     status.facts.unwrap_or_else(|| panic!("{:?}", status.problem))
 }
@@ -141,7 +141,12 @@ fn an_installation_in_another_account_connects_nothing_and_is_given_back() {
 }
 
 /// Installs the app in a portal for a workspace that has `portals`.
-fn install(world: &World, sink: &Sink, portal: &str, portals: &[String]) -> Result<crate::oauth::Row, crate::oauth::InstallError> {
+pub(super) fn install(
+    world: &World,
+    sink: &Sink,
+    portal: &str,
+    portals: &[String],
+) -> Result<crate::oauth::Row, crate::oauth::InstallError> {
     let redirect = "http://localhost:1/cb";
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dead_letters::{DeadLetters, Decision, Filter, Letter, Replay, Replayer};
-use crate::sinks::hubspot::dry;
+use crate::sinks::hubspot::{Change, dry, setup_accounts};
 use crate::stop::Stop;
 
 fn open(world: &World) -> DeadLetters {
@@ -130,4 +130,25 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     let (planned, text) = run(&State::look(&world.state()).expect("opens"));
     assert_eq!((planned.records, planned.calls, planned.parked, text.as_str()), (0, 0, 1, ""));
     assert_eq!(world.sandbox.requests().len(), calls);
+}
+
+#[test]
+fn what_an_account_lacks_or_forbids_is_told_before_anything_is_written() {
+    let mut world = World::new();
+    world.settings.provision.push("hs_object_id".to_owned());
+    let ask = |change| {
+        let found = setup_accounts(&world.settings, &[PORTAL.to_owned()], &world.state(), change).expect("asks");
+        found[PORTAL].iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let before = ask(Change::Look);
+    assert!(before.iter().any(|line| line == "contact property elido_last_utm_source: missing; the next start makes it"), "{before:?}");
+    assert!(before.iter().any(|line| line.starts_with("contact property hs_object_id: it is read-only")), "{before:?}");
+    assert!(before.iter().any(|line| line.contains("type of event") && line.contains("missing")), "{before:?}");
+    let writes = world.sandbox.requests().iter().filter(|r| r.method != "GET" && !r.path.ends_with("/token")).count();
+    assert_eq!(writes, 0, "only looked");
+    let made = ask(Change::Make);
+    assert!(made.iter().any(|line| line == "contact property elido_last_utm_source: made"), "{made:?}");
+    let after = ask(Change::Look);
+    assert!(after.iter().any(|line| line == "contact property elido_last_utm_source: ready"), "{after:?}");
+    assert!(after.iter().any(|line| line.contains("type of event") && line.ends_with("ready")), "{after:?}");
 }
