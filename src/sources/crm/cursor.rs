@@ -45,8 +45,13 @@ pub enum Place {
         /// Of a deal.
         deals: Ms,
     },
-    /// HubSpot's offset of the journal entry that was read last; none at the journal's beginning.
-    Journal(Option<String>),
+    /// In the journal.
+    Journal {
+        /// HubSpot's offset of the entry that was read last; none at the journal's beginning.
+        offset: Option<String>,
+        /// When the journal was read last, ms by this machine's clock, to the hour.
+        read_at: Ms,
+    },
     /// The offset of the next record in the topic `clickline.changes`.
     Webhooks(i64),
 }
@@ -82,7 +87,12 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_it_was_written() {
-        let places = [Place::Search { contacts: 5, deals: 0 }, Place::Journal(Some("u".into())), Place::Journal(None), Place::Webhooks(7)];
+        let places = [
+            Place::Search { contacts: 5, deals: 0 },
+            Place::Journal { offset: Some("u".into()), read_at: 4 },
+            Place::Journal { offset: None, read_at: 0 },
+            Place::Webhooks(7),
+        ];
         for place in places {
             let mut cursor = Cursor::at(place, 3);
             cursor.load = Some(Load { object: Object::Deals, after: Some("9".into()), last: 8, ascending: false });

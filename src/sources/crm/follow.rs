@@ -22,11 +22,13 @@ use super::settings::CrmSettings;
 use super::stats::Stats;
 use super::webhooks;
 use crate::kafka::Kafka;
-use crate::model::time::Ms;
+use crate::model::time::{DAY, HOUR, Ms};
 use crate::sources::kafka::Clock;
 use crate::sources::trouble::{Patience, Trouble};
 use std::time::{Duration, Instant};
 
+/// HubSpot keeps an entry of the journal for three days; two hours less, because the time of the last reading is known to the hour.
+const JOURNAL_FOR: Ms = 3 * DAY - 2 * HOUR;
 /// Between two looks at the topic of changes.
 const LOOK: Duration = Duration::from_millis(100);
 /// How changes are learned.
@@ -80,7 +82,7 @@ impl Follower {
     /// Does what is next; gives back how long there is nothing to do.
     async fn step(&mut self) -> Result<Duration, Trouble> {
         let Some(place) = self.cursor.place.clone().filter(|place| self.way.fits(place)) else {
-            let place = self.way.place(&self.mirror).await?;
+            let place = self.way.place(&self.mirror, (self.now)()).await?;
             let cursor = Cursor::at(place, self.cursor.loaded_at);
             tracing::info!(portal = self.mirror.portal, changes = self.settings.changes.name(), "the CRM mirror loads everything");
             self.mirror.commit(&cursor).await?;
@@ -89,7 +91,7 @@ impl Follower {
         };
         // While pages are loaded, changes are looked at between them, no more often than otherwise.
         let asked = Instant::now();
-        let (place, more) = self.way.follow(&mut self.mirror, place, &self.settings).await?;
+        let (place, more) = self.way.follow(&mut self.mirror, place, &self.settings, (self.now)()).await?;
         let mut cursor = Cursor { place: Some(place), ..self.cursor.clone() };
         if more {
             return self.advance(cursor, Duration::ZERO).await;
@@ -131,12 +133,12 @@ impl Way {
     fn fits(&self, place: &Place) -> bool {
         matches!(
             (self, place),
-            (Way::Search(_), Place::Search { .. }) | (Way::Journal(_), Place::Journal(_)) | (Way::Webhooks(..), Place::Webhooks(_))
+            (Way::Search(_), Place::Search { .. }) | (Way::Journal(_), Place::Journal { .. }) | (Way::Webhooks(..), Place::Webhooks(_))
         )
     }
 
     /// The place of now: all that changes from here on comes after it.
-    async fn place(&mut self, mirror: &Mirror) -> Result<Place, Trouble> {
+    async fn place(&mut self, mirror: &Mirror, now: Ms) -> Result<Place, Trouble> {
         match self {
             Way::Search(searches) => {
                 *searches = Search::default();
@@ -145,7 +147,7 @@ impl Way {
             }
             Way::Journal(journal) => {
                 journal.subscribe().await?;
-                Ok(Place::Journal(journal.latest().await?))
+                Ok(Place::Journal { offset: journal.latest().await?, read_at: now })
             }
             Way::Webhooks(kafka, changes) => {
                 *changes = None;
@@ -158,20 +160,27 @@ impl Way {
     }
 
     /// Reads what has changed after `place`; gives back the place after it, and whether there may be more at once.
-    async fn follow(&mut self, mirror: &mut Mirror, place: Place, settings: &CrmSettings) -> Result<(Place, bool), Trouble> {
+    async fn follow(&mut self, mirror: &mut Mirror, place: Place, settings: &CrmSettings, now: Ms) -> Result<(Place, bool), Trouble> {
         match (self, place) {
             (Way::Search(searches), Place::Search { contacts, deals }) => {
                 let mut seen = [contacts, deals];
                 let more = searches.once(mirror, &mut seen, settings.overlap).await?;
                 Ok((Place::Search { contacts: seen[0], deals: seen[1] }, more))
             }
-            (Way::Journal(journal), Place::Journal(offset)) => match journal.next(offset.as_deref()).await? {
-                None => Ok((Place::Journal(offset), false)),
-                Some(entry) => {
-                    mirror.refresh(entry.hints).await?;
-                    Ok((Place::Journal(Some(entry.offset)), true))
+            (Way::Journal(journal), Place::Journal { offset, read_at }) => {
+                if now.saturating_sub(read_at) > JOURNAL_FOR {
+                    return Err(Trouble::Lost("the journal was not read for as long as HubSpot keeps it".to_owned()));
                 }
-            },
+                match journal.next(offset.as_deref()).await? {
+                    // Not at every look: each would be a record.
+                    None if now.saturating_sub(read_at) < HOUR => Ok((Place::Journal { offset, read_at }, false)),
+                    None => Ok((Place::Journal { offset, read_at: now }, false)),
+                    Some(entry) => {
+                        mirror.refresh(entry.hints).await?;
+                        Ok((Place::Journal { offset: Some(entry.offset), read_at: now }, true))
+                    }
+                }
+            }
             (Way::Webhooks(kafka, changes), Place::Webhooks(next)) => {
                 let changes = match changes {
                     Some(changes) => changes,

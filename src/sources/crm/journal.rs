@@ -7,7 +7,8 @@
 //! # Ties and edges
 //! - HubSpot's documents do not say how the end of the journal is answered: 204, 404, or no address are all taken for it.
 //! - An offset that HubSpot no longer knows looks the same. So after an answer that is not 204 the latest entry is asked for; when that
-//!   is another one than ours, the place is lost and all is loaded again.
+//!   is another one than ours, the place is lost and all is loaded again. So it is when nobody read the journal for three days: HubSpot
+//!   may then go on with the first entry that it still has.
 //! - The access token is the app's own (client credentials), not the account's. Calls count in no budget.
 
 use super::events;

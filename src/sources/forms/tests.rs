@@ -1,16 +1,18 @@
-//! Form posts over HTTP into an embedded broker.
+//! Form posts over HTTP, and submissions of the sandbox's forms, into an embedded broker.
 
 use super::endpoint::{Endpoint, routes};
-use super::sign;
+use super::{Forms, FormsSettings, HubSpotForm, sign};
 use crate::http;
 use crate::kafka::{Isolation, Kafka};
+use crate::metrics::Metrics;
 use crate::model::Form;
 use crate::model::inputs::Input as _;
-use crate::model::time::Ms;
+use crate::model::time::{self, Ms};
 use crate::serve::{Bound, Server};
-use crate::sinks::hubspot::Secret;
+use crate::sinks::hubspot::{Secret, Service, Settings};
 use crate::sources::writer::Writer;
 use crate::stop::Stop;
+use clickline_sandbox::{Config, Sandbox};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use std::collections::BTreeMap;
@@ -135,4 +137,70 @@ fn without_a_broker_the_sender_is_asked_to_come_again() {
     let world = World::new(false);
     let (status, _, retry) = world.post(&Post::default());
     assert_eq!((status, retry.as_deref()), (503, Some("5")));
+}
+
+#[test]
+fn submissions_of_a_form_in_hubspot_are_written_once_each_and_a_restart_goes_on() {
+    const PORTAL: &str = "4242";
+    let world = World::new(true);
+    world._broker.create_topic(&world.kafka.topics.sources, 1, 1).expect("a topic");
+    let sandbox = Sandbox::start(Config { burst_limit: 100_000, ..Config::default() }).expect("a sandbox");
+    let form = sandbox.create_form(PORTAL, None, "Contact us", &["email", "hs_google_click_id"]);
+    let submit = |range: std::ops::Range<u32>| {
+        for at in range {
+            let email = format!("{at}@example.com");
+            let page = format!("https://x.com/p?gclid=Page{at}&utm_source=webinar");
+            // Every third one has the click id in a hidden field, too, and every seventh no address.
+            let mut values = vec![("email", email.as_str())];
+            let hidden = format!("Field{at}");
+            if at % 3 == 0 {
+                values.push(("hs_google_click_id", &hidden));
+            }
+            if at % 7 == 6 {
+                values.remove(0);
+            }
+            sandbox.submit_form(PORTAL, &form, &values, &page);
+        }
+    };
+    let tokens = BTreeMap::from([(PORTAL.to_owned(), sandbox.refresh_token(PORTAL))]);
+    let settings = Settings::for_sandbox(&sandbox.url(), "clickline", "sandbox-secret", tokens);
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Service::open(&settings, &folder.path().join("state.db"), &[PORTAL.to_owned()], Arc::new(Metrics::default()));
+    let hubspot = vec![HubSpotForm { portal: PORTAL.to_owned(), form: form.clone(), workspace: Some("acme".to_owned()) }];
+    let source = Forms {
+        kafka: world.kafka.clone(),
+        settings: FormsSettings { hubspot, every: 20, ..FormsSettings::default() },
+        service: Arc::new(service.expect("a service")),
+        now: Arc::new(time::now),
+    };
+    // Until there are so many, and a moment longer: then there must be no more.
+    let run = |wanted: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let source = source.clone();
+            let running = tokio::task::spawn_local(async move { source.run(&Stop::new()).await });
+            let began = std::time::Instant::now();
+            while world.forms().len() < wanted && began.elapsed() < Duration::from_secs(20) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(!running.is_finished(), "the source broke down");
+            running.abort();
+        });
+        runtime.shutdown_background();
+    };
+    submit(0..120);
+    let taken = |upto: u32| (0..upto).filter(|at| at % 7 != 6).count();
+    run(taken(120));
+    assert_eq!(world.forms().len(), taken(120));
+    submit(120..125);
+    run(taken(125));
+    let forms = world.forms();
+    let emails: std::collections::BTreeSet<&str> = forms.iter().map(|form| form.email.as_str()).collect();
+    assert_eq!((forms.len(), emails.len()), (taken(125), taken(125)), "each once");
+    for form in &forms {
+        let at: u32 = form.email.split('@').next().expect("a number").parse().expect("a number");
+        let wanted = if at % 3 == 0 { format!("Field{at}") } else { format!("Page{at}") };
+        assert_eq!(form.gclid.as_deref(), Some(wanted.as_str()));
+    }
 }

@@ -13,6 +13,8 @@ enum Deed {
     Amount(usize, u32),
     Merge(usize, usize),
     DeleteContact(usize),
+    /// The one that was deleted last comes back.
+    Restore,
     Erase(usize),
     DeleteDeal(usize),
     Associate(usize, usize),
@@ -31,6 +33,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (at.clone(), 0u32..3).prop_map(|(at, amount)| Deed::Amount(at, amount)),
         2 => (at.clone(), at.clone()).prop_map(|(a, b)| Deed::Merge(a, b)),
         1 => at.clone().prop_map(Deed::DeleteContact),
+        1 => Just(Deed::Restore),
         1 => at.clone().prop_map(Deed::Erase),
         1 => at.clone().prop_map(Deed::DeleteDeal),
         2 => (at.clone(), at.clone()).prop_map(|(a, b)| Deed::Associate(a, b)),
@@ -45,43 +48,36 @@ fn pick(ids: &[String], at: usize) -> Option<&String> {
 }
 
 impl World {
-    async fn happen(&self, deed: Deed) {
+    async fn happen(&self, deed: Deed, archived: &mut Vec<String>) {
         let snapshot = self.sandbox.snapshot(PORTAL);
         let contacts: Vec<String> = snapshot.contacts.iter().map(|contact| contact.id.clone()).collect();
         let deals: Vec<String> = snapshot.deals.iter().map(|deal| deal.id.clone()).collect();
         let fresh = || format!("{}@example.com", uuid::Uuid::now_v7());
-        let ended = |kind: &str, id: &String| (format!("/crm/v3/objects/{kind}/batch/archive"), json!({ "inputs": [{ "id": id }] }));
-        let association = |contact: &String, deal: &String| json!({ "from": { "id": deal }, "to": { "id": contact } });
-        let call = match deed {
+        match deed {
             Deed::Contact => {
                 self.sandbox.create_contact(PORTAL, None, &[("email", &fresh())]);
-                None
             }
             Deed::Address(at) => {
                 if let Some(id) = pick(&contacts, at) {
                     self.sandbox.edit_contact(PORTAL, id, &[("email", &fresh())]);
                 }
-                None
             }
             Deed::Deal(of) => {
                 let mut of: Vec<&str> = of.into_iter().filter_map(|at| pick(&contacts, at)).map(String::as_str).collect();
                 of.dedup();
                 self.sandbox.create_deal(PORTAL, None, &[("dealname", "d"), ("dealstage", "appointmentscheduled")], &of);
-                None
             }
             Deed::Stage(at) => {
                 if let Some(id) = pick(&deals, at) {
                     let stage = ["qualifiedtobuy", "appointmentscheduled", "closedwon"][at % 3];
                     self.sandbox.edit_deal(PORTAL, id, &[("dealstage", stage)]);
                 }
-                None
             }
             Deed::Amount(at, amount) => {
                 if let Some(id) = pick(&deals, at) {
                     let amount = if amount == 0 { String::new() } else { format!("{amount}000.5") };
                     self.sandbox.edit_deal(PORTAL, id, &[("amount", &amount)]);
                 }
-                None
             }
             Deed::Merge(primary, other) => {
                 if let Some((primary, other)) = pick(&contacts, primary).zip(pick(&contacts, other))
@@ -89,29 +85,41 @@ impl World {
                 {
                     self.sandbox.merge_contacts(PORTAL, primary, other);
                 }
-                None
             }
-            Deed::DeleteContact(at) => pick(&contacts, at).map(|id| ended("contacts", id)),
-            Deed::DeleteDeal(at) => pick(&deals, at).map(|id| ended("deals", id)),
-            Deed::Erase(at) => pick(&contacts, at).map(|id| ended("contacts", id)),
-            Deed::Associate(contact, deal) => pick(&contacts, contact).zip(pick(&deals, deal)).map(|(contact, deal)| {
-                (
-                    "/crm/v4/associations/deals/contacts/batch/associate/default".to_owned(),
-                    json!({ "inputs": [association(contact, deal)] }),
-                )
-            }),
-            Deed::Dissociate(contact, deal) => pick(&contacts, contact).zip(pick(&deals, deal)).map(|(contact, deal)| {
-                let input = json!({ "from": { "id": deal }, "to": [{ "id": contact }] });
-                ("/crm/v4/associations/deals/contacts/batch/archive".to_owned(), json!({ "inputs": [input] }))
-            }),
+            Deed::DeleteContact(at) => {
+                if let Some(id) = pick(&contacts, at) {
+                    self.sandbox.archive_contact(PORTAL, id);
+                    archived.push(id.clone());
+                }
+            }
+            Deed::Restore => {
+                if let Some(id) = archived.pop() {
+                    self.sandbox.restore_contact(PORTAL, &id);
+                }
+            }
+            Deed::DeleteDeal(at) => {
+                if let Some(id) = pick(&deals, at) {
+                    self.sandbox.archive_deal(PORTAL, id);
+                }
+            }
+            Deed::Erase(at) => {
+                if let Some(id) = pick(&contacts, at) {
+                    self.sandbox.erase_contact(PORTAL, id);
+                }
+            }
+            Deed::Associate(contact, deal) => {
+                if let Some((contact, deal)) = pick(&contacts, contact).zip(pick(&deals, deal)) {
+                    self.sandbox.associate(PORTAL, contact, deal);
+                }
+            }
+            Deed::Dissociate(contact, deal) => {
+                if let Some((contact, deal)) = pick(&contacts, contact).zip(pick(&deals, deal)) {
+                    self.sandbox.dissociate(PORTAL, contact, deal);
+                }
+            }
             Deed::Wait(ms) => {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
-                None
             }
-        };
-        if let Some((path, body)) = call {
-            let outcome = self.post(&path, body).await;
-            assert!(matches!(outcome, Outcome::Done(_)), "{path}: {outcome:?}");
         }
     }
 }
@@ -120,13 +128,15 @@ impl World {
 fn play(changes: Changes, before: usize, history: Vec<Deed>, crashes: Vec<u32>) {
     block_on(async {
         let world = World::new();
-        let mut history = history.into_iter();
+        let crm = world.crm(changes);
+        let _server = (changes == Changes::Webhooks).then(|| world.webhooks(&crm));
+        let (mut history, mut archived) = (history.into_iter(), Vec::new());
         for deed in history.by_ref().take(before) {
-            world.happen(deed).await;
+            world.happen(deed, &mut archived).await;
         }
-        let running = tokio::task::spawn_local(mirror(world.crm(changes), crashes));
+        let running = tokio::task::spawn_local(mirror(crm, crashes));
         for deed in history {
-            world.happen(deed).await;
+            world.happen(deed, &mut archived).await;
         }
         world.agrees().await;
         world.says_nothing_twice().await;
@@ -135,11 +145,26 @@ fn play(changes: Changes, before: usize, history: Vec<Deed>, crashes: Vec<u32>) 
     });
 }
 
+/// A history: what was before the mirror was started, what came then, and where it crashed.
+fn history() -> impl Strategy<Value = (usize, Vec<Deed>, Vec<u32>)> {
+    (0usize..12, prop::collection::vec(deed(), 0..40), prop::collection::vec(0u32..40, 0..6))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20, ..ProptestConfig::with_cases(6) })]
 
     #[test]
-    fn by_search(before in 0usize..12, history in prop::collection::vec(deed(), 0..40), crashes in prop::collection::vec(0u32..40, 0..6)) {
+    fn by_search((before, history, crashes) in history()) {
         play(Changes::Search, before, history, crashes);
+    }
+
+    #[test]
+    fn by_webhooks((before, history, crashes) in history()) {
+        play(Changes::Webhooks, before, history, crashes);
+    }
+
+    #[test]
+    fn by_journal((before, history, crashes) in history()) {
+        play(Changes::Journal, before, history, crashes);
     }
 }

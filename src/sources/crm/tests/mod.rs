@@ -3,11 +3,13 @@
 mod histories;
 
 use super::faults::Faults;
-use super::{Changes, Crm, CrmSettings};
+use super::{Changes, Crm, CrmSettings, webhooks};
 use crate::kafka::{Isolation, Kafka};
 use crate::metrics::Metrics;
 use crate::model::time;
+use crate::serve::{Bound, Server};
 use crate::sinks::hubspot::{Method, Outcome, Request, Service, Settings, Share};
+use crate::sources::writer::Writer;
 use crate::stop::Stop;
 use clickline_sandbox::{Config, Sandbox, Snapshot};
 use rdkafka::mocking::MockCluster;
@@ -66,6 +68,50 @@ impl World {
         };
         let (service, now) = (Arc::clone(&self.service), Arc::new(time::now));
         Crm::new(self.kafka.clone(), settings, &self.settings, service, vec![PORTAL.to_owned()], now).expect("a mirror")
+    }
+
+    /// The endpoint of webhooks, which the sandbox is told to call for everything that the mirror lives on.
+    fn webhooks(&self, crm: &Crm) -> Server {
+        let bound = Bound::to("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let public_url = format!("http://{}/proxied", bound.address());
+        let endpoint = webhooks::Endpoint {
+            secret: crm.secret().expect("the app's"),
+            public_url: public_url.clone(),
+            portals: [PORTAL.to_owned()].into(),
+            topic: self.kafka.topics.changes.clone(),
+            writer: Writer::new(&self.kafka, Some(webhooks::PATIENCE)).expect("a writer"),
+        };
+        // As a proxy does that serves us below a path of its own.
+        let routes = axum::Router::new().nest("/proxied", webhooks::routes(endpoint, Arc::new(time::now)));
+        let server = Server::start(bound, routes).expect("serves");
+        let (app, sandbox) = (self.sandbox.app_id(0), self.sandbox.url());
+        let admin = |method: reqwest::Method, path: &str, body: Value| {
+            let url = format!("{sandbox}/webhooks/v3/{app}/{path}?hapikey=sandbox-developer-key");
+            let call = crate::http::client(PATIENCE).expect("a client").request(method, url).json(&body);
+            async move { assert!(call.send().await.expect("an answer").status().is_success()) }
+        };
+        let subscribe = async {
+            let target = json!({ "targetUrl": format!("{public_url}{}", webhooks::PATH), "throttling": { "maxConcurrentRequests": 10 } });
+            admin(reqwest::Method::PUT, "settings", target).await;
+            for kind in ["contact", "deal"] {
+                for what in ["creation", "deletion", "merge", "restore", "associationChange"] {
+                    admin(reqwest::Method::POST, "subscriptions", json!({ "eventType": format!("{kind}.{what}"), "active": true })).await;
+                }
+            }
+            admin(reqwest::Method::POST, "subscriptions", json!({ "eventType": "contact.privacyDeletion", "active": true })).await;
+            for (kind, property) in
+                [("contact", "email"), ("contact", "hs_additional_emails"), ("deal", "pipeline"), ("deal", "dealstage"), ("deal", "amount")]
+            {
+                let wanted = json!({ "eventType": format!("{kind}.propertyChange"), "propertyName": property, "active": true });
+                admin(reqwest::Method::POST, "subscriptions", wanted).await;
+            }
+        };
+        // Within the test's runtime no other can be waited for.
+        std::thread::scope(|scope| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            scope.spawn(move || runtime.block_on(subscribe)).join().expect("subscribes");
+        });
+        server
     }
 
     /// Asks the sandbox for something as an app does.
