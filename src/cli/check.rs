@@ -2,11 +2,11 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::config::rules::{Counted, Mode, Rule, window_text};
+use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
-use crate::sinks::hubspot::{self, Change, Move, Standing};
+use crate::sinks::hubspot::{self, Change, Standing};
+use crate::sources::crm::{Changes, webhooks};
 use anyhow::{Context as _, anyhow};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Arguments of `check`.
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
-    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &moves(&config))
+    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &config.moves())
         .map_err(Failure::Configuration)?;
     let mut wrong = 0;
     for (portal, findings) in found {
@@ -47,26 +47,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// What the rules do to deals, by account.
-fn moves(config: &Config) -> BTreeMap<String, Vec<Move>> {
-    let mut moves: BTreeMap<String, Vec<Move>> = BTreeMap::new();
-    for workspace in &config.workspaces {
-        let live = config.rules.iter().filter(|rule| rule.workspace.as_ref() == Some(&workspace.name) && rule.mode != Mode::Off);
-        for rule in live {
-            let Rule { name, pipeline, from_stage, to_stage, .. } = rule;
-            for portal in &workspace.portals {
-                moves.entry(portal.clone()).or_default().push(Move {
-                    rule: name.clone(),
-                    pipeline: pipeline.clone(),
-                    from_stage: from_stage.clone(),
-                    to_stage: to_stage.clone(),
-                });
-            }
-        }
-    }
-    moves
-}
-
 /// The configuration in words.
 fn meaning(config: &Config) -> String {
     let mut text = String::new();
@@ -75,6 +55,21 @@ fn meaning(config: &Config) -> String {
     line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
     if !config.hosts.is_empty() {
         line(format_args!("processes   {}", config.hosts.join(", ")));
+    }
+    if let Some(crm) = &config.crm {
+        let every = window_text(crm.reload_every());
+        line(format_args!("crm         mirrored from HubSpot, changes by {}, all again every {every}", crm.changes.name()));
+        if let (Changes::Webhooks, Some(http)) = (crm.changes, &config.http) {
+            let address = http.address(http.listen.port(), webhooks::PATH);
+            line(format_args!("            HubSpot is to call {address}"));
+        }
+    }
+    for (id, key) in config.forms.iter().flat_map(|forms| &forms.keys) {
+        line(format_args!("forms       key {id} posts to /forms/{}", key.workspace));
+    }
+    for form in config.forms.iter().flat_map(|forms| &forms.hubspot) {
+        let workspace = form.workspace.as_deref().unwrap_or_default();
+        line(format_args!("forms       form {} of portal {} is {workspace}'s", form.form, form.portal));
     }
     for workspace in &config.workspaces {
         let portals = if workspace.portals.is_empty() { "no portal: nothing comes out".to_owned() } else { workspace.portals.join(", ") };

@@ -56,6 +56,11 @@ impl Account {
         self.suspended.remove(&None).is_some() || lane
     }
 
+    /// The account was connected again: nothing that was in its way need be there any more.
+    pub fn connected(&mut self) {
+        self.suspended.clear();
+    }
+
     /// Whether anything of the account is suspended, also when its time to be tried again has come.
     pub fn suspended(&self) -> bool {
         !self.suspended.is_empty()

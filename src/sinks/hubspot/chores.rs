@@ -3,8 +3,10 @@
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
-use super::token::wall_ms;
+use super::settings::NO_EVENTS;
 use super::work::Suspend;
+use crate::model::time::now as wall_ms;
+use crate::oauth::Feature;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,9 +53,52 @@ impl Run {
         }
     }
 
+    /// Suspends the lanes that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
+    /// portal was connected.
+    fn look_at_connections(&mut self, now: Instant) {
+        let revived = self.service.connections().revived();
+        let connected = std::mem::replace(&mut self.revived, revived) != revived;
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            if connected {
+                let mut ready = true;
+                self.with(&portal, |account| {
+                    account.connected();
+                    ready = account.provisioned && account.event_api.is_some();
+                });
+                if !ready {
+                    self.prepare(portal.clone(), Duration::ZERO);
+                }
+            }
+            for lane in Lane::ALL {
+                let Some(why) = self.gate(&portal, lane) else { continue };
+                self.with(&portal, |account| {
+                    if account.suspend(Suspend { lane: Some(lane), why: why.clone() }, now) {
+                        tracing::error!(portal, ?lane, "suspended: {why}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Why a connection does not allow a lane, if it does not.
+    fn gate(&self, portal: &str, lane: Lane) -> Option<String> {
+        let feature = match lane {
+            Lane::Stages => Feature::MoveDeals,
+            Lane::Properties => Feature::ContactProperties,
+            Lane::Events => Feature::Events,
+        };
+        if lane == Lane::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
+            return Some(NO_EVENTS.to_owned());
+        }
+        let missing = self.service.connections().missing(portal, feature);
+        (!missing.is_empty())
+            .then(|| format!("to {feature} the app lacks the scope {}: add it and install the app again", missing.join(", ")))
+    }
+
     /// Parked records that are due, contacts that appeared, old ledger rows, counters.
     pub(super) fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
         let wall = wall_ms();
+        self.look_at_connections(now);
         for (portal, email) in std::mem::take(&mut self.appeared) {
             self.state.parked_appeared(&portal, &email, wall)?;
         }

@@ -5,7 +5,7 @@
 //!     │ reader.rs   read_committed    record.rs    records, receipts        outcome.rs   what an answer means
 //!     ▼                               queue.rs     one key at a time        request.rs   effects as requests
 //!  run.rs ◄──► state database         lanes.rs     which batch is next      budget.rs    110 requests in 10 s
-//!     │ settle.rs   fates             tracker.rs   offsets                  token.rs     OAuth
+//!     │ settle.rs   fates             tracker.rs   offsets
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
 //!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
 //!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
@@ -64,17 +64,19 @@ mod stats;
 mod suspects;
 #[cfg(test)]
 mod tests;
-mod token;
 mod tracker;
 mod work;
 
+pub(crate) use budget::{Share, Wait, Window};
+pub(crate) use outcome::{Outcome, classify, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;
 pub use prepare::accounts as setup_accounts;
 pub(crate) use record::delta_id;
-pub use secret::Secret;
+pub(crate) use request::{Method, Request, segment};
+pub use secret::{Secret, read as read_secret};
+pub(crate) use service::Service;
 pub use settings::{Budget, Events, Portal, Settings};
 pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;
-pub use token::exchange_code;

@@ -8,6 +8,8 @@ use super::service::Service;
 use super::settings::Settings;
 use super::setup::{self, Change, Finding, Standing};
 use super::work::Suspend;
+use crate::metrics::Metrics;
+use crate::oauth::{Connections, Feature};
 use crate::state::State;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -86,7 +88,7 @@ pub async fn account(service: &Service, settings: &Settings, portal: &str) -> Pr
 /// too. Blocks.
 ///
 /// # Errors
-/// When a secret can't be read, an account is not connected, or the state database can't be opened.
+/// When a secret can't be read, or the state database can't be opened.
 pub fn accounts(
     settings: &Settings,
     portals: &[String],
@@ -95,8 +97,10 @@ pub fn accounts(
     moves: &BTreeMap<String, Vec<Move>>,
 ) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
     settings.check(portals)?;
-    let state = Arc::new(State::open(state)?);
-    let service = Service::new(settings, state, portals)?;
+    let path = state;
+    let state = Arc::new(State::open(path)?);
+    let connections = Connections::open(settings, &state, path, portals, Arc::new(Metrics::default()))?;
+    let service = Service::new(settings, Arc::new(connections), portals)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         let mut found = BTreeMap::new();
@@ -131,6 +135,14 @@ pub async fn inspect(service: &Service, settings: &Settings, portal: &str, chang
     match setup::event_type(service, settings, portal, change).await {
         Ok((_, finding)) => findings.push(finding),
         Err(outcome) => findings.push(failed(EVENTS, &outcome)),
+    }
+    // Form submissions are read only where somebody wants them.
+    for feature in Feature::ALL.into_iter().filter(|feature| *feature != Feature::Forms) {
+        let missing = service.connections().missing(portal, feature);
+        if !missing.is_empty() {
+            let why = format!("the app lacks the scope {}: add it and install the app again", missing.join(", "));
+            findings.push(Finding { what: format!("leave to {feature}"), standing: Standing::Refused(why) });
+        }
     }
     findings
 }

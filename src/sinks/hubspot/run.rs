@@ -22,10 +22,10 @@ use super::record::{Delta, Lane, Raw, Receipt};
 use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
-use super::token::wall_ms;
 use super::work::{Desk, Report};
 use super::{contacts, emails, events, lanes, prepare, stages};
 use crate::kafka::Kafka;
+use crate::model::time::now as wall_ms;
 use crate::state::{LedgerKey, Settlement, Standing, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
@@ -99,6 +99,8 @@ pub struct Run {
     /// Per lane, the partitions and whether they were read to their end.
     ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
+    /// How often a connection had come back to life, when it was looked at last.
+    pub(super) revived: u64,
     /// Commits that held dead letters.
     pub(super) dead_commits: u64,
     /// Whether the dead letters of all of them are on their topic.
@@ -148,6 +150,7 @@ impl Run {
             chores: JoinSet::new(),
             ends: Default::default(),
             publishing: false,
+            revived: 0,
             dead_commits: 0,
             published: false,
             chores_at: now,

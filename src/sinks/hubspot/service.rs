@@ -8,11 +8,13 @@ use super::daily::Daily;
 use super::outcome::{DAILY_PAUSE, Outcome, classify};
 use super::request::{Method, Request};
 use super::settings::Settings;
-use super::token::{Access, TokenError, Tokens};
 use crate::http;
+use crate::metrics::Metrics;
+use crate::oauth::{Access, Connections, TokenError};
 use crate::state::State;
 use reqwest::header::HeaderMap;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +25,7 @@ use tokio::sync::{Notify, watch};
 pub struct Service {
     http: reqwest::Client,
     base_url: String,
-    tokens: Tokens,
+    connections: Arc<Connections>,
     budgets: BTreeMap<String, Budget>,
     /// Whether nothing more is to be sent.
     stopping: watch::Sender<bool>,
@@ -134,8 +136,8 @@ impl Service {
     /// For these accounts.
     ///
     /// # Errors
-    /// When the HTTP client or the tokens can't be set up.
-    pub fn new(settings: &Settings, state: Arc<State>, portals: &[String]) -> anyhow::Result<Self> {
+    /// When the HTTP client can't be set up.
+    pub fn new(settings: &Settings, connections: Arc<Connections>, portals: &[String]) -> anyhow::Result<Self> {
         let http = http::client(settings.request_timeout)?;
         let limits = settings.budget;
         let budget = |portal: &String| {
@@ -150,7 +152,7 @@ impl Service {
             Ok((portal.clone(), budget))
         };
         Ok(Service {
-            tokens: Tokens::new(settings, state, http.clone(), portals)?,
+            connections,
             http,
             base_url: settings.base_url.trim_end_matches('/').to_owned(),
             budgets: portals.iter().map(budget).collect::<anyhow::Result<_>>()?,
@@ -160,14 +162,29 @@ impl Service {
         })
     }
 
+    /// The same, over connections of its own: for a process that reads HubSpot and has no sink.
+    ///
+    /// # Errors
+    /// When a secret can't be read, or the state database can't be opened.
+    pub fn open(settings: &Settings, state: &Path, portals: &[String], metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let database = Arc::new(State::open(state)?);
+        let connections = Connections::open(settings, &database, state, portals, metrics)?;
+        Service::new(settings, Arc::new(connections), portals)
+    }
+
     /// Sends nothing more: requests under way go on, those that wait for their budget fail as [`Outcome::Transient`].
     pub fn stop(&self) {
         self.stopping.send_replace(true);
     }
 
+    /// The connections that it sends over.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
     /// Refreshes of access tokens so far.
     pub fn refreshes(&self) -> u64 {
-        self.tokens.refreshes.load(Ordering::Relaxed)
+        self.connections.refreshes()
     }
 
     /// Whether a request would be sent at once, else when to ask again (none: after the next answer).
@@ -184,19 +201,32 @@ impl Service {
 
     /// Sends one request for an account and says what came of it. Never fails: no answer is an outcome, too.
     pub async fn call(&self, portal: &str, request: &Request, share: Share) -> Outcome {
+        self.exchange(portal, request, Some(share)).await
+    }
+
+    /// As [`Service::call`], for what HubSpot counts apart from the account's window: it takes no place there, and a 429 is the
+    /// caller's alone to heed.
+    pub async fn call_apart(&self, portal: &str, request: &Request) -> Outcome {
+        self.exchange(portal, request, None).await
+    }
+
+    async fn exchange(&self, portal: &str, request: &Request, share: Option<Share>) -> Outcome {
         let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
-        let access = match self.tokens.access(portal).await {
+        let access = match self.connections.access(portal).await {
             Ok(access) => access,
             Err(error) => return no_token(portal, &error),
         };
         let mut outcome = self.send(budget, &access, request, share).await;
         if outcome == Outcome::Unauthorized {
-            outcome = match self.tokens.renew(portal, access.version).await {
+            outcome = match self.connections.renew(portal, &access).await {
                 Ok(access) => self.send(budget, &access, request, share).await,
                 Err(error) => return no_token(portal, &error),
             };
         }
         match &outcome {
+            Outcome::Throttled(_) if share.is_none() => {
+                self.rate_limited.fetch_add(1, Ordering::Relaxed);
+            }
             Outcome::Throttled(asked) => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);
                 let pause = budget.throttle(*asked);
@@ -209,7 +239,7 @@ impl Service {
         outcome
     }
 
-    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Share) -> Outcome {
+    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Option<Share>) -> Outcome {
         let Request { method, path, body } = request;
         let address = format!("{}{path}", self.base_url);
         let mut call = match method {
@@ -220,7 +250,11 @@ impl Service {
         if let Some(body) = body {
             call = call.json(body);
         }
-        let Some(_place) = budget.place(share, self.stopping.subscribe()).await else {
+        let place = match share {
+            Some(share) => budget.place(share, self.stopping.subscribe()).await.map(Some),
+            None => (!*self.stopping.borrow()).then_some(None),
+        };
+        let Some(_place) = place else {
             return Outcome::Transient("the sink stops".to_owned(), None);
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -231,7 +265,9 @@ impl Service {
             Err(error) => return Outcome::Transient(kind_of(&error).to_owned(), None),
         };
         let status = response.status().as_u16();
-        budget.told(rate(response.headers()), sent);
+        if share.is_some() {
+            budget.told(rate(response.headers()), sent);
+        }
         let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
         match http::body(response).await {
             Ok(body) => classify(status, retry_after.as_deref(), &body),
@@ -264,17 +300,17 @@ fn kind_of(error: &reqwest::Error) -> &'static str {
 
 fn no_token(portal: &str, error: &TokenError) -> Outcome {
     match error {
-        TokenError::Disconnected => Outcome::Disconnected,
-        // Wrong credentials are repaired by a new configuration; until then nothing is given up.
-        TokenError::BadClient(_) => {
-            tracing::error!(portal, "{error}");
-            Outcome::Disconnected
-        }
+        // Somebody must act; it was said when it was found, and until then nothing is given up.
+        TokenError::NotConnected
+        | TokenError::Disconnected(_)
+        | TokenError::BadClient(_)
+        | TokenError::BadStaticToken
+        | TokenError::Unusable(_) => Outcome::Disconnected,
         TokenError::Transient(_, after) => {
             tracing::warn!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), *after)
         }
-        TokenError::State(_) => {
+        TokenError::Store(_) => {
             tracing::error!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), None)
         }

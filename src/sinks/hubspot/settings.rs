@@ -5,6 +5,7 @@
 
 use super::paths::Paths;
 use super::secret::{self, Secret};
+use crate::oauth::ConnectionSettings;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
@@ -18,7 +19,11 @@ pub struct Settings {
     /// Scheme and host of the API; another one for the sandbox or a regional host.
     #[serde(default = "base_url")]
     pub base_url: String,
-    /// The app's public id.
+    /// How connections are kept and made.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
+    /// The app's public id. Not needed where every portal has an access token of its own.
+    #[serde(default)]
     pub client_id: String,
     /// Environment variable that holds the app's secret; or `client_secret_file`.
     #[serde(default)]
@@ -98,6 +103,15 @@ pub struct Portal {
     /// The token itself; only for callers in the same process.
     #[serde(skip)]
     pub refresh_token: Option<Secret>,
+    /// Environment variable that holds a private app's token or a service key: then no app is installed, and nothing is refreshed.
+    #[serde(default)]
+    pub access_token_env: Option<String>,
+    /// File that holds it.
+    #[serde(default)]
+    pub access_token_file: Option<PathBuf>,
+    /// The token itself; only for callers in the same process.
+    #[serde(skip)]
+    pub access_token: Option<Secret>,
     /// HubSpot's id of the app that owns the event template.
     #[serde(default)]
     pub app_id: Option<u64>,
@@ -215,6 +229,7 @@ impl Settings {
     pub fn new(base_url: &str, client_id: &str, client_secret: &str) -> Self {
         Settings {
             base_url: base_url.trim_end_matches('/').to_owned(),
+            connections: ConnectionSettings::default(),
             client_id: client_id.to_owned(),
             client_secret_env: None,
             client_secret_file: None,
@@ -246,7 +261,14 @@ impl Settings {
         let portal = |token: String| Portal { refresh_token: Some(Secret::new(token)), app_id: Some(SANDBOX_APP), ..Portal::default() };
         let portals = refresh_tokens.into_iter().map(|(id, token)| (id, portal(token))).collect();
         let linger = Duration::from_millis(50);
+        let connections = ConnectionSettings {
+            environment: "sandbox".to_owned(),
+            keys: Some(crate::oauth::passing_key()),
+            authorize_url: format!("{}/oauth/authorize", url.trim_end_matches('/')),
+            ..ConnectionSettings::default()
+        };
         Settings {
+            connections,
             portals,
             linger,
             developer_key: Some(Secret::new(SANDBOX_DEVELOPER_KEY)),
@@ -268,6 +290,24 @@ impl Settings {
         .context("hubspot: name the app's secret by client_secret_env or client_secret_file")
     }
 
+    /// Reads every secret that connections need, to find out early what can't be read.
+    ///
+    /// # Errors
+    /// Names the secret and what to do.
+    pub fn read_secrets(&self, portals: &[String]) -> anyhow::Result<()> {
+        let mut app = false;
+        for portal in portals {
+            app |= self.read_access_token(portal)?.is_none();
+            self.read_refresh_token(portal)?;
+        }
+        if app {
+            self.read_client_secret()?;
+            self.connections.read_seal()?;
+            self.connections.read_postgres()?;
+        }
+        Ok(())
+    }
+
     /// The refresh token that the configuration gives a portal, if it does.
     ///
     /// # Errors
@@ -276,6 +316,18 @@ impl Settings {
         let Some(Portal { refresh_token_env, refresh_token_file, refresh_token, .. }) = self.portals.get(portal) else { return Ok(None) };
         let what = format!("hubspot.portals.{portal}.refresh_token");
         secret::read(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
+    }
+
+    /// The access token that the configuration gives a portal, if it does: then the portal is not connected by an app.
+    ///
+    /// # Errors
+    /// When it names a variable or file that can't be read.
+    pub fn read_access_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
+        let Some(Portal { access_token_env, access_token_file, access_token, .. }) = self.portals.get(portal) else {
+            return Ok(None);
+        };
+        let what = format!("hubspot.portals.{portal}.access_token");
+        secret::read(&what, access_token.as_ref(), access_token_env.as_deref(), access_token_file.as_ref())
     }
 
     /// The developer key, if one is named.
@@ -317,10 +369,20 @@ impl Settings {
         if self.concurrency == 0 {
             bail!("hubspot.concurrency must be at least 1");
         }
+        self.connections.check()?;
         for portal in portals {
             let Some(settings) = self.portals.get(portal) else {
                 bail!("hubspot.portals: portal {portal} is connected to a workspace but has no entry here");
             };
+            if settings.fixed() {
+                if settings.refresh_token.is_some() || settings.refresh_token_env.is_some() || settings.refresh_token_file.is_some() {
+                    bail!(
+                        "hubspot.portals.{portal}: give an access token (a private app's) or a refresh token (an installed app's), not both"
+                    );
+                }
+            } else if self.client_id.is_empty() {
+                bail!("hubspot.client_id: name the app that is installed in portal {portal}, or give the portal an access_token_env");
+            }
             let key = self.developer_key.is_some() || self.developer_key_env.is_some() || self.developer_key_file.is_some();
             settings.check(key).map_err(|problem| anyhow::anyhow!("hubspot.portals.{portal}: {problem}"))?;
         }
@@ -340,8 +402,19 @@ impl Portal {
         self.time_zone.as_ref().map(zone).transpose()
     }
 
+    /// Whether it is connected by a token that does not change.
+    pub fn fixed(&self) -> bool {
+        self.access_token.is_some() || self.access_token_env.is_some() || self.access_token_file.is_some()
+    }
+
+    /// Whether HubSpot takes events over this kind of connection at all.
+    pub fn events_allowed(&self) -> bool {
+        !self.fixed() || self.events == Events::CustomEvents
+    }
+
     fn check(&self, developer_key: bool) -> Result<(), String> {
         match self.events {
+            _ if !self.events_allowed() => {}
             Events::Timeline if self.event_template_id.is_none() && (self.app_id.is_none() || !developer_key) => {
                 return Err("timeline events need an event_template_id, or an app_id and the developer key to make one".to_owned());
             }
@@ -356,6 +429,10 @@ impl Portal {
         self.zone().map(drop)
     }
 }
+
+/// Why a portal with an access token of its own gets no timeline events.
+pub const NO_EVENTS: &str = "HubSpot takes timeline events from installed apps alone, not over a private app's token: connect the portal by an app, or set \
+                             `events: custom_events`";
 
 /// The id of a sandbox's first app.
 const SANDBOX_APP: u64 = 1_000_001;

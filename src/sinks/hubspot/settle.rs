@@ -12,10 +12,9 @@ use super::queue::{Entry, Tries};
 use super::reason;
 use super::record::{Lane, Receipt};
 use super::run::Run;
-use super::token::wall_ms;
 use super::work::{Again, Fate, Report};
 use crate::model::outputs::DealStage;
-use crate::model::time::millis;
+use crate::model::time::{millis, now as wall_ms};
 use crate::state::{ContactValue, DeadLetterRow};
 use std::time::{Duration, Instant};
 

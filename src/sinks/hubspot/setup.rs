@@ -8,7 +8,7 @@ use super::outcome::{Outcome, classify, text};
 use super::request;
 use super::secret::Secret;
 use super::service::Service;
-use super::settings::{Events, Portal, Settings};
+use super::settings::{Events, NO_EVENTS, Portal, Settings};
 use super::work::results;
 use crate::http;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl std::fmt::Display for Finding {
         match standing {
             Standing::Ready => write!(f, "{what}: ready"),
             Standing::Made => write!(f, "{what}: made"),
-            Standing::Missing => write!(f, "{what}: missing; the next start makes it"),
+            Standing::Missing => write!(f, "{what}: missing; `clickline hubspot setup` or the next start of the job makes it"),
             Standing::Refused(why) => write!(f, "{what}: {why}"),
         }
     }
@@ -108,6 +108,10 @@ pub async fn event_type(
     let unusable = |e: anyhow::Error| Outcome::Transient(format!("{e:#}"), None);
     // Refused when the settings were checked.
     let Some(account) = settings.portals.get(portal) else { return Err(Outcome::Unauthorized) };
+    if !account.events_allowed() {
+        let finding = Finding { what: "type of event".to_owned(), standing: Standing::Refused(NO_EVENTS.to_owned()) };
+        return Ok((None, finding));
+    }
     let ready = |event_type: String, standing: Standing| {
         let batch_max = account.event_batch.map_or(batch_max(account.events), |most| most.min(batch_max(account.events)));
         let finding = Finding { what: format!("type of event {event_type}"), standing };

@@ -5,6 +5,7 @@ mod deals;
 mod decisions;
 mod delivery;
 mod faults;
+mod grants;
 mod proxy;
 
 use super::fixtures::{event, properties, stage};
