@@ -1,9 +1,9 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
+use super::portal::NO_EVENTS;
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
-use super::settings::NO_EVENTS;
 use super::work::Suspend;
 use crate::model::time::now as wall_ms;
 use crate::oauth::Feature;

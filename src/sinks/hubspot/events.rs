@@ -9,8 +9,8 @@
 //! is tried again with none but its own events, and HubSpot stores all of a batch or nothing: one known id then means that all are.
 
 use super::budget::Share;
+use super::entries::Event;
 use super::event_api::{Acceptance, EventApi};
-use super::lanes::Event;
 use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
 use super::reason;

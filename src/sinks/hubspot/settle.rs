@@ -6,7 +6,7 @@
 //! offset pass.
 
 use super::account::Account;
-use super::lanes::{Addressed, Event, Properties, Records, Stages};
+use super::entries::{Addressed, Event, Properties, Records, Stages};
 use super::outcome::refused_everywhere;
 use super::queue::{Entry, Tries};
 use super::reason;
