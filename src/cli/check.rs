@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
 use crate::sinks::hubspot::{self, Change, Standing};
+use crate::sources::crm::{Changes, webhooks};
 use anyhow::{Context as _, anyhow};
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Ask HubSpot, too: whether each account has the type of event and the contact properties that are written, and whether they can be
-    /// written. Nothing is changed there.
+    /// written; whether it has the pipelines and stages that its rules name. Nothing is changed there.
     #[arg(long)]
     pub online: bool,
 }
@@ -31,7 +32,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
-    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look).map_err(Failure::Configuration)?;
+    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &config.moves())
+        .map_err(Failure::Configuration)?;
     let mut wrong = 0;
     for (portal, findings) in found {
         for finding in findings {
@@ -53,6 +55,21 @@ fn meaning(config: &Config) -> String {
     line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
     if !config.hosts.is_empty() {
         line(format_args!("processes   {}", config.hosts.join(", ")));
+    }
+    if let Some(crm) = &config.crm {
+        let every = window_text(crm.reload_every());
+        line(format_args!("crm         mirrored from HubSpot, changes by {}, all again every {every}", crm.changes.name()));
+        if let (Changes::Webhooks, Some(http)) = (crm.changes, &config.http) {
+            let address = http.address(http.listen.port(), webhooks::PATH);
+            line(format_args!("            HubSpot is to call {address}"));
+        }
+    }
+    for (id, key) in config.forms.iter().flat_map(|forms| &forms.keys) {
+        line(format_args!("forms       key {id} posts to /forms/{}", key.workspace));
+    }
+    for form in config.forms.iter().flat_map(|forms| &forms.hubspot) {
+        let workspace = form.workspace.as_deref().unwrap_or_default();
+        line(format_args!("forms       form {} of portal {} is {workspace}'s", form.form, form.portal));
     }
     for workspace in &config.workspaces {
         let portals = if workspace.portals.is_empty() { "no portal: nothing comes out".to_owned() } else { workspace.portals.join(", ") };

@@ -1,7 +1,7 @@
-//! `clickline run`: the job and the HubSpot sink.
+//! `clickline run`: the job, the HubSpot sink, and the sources that fill the job's inputs.
 //!
-//! They share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
-//! process starts both again. In a job of several processes the sink is process 0's.
+//! Job and sink share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
+//! process starts both again. Trouble of the sources ends neither. In a job of several processes sink and sources are process 0's.
 
 use super::{Failure, setup};
 use crate::cluster::hosts::Asked;
@@ -13,7 +13,8 @@ use crate::metrics::Metrics;
 use crate::model::time;
 use crate::oauth;
 use crate::serve::{Bound, Server};
-use crate::sinks::hubspot::{Settings, Sink, dry};
+use crate::sinks::hubspot::{Service, Settings, Sink, dry};
+use crate::sources::feeds::{self, Feeding};
 use crate::state::State;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
@@ -79,6 +80,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let settings = config.hubspot.context("there is no `hubspot` block, so no call would be made").map_err(Failure::Configuration)?;
         return dry_run(&settings, &config.kafka, &portals, &config.state, &stop);
     }
+    let feeding = Feeding {
+        kafka: config.kafka.clone(),
+        crm: config.crm.filter(|_| leads),
+        forms: config.forms.filter(|_| leads),
+        hubspot: None,
+        portals: portals.clone(),
+        public_url: None,
+        max_future: config.times.max_future,
+        now: Arc::new(time::now),
+    };
+    let needed = feeds::needed(&config.kafka, &plan);
+    // Reading needs the accounts' connections, with or without the sink.
+    let reads = feeding.reads_hubspot().then(|| config.hubspot.clone()).flatten();
+    if let Some(settings) = &reads {
+        settings.read_secrets(&portals).map_err(Failure::Configuration)?;
+    }
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
     if let Some(settings) = &settings {
         settings.read_secrets(&portals).map_err(Failure::Configuration)?;
@@ -101,7 +118,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sink = match settings {
         Some(settings) => {
             let connections = settings.connections.clone();
-            let sink = Sink::start_counted(settings, config.kafka, portals, &config.state, Arc::clone(&metrics));
+            let sink = Sink::start_counted(settings, config.kafka, portals.clone(), &config.state, Arc::clone(&metrics));
             Some((sink.context("the HubSpot sink does not start")?, connections))
         }
         None => {
@@ -110,10 +127,20 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None
         }
     };
+    let reads = match (reads, &sink) {
+        (Some(settings), Some((sink, _))) => Some((settings, sink.service())),
+        (Some(settings), None) => {
+            let service = Service::open(&settings, &config.state, &portals, Arc::clone(&metrics));
+            Some((settings, Arc::new(service.context("HubSpot cannot be read")?)))
+        }
+        (None, _) => None,
+    };
+    let public_url = http.as_ref().zip(bound.as_ref()).map(|(http, bound)| http.address(bound.address().port(), ""));
+    let feeding = Feeding { hubspot: reads, public_url, ..feeding }.prepare().map_err(Failure::Configuration)?;
     let server = match (http, bound) {
         (Some(http), Some(bound)) => {
             // Each part of the job that has something to say brings its routes; they are merged here.
-            let mut routes = crate::metrics::routes(Arc::clone(&metrics));
+            let mut routes = crate::metrics::routes(Arc::clone(&metrics)).merge(feeding.routes());
             if let Some((sink, connections)) = &sink {
                 let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
                 let callback = http.address(bound.address().port(), oauth::CALLBACK);
@@ -124,6 +151,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         _ => None,
     };
+    let feeds = feeding.start(needed)?;
     let sink = sink.map(|(sink, _)| sink);
     let mut catching_up = Some(CatchingUp::new());
     while !job.ended() && !stop.asked() && sink.as_ref().is_none_or(Sink::running) {
@@ -133,6 +161,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let asked = stop.asked() && !job.ended();
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
     drop(server);
+    // What feeds the job goes first: it uses the sink's way to HubSpot.
+    feeds.stop();
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.

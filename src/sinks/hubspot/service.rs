@@ -9,9 +9,12 @@ use super::outcome::{DAILY_PAUSE, Outcome, classify};
 use super::request::{Method, Request};
 use super::settings::Settings;
 use crate::http;
+use crate::metrics::Metrics;
 use crate::oauth::{Access, Connections, TokenError};
+use crate::state::State;
 use reqwest::header::HeaderMap;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -159,6 +162,16 @@ impl Service {
         })
     }
 
+    /// The same, over connections of its own: for a process that reads HubSpot and has no sink.
+    ///
+    /// # Errors
+    /// When a secret can't be read, or the state database can't be opened.
+    pub fn open(settings: &Settings, state: &Path, portals: &[String], metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let database = Arc::new(State::open(state)?);
+        let connections = Connections::open(settings, &database, state, portals, metrics)?;
+        Service::new(settings, Arc::new(connections), portals)
+    }
+
     /// Sends nothing more: requests under way go on, those that wait for their budget fail as [`Outcome::Transient`].
     pub fn stop(&self) {
         self.stopping.send_replace(true);
@@ -188,6 +201,16 @@ impl Service {
 
     /// Sends one request for an account and says what came of it. Never fails: no answer is an outcome, too.
     pub async fn call(&self, portal: &str, request: &Request, share: Share) -> Outcome {
+        self.exchange(portal, request, Some(share)).await
+    }
+
+    /// As [`Service::call`], for what HubSpot counts apart from the account's window: it takes no place there, and a 429 is the
+    /// caller's alone to heed.
+    pub async fn call_apart(&self, portal: &str, request: &Request) -> Outcome {
+        self.exchange(portal, request, None).await
+    }
+
+    async fn exchange(&self, portal: &str, request: &Request, share: Option<Share>) -> Outcome {
         let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
         let access = match self.connections.access(portal).await {
             Ok(access) => access,
@@ -201,6 +224,9 @@ impl Service {
             };
         }
         match &outcome {
+            Outcome::Throttled(_) if share.is_none() => {
+                self.rate_limited.fetch_add(1, Ordering::Relaxed);
+            }
             Outcome::Throttled(asked) => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);
                 let pause = budget.throttle(*asked);
@@ -213,7 +239,7 @@ impl Service {
         outcome
     }
 
-    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Share) -> Outcome {
+    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Option<Share>) -> Outcome {
         let Request { method, path, body } = request;
         let address = format!("{}{path}", self.base_url);
         let mut call = match method {
@@ -224,7 +250,11 @@ impl Service {
         if let Some(body) = body {
             call = call.json(body);
         }
-        let Some(_place) = budget.place(share, self.stopping.subscribe()).await else {
+        let place = match share {
+            Some(share) => budget.place(share, self.stopping.subscribe()).await.map(Some),
+            None => (!*self.stopping.borrow()).then_some(None),
+        };
+        let Some(_place) = place else {
             return Outcome::Transient("the sink stops".to_owned(), None);
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -235,7 +265,9 @@ impl Service {
             Err(error) => return Outcome::Transient(kind_of(&error).to_owned(), None),
         };
         let status = response.status().as_u16();
-        budget.told(rate(response.headers()), sent);
+        if share.is_some() {
+            budget.told(rate(response.headers()), sent);
+        }
         let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
         match http::body(response).await {
             Ok(body) => classify(status, retry_after.as_deref(), &body),

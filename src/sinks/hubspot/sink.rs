@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 pub struct Sink {
     stop: watch::Sender<Stop>,
     stats: Arc<Mutex<Stats>>,
+    service: Arc<Service>,
     connections: Arc<Connections>,
     thread: Option<JoinHandle<anyhow::Result<Stats>>>,
 }
@@ -57,7 +58,7 @@ impl Sink {
         let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let stats = Arc::new(Mutex::new(Stats::default()));
-        let run = Run::new(settings, kafka.clone(), Arc::clone(&state), service, dead_letters, &portals, Arc::clone(&stats));
+        let run = Run::new(settings, kafka.clone(), Arc::clone(&state), Arc::clone(&service), dead_letters, &portals, Arc::clone(&stats));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the HubSpot sink")?;
 
         let halt = Arc::new(AtomicBool::new(false));
@@ -80,7 +81,12 @@ impl Sink {
             }
             result
         });
-        Ok(Sink { stop, stats, connections, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+        Ok(Sink { stop, stats, service, connections, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+    }
+
+    /// The sink's way to HubSpot, for others in the process: one budget and one set of tokens an account.
+    pub(crate) fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
     }
 
     /// The connections that it writes over.

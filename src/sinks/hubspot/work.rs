@@ -59,12 +59,14 @@ pub struct Report<V> {
     pub suspend: Option<Suspend>,
     /// Property values that HubSpot took and did not keep.
     pub ignored: u64,
+    /// Events that HubSpot had already.
+    pub known: u64,
 }
 
 impl<V> Report<V> {
     /// An empty report.
     pub fn new() -> Self {
-        Report { fates: Vec::new(), suspend: None, ignored: 0 }
+        Report { fates: Vec::new(), suspend: None, ignored: 0, known: 0 }
     }
 
     /// Gives every entry the fate of the whole batch, for outcomes that don't depend on what was sent; else gives the batch back.
