@@ -39,7 +39,7 @@ impl Job {
         wait_for("the job's HTTP server", || {
             let ended = job.child.try_wait().expect("our own child");
             assert!(ended.is_none(), "it has ended: {}", fs::read_to_string(&job.log).unwrap_or_default());
-            block_on(client().get(format!("http://{address}/healthz")).send()).ok()
+            status(client().get(format!("http://{address}/healthz")))
         });
         job
     }
@@ -62,15 +62,18 @@ fn client() -> reqwest::Client {
     clickline::http::client(Duration::from_secs(10)).expect("a client")
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+/// The status of the answer, if there is one.
+fn status(call: reqwest::RequestBuilder) -> Option<u16> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async move { Some(call.send().await.ok()?.status().as_u16()) })
 }
 
 /// Tells the sandbox where the app wants its webhooks, and which.
 fn subscribe(sandbox: &Sandbox, target: &str) {
     let url = |path: &str| format!("{}/webhooks/v3/{}/{path}?hapikey=sandbox-developer-key", sandbox.url(), sandbox.app_id(0));
     let settings = json!({ "targetUrl": target, "throttling": { "maxConcurrentRequests": 10 } });
-    assert!(block_on(client().put(url("settings")).json(&settings).send()).expect("an answer").status().is_success());
+    let put = status(client().put(url("settings")).json(&settings)).expect("an answer");
+    assert_eq!(put, 200);
     let mut wanted = vec![json!({ "eventType": "contact.privacyDeletion", "active": true })];
     for kind in ["contact", "deal"] {
         for what in ["creation", "deletion", "merge", "restore", "associationChange"] {
@@ -83,7 +86,7 @@ fn subscribe(sandbox: &Sandbox, target: &str) {
         wanted.push(json!({ "eventType": format!("{kind}.propertyChange"), "propertyName": name, "active": true }));
     }
     for subscription in wanted {
-        assert!(block_on(client().post(url("subscriptions")).json(&subscription).send()).expect("an answer").status().is_success());
+        assert_eq!(status(client().post(url("subscriptions")).json(&subscription)), Some(201));
     }
 }
 
@@ -151,7 +154,7 @@ fn post(address: &str, id: &str) {
         let call = client().post(format!("http://{address}/forms/acme")).header("x-clickline-key", "website");
         let call = call.header("x-clickline-timestamp", at.to_string()).header("content-type", "application/json");
         let call = call.header("x-clickline-signature", sign(FORMS_SECRET.as_bytes(), at, body.as_bytes())).body(body.clone());
-        let status = block_on(call.send()).ok()?.status().as_u16();
+        let status = status(call)?;
         assert!(matches!(status, 200 | 503), "{status}");
         (status == 200).then_some(())
     });
