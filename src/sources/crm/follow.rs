@@ -39,7 +39,7 @@ pub enum Way {
     /// From the journal.
     Journal(Box<Journal>),
     /// From what the endpoint wrote down; opened once its place is known.
-    Webhooks(Kafka, Option<webhooks::Changes>),
+    Webhooks(Box<Kafka>, Option<webhooks::Changes>),
 }
 
 /// One account and how far it is followed.
@@ -151,7 +151,7 @@ impl Way {
             }
             Way::Webhooks(kafka, changes) => {
                 *changes = None;
-                let kafka = kafka.clone();
+                let kafka = Kafka::clone(kafka);
                 let end = tokio::task::spawn_blocking(move || webhooks::end(&kafka)).await;
                 let end = end.map_err(|error| Trouble::Later(error.to_string(), None))?;
                 Ok(Place::Webhooks(end.map_err(|error| Trouble::Later(format!("Kafka: {error:#}"), None))?))

@@ -142,7 +142,7 @@ impl Crm {
                     let access = self.access.clone().context("the journal needs the app's own credentials")?;
                     Way::Journal(Box::new(Journal::new(access, &portal)?))
                 }
-                Changes::Webhooks => Way::Webhooks(self.kafka.clone(), None),
+                Changes::Webhooks => Way::Webhooks(Box::new(self.kafka.clone()), None),
             };
             let (stats, faults) = (Arc::clone(&self.stats), self.faults.clone());
             let mirror = Mirror { portal, client, ledger, writer: Rc::clone(&writer), topics: self.kafka.topics.clone(), stats, faults };

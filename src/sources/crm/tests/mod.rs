@@ -1,9 +1,10 @@
 //! The whole mirror between the sandbox and an embedded broker. What rests on compaction is tested on Apache Kafka, not here.
 
 mod histories;
+mod trouble;
 
 use super::faults::Faults;
-use super::{Changes, Crm, CrmSettings, webhooks};
+use super::{Changes, Crm, CrmSettings, Stats, webhooks};
 use crate::kafka::{Isolation, Kafka};
 use crate::metrics::Metrics;
 use crate::model::time;
