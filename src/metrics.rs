@@ -27,6 +27,14 @@ pub struct Metrics {
     pub connected: Family<Portal, Gauge>,
     /// Installations that ended, by how.
     pub installs: Family<Install, Counter>,
+    /// Records of the CRM mirror, by what was done.
+    pub crm_records: Family<CrmRecord, Counter>,
+    /// Loads of the CRM mirror that were gone through to their end.
+    pub crm_loads: Family<Portal, Counter>,
+    /// When there was nothing left for the CRM mirror to follow, seconds since the Unix epoch.
+    pub crm_followed: Family<Portal, Gauge>,
+    /// Forms taken, by where they came from.
+    pub forms: Family<FormTaken, Counter>,
     registry: Registry,
 }
 
@@ -51,6 +59,63 @@ pub struct Refresh {
 pub struct Install {
     /// What came of it.
     pub result: InstallResult,
+}
+
+/// A record of the CRM mirror.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CrmRecord {
+    /// The account's id, as the configuration has it.
+    pub portal: String,
+    /// What was done with it.
+    pub result: CrmResult,
+}
+
+/// What was done with a record of the CRM mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CrmResult {
+    /// Read from HubSpot.
+    Read,
+    /// Written, because it differs from what stood there.
+    Written,
+    /// Ended by a tombstone.
+    Ended,
+}
+
+impl EncodeLabelValue for CrmResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            CrmResult::Read => "read",
+            CrmResult::Written => "written",
+            CrmResult::Ended => "ended",
+        };
+        word.encode(encoder)
+    }
+}
+
+/// A form that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FormTaken {
+    /// Where it came from.
+    pub source: FormSource,
+}
+
+/// Where a form came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FormSource {
+    /// It was posted to the job.
+    Post,
+    /// It was submitted in HubSpot.
+    HubSpot,
+}
+
+impl EncodeLabelValue for FormSource {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            FormSource::Post => "post",
+            FormSource::HubSpot => "hubspot",
+        };
+        word.encode(encoder)
+    }
 }
 
 /// What came of a refresh.
@@ -124,6 +189,10 @@ impl Default for Metrics {
             last_refresh: Family::default(),
             connected: Family::default(),
             installs: Family::default(),
+            crm_records: Family::default(),
+            crm_loads: Family::default(),
+            crm_followed: Family::default(),
+            forms: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -139,6 +208,14 @@ impl Default for Metrics {
         );
         registry.register("hubspot_connected", "1 while a connection can be used, 0 while somebody must act", metrics.connected.clone());
         registry.register("hubspot_installs", "Installations that ended", metrics.installs.clone());
+        registry.register("crm_records", "Records of the CRM mirror, by what was done", metrics.crm_records.clone());
+        registry.register("crm_loads", "Loads of the CRM mirror that were gone through to their end", metrics.crm_loads.clone());
+        registry.register(
+            "crm_followed_timestamp_seconds",
+            "When there was nothing left for the CRM mirror to follow, seconds since the Unix epoch",
+            metrics.crm_followed.clone(),
+        );
+        registry.register("forms_taken", "Forms taken, by where they came from", metrics.forms.clone());
         Metrics { registry, ..metrics }
     }
 }

@@ -114,6 +114,25 @@ mod tests {
         for part in ["b:1", "acme: 4242", "hot (shadow", "50 clicks on links tagged sales in 30d move a deal of default from a to b"] {
             assert!(said.contains(part), "{part}: {said}");
         }
+        let sources = "http: {public_url: 'https://c.example'}\ncrm: {changes: webhooks}\nforms: {keys: {site: {workspace: acme, secret_env: X}}, hubspot: [{portal: 4242, form: f-1}]}\n\
+                       hubspot: {client_id: c, portals: {'4242': {event_template_id: '1'}}}\n";
+        fs::write(&path, format!("{sources}{text}")).expect("writes");
+        let said = meaning(&Config::load(&path).expect("right"));
+        for part in [
+            "changes by webhooks, all again every 1d",
+            "https://c.example/hubspot/webhooks",
+            "key site posts to /forms/acme",
+            "form f-1 of portal 4242 is acme's",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        for (wrong, word) in
+            [("crm: {changes: search}\n", "hubspot"), ("forms: {keys: {site: {workspace: acme, secret_env: X}}}\n", "http")]
+        {
+            fs::write(&path, format!("{wrong}{text}")).expect("writes");
+            let error = Config::load(&path).expect_err(wrong).to_string();
+            assert!(error.contains(word), "{wrong}: {error}");
+        }
         fs::write(&path, text.replace("50", "0")).expect("writes");
         // Not through `Cli::run`: it would take the process's log lines, which another test listens to.
         let cli = Cli::parse_from(["clickline", "check", "--config", &path.display().to_string()]);

@@ -80,6 +80,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let settings = config.hubspot.context("there is no `hubspot` block, so no call would be made").map_err(Failure::Configuration)?;
         return dry_run(&settings, &config.kafka, &portals, &config.state, &stop);
     }
+    let metrics = Arc::new(Metrics::default());
     let feeding = Feeding {
         kafka: config.kafka.clone(),
         crm: config.crm.filter(|_| leads),
@@ -88,6 +89,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         portals: portals.clone(),
         public_url: None,
         max_future: config.times.max_future,
+        metrics: Arc::clone(&metrics),
         now: Arc::new(time::now),
     };
     let needed = feeds::needed(&config.kafka, &plan);
@@ -102,7 +104,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let http = config.http.filter(|_| leads);
     let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
-    let metrics = Arc::new(Metrics::default());
     let workers = args.workers.map_or(config.workers, NonZero::get);
     let job = JobConfig {
         kafka: config.kafka.clone(),

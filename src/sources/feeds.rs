@@ -13,6 +13,7 @@ use super::kafka::Clock;
 use super::writer::Writer;
 use crate::dataflow::plan::Plan;
 use crate::kafka::Kafka;
+use crate::metrics::{FormSource, FormTaken, Metrics};
 use crate::model::time::{DAY, Ms};
 use crate::sinks::hubspot::{Service, Settings};
 use crate::sinks::outbox::topics::{self, Kept, Needed};
@@ -47,6 +48,8 @@ pub struct Feeding {
     pub public_url: Option<String>,
     /// How far a form may lie ahead of the clock, ms.
     pub max_future: Ms,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
     /// The wall clock.
     pub now: Clock,
 }
@@ -70,12 +73,20 @@ impl Feeding {
     /// # Errors
     /// A secret that can't be read, or options that do not make a client.
     pub fn prepare(self) -> anyhow::Result<Prepared> {
-        let Feeding { kafka, crm, forms, hubspot, portals, public_url, max_future, now } = self;
+        let Feeding { kafka, crm, forms, hubspot, portals, public_url, max_future, metrics, now } = self;
         let mut routes = Router::new();
         let crm = match (crm, &hubspot) {
             (Some(settings), Some((hubspot, service))) => {
                 let webhooks = settings.changes == Changes::Webhooks;
-                let crm = Crm::new(kafka.clone(), settings, hubspot, Arc::clone(service), portals.clone(), Arc::clone(&now))?;
+                let crm = Crm::new(
+                    kafka.clone(),
+                    settings,
+                    hubspot,
+                    Arc::clone(service),
+                    portals.clone(),
+                    Arc::clone(&now),
+                    Arc::clone(&metrics),
+                )?;
                 if let Some(secret) = crm.secret().filter(|_| webhooks) {
                     let endpoint = webhooks::Endpoint {
                         secret,
@@ -91,6 +102,7 @@ impl Feeding {
             (Some(_), None) => anyhow::bail!("crm: needs the block `hubspot`"),
             (None, _) => None,
         };
+        let taken = |source| metrics.forms.get_or_create(&FormTaken { source }).clone();
         let mut polled = None;
         if let Some(settings) = forms {
             if !settings.keys.is_empty() {
@@ -101,11 +113,18 @@ impl Feeding {
                     .collect::<anyhow::Result<_>>()?;
                 let writer = Writer::new(&kafka, Some(endpoint::PATIENCE))?;
                 let (topic, now) = (kafka.topics.forms.clone(), Arc::clone(&now));
-                routes = routes.merge(endpoint::routes(endpoint::Endpoint { keys, topic, writer, max_future, now }));
+                routes = routes.merge(endpoint::routes(endpoint::Endpoint {
+                    keys,
+                    topic,
+                    writer,
+                    max_future,
+                    taken: taken(FormSource::Post),
+                    now,
+                }));
             }
             if !settings.hubspot.is_empty() {
                 let (_, service) = hubspot.context("forms.hubspot: needs the block `hubspot`")?;
-                polled = Some(Forms { kafka: kafka.clone(), settings, service, now });
+                polled = Some(Forms { kafka: kafka.clone(), settings, service, taken: taken(FormSource::HubSpot), now });
             }
         }
         Ok(Prepared { kafka, crm, forms: polled, routes })

@@ -88,8 +88,8 @@ mod tests {
     use serde_json::json;
     use std::collections::BTreeSet;
 
-    fn of(event: Value) -> (Vec<Id>, Vec<Id>) {
-        let (portal, hints) = hint(&event).expect("ours");
+    fn of(event: &Value) -> (Vec<Id>, Vec<Id>) {
+        let (portal, hints) = hint(event).expect("ours");
         assert_eq!(portal, "33");
         (hints.contacts.into_iter().collect(), hints.deals.into_iter().collect())
     }
@@ -97,19 +97,19 @@ mod tests {
     #[test]
     fn webhooks_say_which_record_they_are_about() {
         let change = json!({"eventId":3816279340u64,"portalId":33,"subscriptionType":"deal.propertyChange","objectId":1246965,"propertyName":"dealstage"});
-        assert_eq!(of(change), (vec![], vec![1_246_965]));
-        assert_eq!(of(json!({"portalId":"33","eventType":"contact.privacyDeletion","objectId":"801"})), (vec![801], vec![]));
+        assert_eq!(of(&change), (vec![], vec![1_246_965]));
+        assert_eq!(of(&json!({"portalId":"33","eventType":"contact.privacyDeletion","objectId":"801"})), (vec![801], vec![]));
         let generic = json!({"portalId":33,"subscriptionType":"object.creation","objectTypeId":"0-1","objectId":5});
-        assert_eq!(of(generic), (vec![5], vec![]));
+        assert_eq!(of(&generic), (vec![5], vec![]));
         let merge = json!({"portalId":33,"subscriptionType":"contact.merge","objectId":1,"primaryObjectId":1,"mergedObjectIds":[2,3],"newObjectId":4});
-        assert_eq!(of(merge), (vec![1, 2, 3, 4], vec![]));
+        assert_eq!(of(&merge), (vec![1, 2, 3, 4], vec![]));
         for association in [
             json!({"portalId":33,"subscriptionType":"deal.associationChange","associationType":"DEAL_TO_CONTACT","fromObjectId":9,"toObjectId":801}),
             json!({"portalId":33,"subscriptionType":"contact.associationChange","associationType":"CONTACT_TO_DEAL","fromObjectId":801,"toObjectId":9}),
             json!({"portalId":33,"type":"association","action":"ASSOCIATION_REMOVED","fromObjectTypeId":"0-1","fromObjectId":801,"toObjectTypeId":"0-3","toObjectId":9}),
             json!({"portalId":33,"subscriptionType":"deal.associationChange","fromObjectId":9,"toObjectId":801}),
         ] {
-            assert_eq!(of(association), (vec![], vec![9]));
+            assert_eq!(of(&association), (vec![], vec![9]));
         }
         for other in [
             json!({"portalId":33,"subscriptionType":"company.creation","objectId":1}),

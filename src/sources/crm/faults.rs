@@ -48,7 +48,6 @@ impl Faults {
     ///
     /// # Errors
     /// When a test wants it.
-    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "a test's"))]
     pub fn hit(&self, _step: Step) -> Result<(), Trouble> {
         #[cfg(test)]
         self.due()?;
@@ -59,7 +58,6 @@ impl Faults {
     ///
     /// # Errors
     /// When a test wants it.
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "a test's"))]
     pub async fn during<T>(&self, _step: Step, work: impl Future<Output = T>) -> Result<T, Trouble> {
         #[cfg(test)]
         if let Err(ended) = self.due() {

@@ -19,7 +19,6 @@ use super::mirror::Mirror;
 use super::object::Object;
 use super::search::{self, Search};
 use super::settings::CrmSettings;
-use super::stats::Stats;
 use super::webhooks;
 use crate::kafka::Kafka;
 use crate::model::time::{DAY, HOUR, Ms};
@@ -39,7 +38,7 @@ pub enum Way {
     /// From the journal.
     Journal(Box<Journal>),
     /// From what the endpoint wrote down; opened once its place is known.
-    Webhooks(Kafka, Option<webhooks::Changes>),
+    Webhooks(Box<Kafka>, Option<webhooks::Changes>),
 }
 
 /// One account and how far it is followed.
@@ -101,7 +100,7 @@ impl Follower {
             cursor.load = self.mirror.load(&load).await?;
             if cursor.load.is_none() {
                 cursor.loaded_at = (self.now)();
-                Stats::count(&self.mirror.stats.loads);
+                self.mirror.stats.loads.inc();
                 tracing::info!(portal = self.mirror.portal, "the CRM mirror is complete");
             }
             self.advance(cursor.clone(), Duration::ZERO).await?;
@@ -110,6 +109,7 @@ impl Follower {
             }
         }
         let now: Ms = (self.now)();
+        self.mirror.stats.followed.set(i64::try_from(now / 1_000).unwrap_or(i64::MAX));
         if now >= cursor.loaded_at.saturating_add(self.settings.reload_every()) {
             cursor.load = Some(Load::start(Object::Contacts));
             return self.advance(cursor, Duration::ZERO).await;
@@ -151,7 +151,7 @@ impl Way {
             }
             Way::Webhooks(kafka, changes) => {
                 *changes = None;
-                let kafka = kafka.clone();
+                let kafka = Kafka::clone(kafka);
                 let end = tokio::task::spawn_blocking(move || webhooks::end(&kafka)).await;
                 let end = end.map_err(|error| Trouble::Later(error.to_string(), None))?;
                 Ok(Place::Webhooks(end.map_err(|error| Trouble::Later(format!("Kafka: {error:#}"), None))?))

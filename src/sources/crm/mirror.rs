@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// What somebody says has changed; it is read from HubSpot, whatever was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +72,7 @@ pub struct Mirror {
     /// Their names.
     pub topics: Topics,
     /// What was done.
-    pub stats: Arc<Stats>,
+    pub stats: Stats,
     /// Where a test lets it end.
     pub faults: Faults,
 }
@@ -198,7 +197,7 @@ impl Mirror {
                 gone.insert(reading.id);
                 continue;
             };
-            Stats::count(&self.stats.read);
+            self.stats.read.inc();
             // A copy of HubSpot's that is behind must not undo what was read before.
             if reading.modified < self.ledger.modified(object, reading.id) {
                 continue;
@@ -216,7 +215,7 @@ impl Mirror {
             .collect();
         self.write(&records).await?;
         for reading in changed {
-            Stats::count(&self.stats.written);
+            self.stats.written.inc();
             self.ledger.wrote(object, reading.id, reading.value.as_deref(), reading.modified);
         }
         Ok(gone)
@@ -230,7 +229,7 @@ impl Mirror {
             gone.iter().map(|id| Record { topic: &topic, key: format!("{}/{id}", self.portal), value: None }).collect();
         self.write(&records).await?;
         for id in gone {
-            Stats::count(&self.stats.ended);
+            self.stats.ended.inc();
             self.ledger.wrote(object, id, None, 0);
         }
         Ok(())

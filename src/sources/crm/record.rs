@@ -5,7 +5,7 @@
 //! deal without a stage or pipeline is not mirrored, and neither is what the dataflow would refuse.
 
 use super::object::{Id, Object};
-use crate::model::inputs::{Input as _, MAX_LIST};
+use crate::model::inputs::{Input, MAX_LIST};
 use crate::model::time::Ms;
 use crate::model::{Contact, Deal};
 use crate::sinks::hubspot::text;
@@ -72,7 +72,7 @@ pub fn contact(portal: &str, shown: &Value) -> Option<Reading> {
         merged_ids: texts(merged.iter().copied()),
     };
     let value = serde_json::to_vec(&contact).ok();
-    let value = value.filter(|value| taken(Object::Contacts, id, Contact::read(value).err()));
+    let value = value.filter(|value| taken::<Contact>(id, value));
     Some(Reading { id, modified: modified(Object::Contacts, shown), merged, value })
 }
 
@@ -94,16 +94,17 @@ pub fn deal(portal: &str, shown: &Value, contacts: &BTreeSet<Id>) -> Option<Read
         };
         serde_json::to_vec(&deal).ok()
     });
-    let value = value.filter(|value| taken(Object::Deals, id, Deal::read(value).err()));
+    let value = value.filter(|value| taken::<Deal>(id, value));
     Some(Reading { id, modified: modified(Object::Deals, shown), merged: merged(shown, id), value })
 }
 
 /// Whether the dataflow would take a record.
-fn taken(object: Object, id: Id, refusal: Option<crate::model::inputs::Refusal>) -> bool {
-    if let Some(refusal) = &refusal {
-        tracing::warn!(?object, id, "not mirrored: {refusal}");
+fn taken<T: Input>(id: Id, value: &[u8]) -> bool {
+    let read = T::read(value);
+    if let Err(refusal) = &read {
+        tracing::warn!(id, "a {} is not mirrored: {refusal}", T::NAME);
     }
-    refusal.is_none()
+    read.is_ok()
 }
 
 /// The contacts that a deal's record names.

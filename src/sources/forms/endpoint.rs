@@ -21,6 +21,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use prometheus_client::metrics::counter::Counter;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Endpoint {
     pub writer: Writer,
     /// How far a form may lie ahead, ms.
     pub max_future: Ms,
+    /// Counts the forms that were taken.
+    pub taken: Counter,
     /// The wall clock.
     pub now: Clock,
 }
@@ -91,7 +94,10 @@ async fn take(State(endpoint): State<Arc<Endpoint>>, Path(workspace): Path<Strin
         Err(refusal) => return refuse(StatusCode::BAD_REQUEST, &refusal.detail),
     };
     match endpoint.writer.write(&[Record { topic: &endpoint.topic, key: workspace, value: Some(value) }]).await {
-        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json!({ "id": id }).to_string()).into_response(),
+        Ok(()) => {
+            endpoint.taken.inc();
+            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json!({ "id": id }).to_string()).into_response()
+        }
         Err(error) => {
             tracing::warn!(%error, "a form could not be written; its sender is to try again");
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "Try again later, with the same request.\n").into_response()

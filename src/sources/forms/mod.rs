@@ -27,6 +27,7 @@ use crate::sinks::hubspot::Service;
 use crate::stop::Stop;
 use anyhow::Context as _;
 use poll::{Cursor, Poll};
+use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Forms {
     pub settings: FormsSettings,
     /// The way to HubSpot, shared with the sink.
     pub(crate) service: Arc<Service>,
+    /// Counts the submissions that were taken.
+    pub taken: Counter,
     /// The wall clock.
     pub now: Clock,
 }
@@ -73,6 +76,7 @@ impl Forms {
                 writer: Rc::clone(&writer),
                 topic: self.kafka.topics.forms.clone(),
                 sources: self.kafka.topics.sources.clone(),
+                counter: self.taken.clone(),
                 now: Arc::clone(&self.now),
             };
             polls.spawn_local(poll.run());

@@ -17,6 +17,7 @@ use crate::sinks::hubspot::{Method, Request, Service, Share, segment, text};
 use crate::sources::kafka::Clock;
 use crate::sources::trouble::{Patience, THROTTLED, Trouble, answer, strange};
 use crate::sources::writer::{Record, Writer};
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -88,6 +89,8 @@ pub struct Poll {
     pub topic: String,
     /// The topic of cursors.
     pub sources: String,
+    /// Counts the submissions that were taken.
+    pub counter: Counter,
     /// The wall clock.
     pub now: Clock,
 }
@@ -138,6 +141,7 @@ impl Poll {
                 took.push((submission.id, submission.at));
             }
             self.writer.write(&records).await?;
+            self.counter.inc_by(records.len() as u64);
             for (id, at) in took {
                 self.taken.take(&id, at);
             }

@@ -13,6 +13,7 @@ use crate::sinks::hubspot::{Secret, Service, Settings};
 use crate::sources::writer::Writer;
 use crate::stop::Stop;
 use clickline_sandbox::{Config, Sandbox};
+use prometheus_client::metrics::counter::Counter;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use std::collections::BTreeMap;
@@ -55,7 +56,14 @@ impl World {
         broker.create_topic(&kafka.topics.forms, 1, 1).expect("a topic");
         let keys = BTreeMap::from([("site".to_owned(), ("acme".to_owned(), Secret::new(SECRET)))]);
         let writer = Writer::new(&kafka, Some(Duration::from_millis(if answers { 5_000 } else { 200 }))).expect("a writer");
-        let endpoint = Endpoint { keys, topic: kafka.topics.forms.clone(), writer, max_future: 300_000, now: Arc::new(|| NOW) };
+        let endpoint = Endpoint {
+            keys,
+            topic: kafka.topics.forms.clone(),
+            writer,
+            max_future: 300_000,
+            taken: Counter::default(),
+            now: Arc::new(|| NOW),
+        };
         let bound = Bound::to(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         World { server: Server::start(bound, routes(endpoint)).expect("serves"), kafka, _broker: broker }
     }
@@ -153,7 +161,7 @@ fn submissions_of_a_form_in_hubspot_are_written_once_each_and_a_restart_goes_on(
             // Every third one has the click id in a hidden field, too, and every seventh no address.
             let mut values = vec![("email", email.as_str())];
             let hidden = format!("Field{at}");
-            if at % 3 == 0 {
+            if at.is_multiple_of(3) {
                 values.push(("hs_google_click_id", &hidden));
             }
             if at % 7 == 6 {
@@ -171,6 +179,7 @@ fn submissions_of_a_form_in_hubspot_are_written_once_each_and_a_restart_goes_on(
         kafka: world.kafka.clone(),
         settings: FormsSettings { hubspot, every: 20, ..FormsSettings::default() },
         service: Arc::new(service.expect("a service")),
+        taken: Counter::default(),
         now: Arc::new(time::now),
     };
     // Until there are so many, and a moment longer: then there must be no more.
@@ -200,7 +209,7 @@ fn submissions_of_a_form_in_hubspot_are_written_once_each_and_a_restart_goes_on(
     assert_eq!((forms.len(), emails.len()), (taken(125), taken(125)), "each once");
     for form in &forms {
         let at: u32 = form.email.split('@').next().expect("a number").parse().expect("a number");
-        let wanted = if at % 3 == 0 { format!("Field{at}") } else { format!("Page{at}") };
+        let wanted = if at.is_multiple_of(3) { format!("Field{at}") } else { format!("Page{at}") };
         assert_eq!(form.gclid.as_deref(), Some(wanted.as_str()));
     }
 }

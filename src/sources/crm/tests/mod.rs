@@ -1,9 +1,10 @@
 //! The whole mirror between the sandbox and an embedded broker. What rests on compaction is tested on Apache Kafka, not here.
 
 mod histories;
+mod trouble;
 
 use super::faults::Faults;
-use super::{Changes, Crm, CrmSettings, webhooks};
+use super::{Changes, Crm, CrmSettings, Stats, webhooks};
 use crate::kafka::{Isolation, Kafka};
 use crate::metrics::Metrics;
 use crate::model::time;
@@ -67,7 +68,7 @@ impl World {
             ..CrmSettings::default()
         };
         let (service, now) = (Arc::clone(&self.service), Arc::new(time::now));
-        Crm::new(self.kafka.clone(), settings, &self.settings, service, vec![PORTAL.to_owned()], now).expect("a mirror")
+        Crm::new(self.kafka.clone(), settings, &self.settings, service, vec![PORTAL.to_owned()], now, Arc::default()).expect("a mirror")
     }
 
     /// The endpoint of webhooks, which the sandbox is told to call for everything that the mirror lives on.
@@ -168,7 +169,7 @@ impl World {
         let mut last: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
         for (key, value) in self.records().await {
             let before = last.insert(key.clone(), value.clone()).flatten();
-            assert!(before != value, "{key} was written twice: {:?}", value.map(|value| String::from_utf8(value)));
+            assert!(before != value, "{key} was written twice: {:?}", value.map(String::from_utf8));
         }
     }
 }
