@@ -12,7 +12,8 @@ pub fn hit(place: &str) {
     let _ = place;
 }
 
-/// All places, in the order in which a run first comes to them.
+/// The job's places, in the order in which a run first comes to them. The connections have one more, `token.answered`: HubSpot has given new
+/// tokens, and they are not stored yet.
 pub const PLACES: [&str; 11] = [
     "start.fenced",
     "start.progress",

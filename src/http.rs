@@ -16,11 +16,7 @@ pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// # Errors
 /// When the system's root certificates can't be loaded.
 pub fn client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| {
-        // An error says that somebody else in the process installed a provider first; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
+    install_provider();
     reqwest::Client::builder()
         .user_agent(concat!("clickline/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
@@ -28,6 +24,15 @@ pub fn client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
         .timeout(deadline)
         .build()
         .context("the HTTP client can't be set up: are the system's root certificates readable?")
+}
+
+/// Makes ring the process's cryptography for TLS, once.
+pub fn install_provider() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // An error says that somebody else in the process installed a provider first; then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
 }
 
 /// Why a body could not be read.

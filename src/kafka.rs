@@ -1,9 +1,34 @@
 //! How the job reaches Kafka: brokers, client options, topic names.
 
 use crate::model::outputs::Topic;
+use crate::stop::Stop;
+use anyhow::Context as _;
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::Duration;
+
+/// How long one call to the brokers may take before it is made again.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The pause after a call that failed at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Partition and offset.
+pub type At = (i32, i64);
+
+/// Which records a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those of committed transactions, and those without one.
+    Committed,
+    /// All that were written, as the job's own sources see them.
+    Uncommitted,
+}
 
 /// Brokers, options and topics; the `kafka` block of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +64,10 @@ pub struct Topics {
     pub progress: String,
     /// What outlives the log, for the job's own next start; compacted.
     pub state: String,
+    /// How far the CRM and forms sources have come; compacted.
+    pub sources: String,
+    /// What HubSpot's webhooks say has changed, until it is read from HubSpot.
+    pub changes: String,
     /// Timeline events to write.
     #[serde(rename = "hubspot.timeline")]
     pub timeline: String,
@@ -70,6 +99,8 @@ impl Default for Topics {
             links: "links".to_owned(),
             progress: "clickline.progress".to_owned(),
             state: name(Topic::State),
+            sources: "clickline.sources".to_owned(),
+            changes: "clickline.changes".to_owned(),
             timeline: name(Topic::Timeline),
             contact_properties: name(Topic::ContactProperties),
             deal_stages: name(Topic::DealStages),
@@ -113,5 +144,61 @@ impl Kafka {
             config.set(key, value);
         }
         config
+    }
+
+    /// Gives `each` every record that is in a topic now: place, key and payload, partition by partition in its order. Waits for
+    /// brokers that are away and for a topic that is not there yet.
+    ///
+    /// # Errors
+    /// What `each` says, options that do not make a client, or `stop` was asked.
+    pub fn read_all(
+        &self,
+        topic: &str,
+        isolation: Isolation,
+        stop: &Stop,
+        mut each: impl FnMut(At, Option<&[u8]>, Option<&[u8]>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let isolation = match isolation {
+            Isolation::Committed => "read_committed",
+            Isolation::Uncommitted => "read_uncommitted",
+        };
+        let config = self.client(&[
+            ("group.id", "clickline"),
+            ("enable.auto.commit", "false"),
+            ("enable.partition.eof", "true"),
+            ("isolation.level", isolation),
+            ("fetch.wait.max.ms", "50"),
+        ]);
+        let consumer: BaseConsumer = config.create().context("the options under `kafka` do not make a consumer")?;
+        let mut open: BTreeSet<i32> = loop {
+            anyhow::ensure!(!stop.asked(), "stopped before the brokers answered");
+            match consumer.fetch_metadata(Some(topic), PATIENCE) {
+                Ok(metadata) => {
+                    let partitions: BTreeSet<i32> =
+                        metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+                    if !partitions.is_empty() {
+                        break partitions;
+                    }
+                    tracing::warn!(topic, "the topic does not exist yet; still trying");
+                }
+                Err(error) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
+            }
+            thread::sleep(PAUSE);
+        };
+        let mut list = TopicPartitionList::with_capacity(open.len());
+        for partition in &open {
+            list.add_partition_offset(topic, *partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        while !open.is_empty() {
+            anyhow::ensure!(!stop.asked(), "stopped before the topic {topic} was read");
+            match consumer.poll(PATIENCE) {
+                Some(Ok(message)) => each((message.partition(), message.offset()), message.key(), message.payload())?,
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
+                Some(Err(error)) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
+                None => tracing::warn!(topic, "the brokers send nothing; still trying"),
+            }
+        }
+        Ok(())
     }
 }

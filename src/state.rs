@@ -1,4 +1,4 @@
-//! The state database: tokens, what was delivered, how far the sink has read, what is parked, what was refused.
+//! The state database: connections, what was delivered, how far the sink has read, what is parked, what was refused.
 //!
 //! One SQLite file, readable by its owner alone, in WAL mode with full synchronisation: a refresh token that HubSpot has rotated
 //! is the only copy, so it is on disk before it is used.
@@ -10,25 +10,51 @@
 //! everything again (HubSpot then refuses the events it knows; deals are read before they are moved).
 //!
 //! # Limits
-//! One process: a second one on the same file is safe (`token_version` is compared and set, transactions wait for each other) but
+//! One sink: a second one on the same file is safe (transactions wait for each other, connections are changed by compare-and-set) but
 //! would deliver the same records. About 60 bytes a delivered record; 10 million records are 600 MB.
 
+mod connections;
+mod dead_letters;
 mod settle;
-mod tokens;
 
-pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement};
-pub use tokens::{TokenRow, TokenUpdate};
+pub use connections::ClearTokens;
+pub use dead_letters::DeadLetterRow;
+pub use settle::{ContactValue, Park, Parked, Settlement, Standing};
 
 use anyhow::{Context, bail};
 use rusqlite::Connection;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// The version of the tables below; a file with a greater one was written by a newer clickline.
-const SCHEMA: i64 = 1;
+/// How long another process's transaction is waited for.
+const BUSY: Duration = Duration::from_secs(10);
 
-const TABLES: &str = "
+/// One step a version: version `n` is what the first `n` steps make. Steps are added, never changed. A file with a greater version was
+/// written by a newer clickline.
+const STEPS: [&str; 2] = [FIRST, CONNECTIONS];
+
+/// Version 2: connections with sealed tokens. The rows of `tokens` move there, sealed, when the connections are opened: only they
+/// have the key ([`crate::oauth`]).
+const CONNECTIONS: &str = "
+CREATE TABLE connections (
+    environment   TEXT NOT NULL,
+    portal        TEXT NOT NULL,
+    token_version INTEGER NOT NULL,
+    facts         TEXT NOT NULL,
+    sealed        BLOB NOT NULL,
+    PRIMARY KEY (environment, portal)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE installs (
+    state        BLOB PRIMARY KEY,
+    workspace    TEXT NOT NULL,
+    redirect_uri TEXT NOT NULL,
+    browser      BLOB NOT NULL,
+    expires_at   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+const FIRST: &str = "
 CREATE TABLE tokens (
     portal        TEXT PRIMARY KEY,
     access_token  TEXT,
@@ -120,21 +146,39 @@ impl State {
         Ok(state)
     }
 
+    /// Opens the file to be read alone; where there is none, an empty database that is kept nowhere.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn look(path: &Path) -> anyhow::Result<Self> {
+        let db = if path.exists() { Connection::open(path) } else { Connection::open_in_memory() };
+        let db = db.with_context(|| format!("the state database {} can't be opened", path.display()))?;
+        let state = Self::prepare(db).with_context(|| format!("the state database {} can't be used", path.display()))?;
+        state.db().pragma_update(None, "query_only", true)?;
+        Ok(state)
+    }
+
     fn prepare(mut db: Connection) -> anyhow::Result<Self> {
-        db.busy_timeout(Duration::from_secs(10))?;
-        db.pragma_update(None, "journal_mode", "wal")?;
+        db.busy_timeout(BUSY)?;
+        // Another process that makes the file at this moment is not waited for by the timeout.
+        let until = Instant::now() + BUSY;
+        while let Err(error) = db.pragma_update(None, "journal_mode", "wal") {
+            if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) || Instant::now() > until {
+                return Err(error.into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         db.pragma_update(None, "synchronous", "full")?;
         db.set_prepared_statement_cache_capacity(64);
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            0 => {
-                tx.execute_batch(TABLES)?;
-                tx.pragma_update(None, "user_version", SCHEMA)?;
-            }
-            SCHEMA => {}
-            newer => bail!("it has schema version {newer} and this clickline knows {SCHEMA}: use the version that wrote it"),
+        let Some(missing) = usize::try_from(version).ok().and_then(|version| STEPS.get(version..)) else {
+            bail!("it has schema version {version} and this clickline knows {}: use the version that wrote it", STEPS.len());
+        };
+        for step in missing {
+            tx.execute_batch(step)?;
         }
+        tx.pragma_update(None, "user_version", i64::try_from(STEPS.len())?)?;
         tx.commit()?;
         Ok(State { db: Mutex::new(db) })
     }
@@ -180,11 +224,47 @@ mod tests {
     }
 
     #[test]
+    fn a_look_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        assert_eq!(State::look(&path).expect("opens").parked_count().expect("reads"), 0);
+        assert!(!path.exists(), "nothing was made");
+        drop(State::open(&path).expect("opens"));
+        let looked = State::look(&path).expect("opens");
+        let settlement = Settlement { offsets: vec![("t".into(), 0, 5)], ..Default::default() };
+        assert!(looked.settle(&settlement, 1).is_err());
+    }
+
+    #[test]
     fn a_newer_file_is_refused() {
         let (folder, state) = open();
-        state.db().pragma_update(None, "user_version", SCHEMA + 1).expect("set");
+        state.db().pragma_update(None, "user_version", 3).expect("set");
         drop(state);
         let error = State::open(&folder.path().join("deep/state.db")).expect_err("is newer");
-        assert!(format!("{error:#}").contains("schema version 2"), "{error:#}");
+        assert!(format!("{error:#}").contains("schema version 3"), "{error:#}");
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        let db = Connection::open(&path).expect("opens");
+        db.execute_batch(FIRST).expect("makes");
+        db.execute("INSERT INTO tokens VALUES ('4242', 'a', 'canary', 5, 3, 1, 'oauth timeline', NULL)", []).expect("writes");
+        db.execute("INSERT INTO offsets VALUES ('t', 0, 7)", []).expect("writes");
+        db.pragma_update(None, "user_version", 1).expect("set");
+        drop(db);
+        let state = State::open(&path).expect("opens");
+        let [row] = state.clear_tokens().expect("reads").try_into().expect("one row");
+        assert_eq!((row.portal.as_str(), row.token_version, row.rotations, row.scopes.len()), ("4242", 3, 1, 2));
+        assert!(!format!("{row:?}").contains("canary"));
+        state.forget_clear_tokens("4242").expect("forgets");
+        assert_eq!(state.clear_tokens().expect("reads"), []);
+        for file in std::fs::read_dir(folder.path()).expect("lists") {
+            let bytes = std::fs::read(file.expect("lists").path()).expect("reads");
+            assert!(!bytes.windows(6).any(|part| part == b"canary"), "it is overwritten");
+        }
+        let offset: i64 = state.db().query_row("SELECT next FROM offsets", [], |row| row.get(0)).expect("reads");
+        assert_eq!(offset, 7);
     }
 }

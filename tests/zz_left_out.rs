@@ -16,8 +16,9 @@ struct Part {
     missing: Option<String>,
 }
 
-fn parts() -> [Part; 2] {
+fn parts() -> [Part; 3] {
     let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
+    let postgres = support::postgres::programs().is_none().then(|| "initdb and postgres are not installed".to_owned());
     let clicks = match std::env::var("CLICKLINE_DATA") {
         Err(_) => Some("CLICKLINE_DATA is not set".to_owned()),
         Ok(data) if !Path::new(&data).join("clicks/1usagov").is_dir() => Some(format!("no clicks/1usagov in CLICKLINE_DATA={data}")),
@@ -25,6 +26,7 @@ fn parts() -> [Part; 2] {
     };
     [
         Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka },
+        Part { name: "connections to HubSpot kept in a real PostgreSQL", missing: postgres },
         Part { name: "the real clicks of 1.usa.gov through the whole job", missing: clicks },
     ]
 }

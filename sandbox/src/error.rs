@@ -83,12 +83,23 @@ impl ApiError {
             .with("links", json!({ "scopes": "https://developers.hubspot.com/scopes" }))
     }
 
+    /// 403: a static token where only an OAuth app may call. HubSpot documents the refusal, not its body.
+    pub fn oauth_only() -> Self {
+        let message = "This API can be called by OAuth apps only; private app and service key tokens are not supported.";
+        Self::new(StatusCode::FORBIDDEN, "MISSING_SCOPES", message)
+    }
+
     /// 429 in the shape of the burst limit or of the search limit.
     pub fn too_many_requests(policy: &str, limit: &str, group: String) -> Self {
         Self::bare(StatusCode::TOO_MANY_REQUESTS, format!("You have reached your {limit} limit."))
             .with("errorType", "RATE_LIMIT".into())
             .with("policyName", policy.into())
             .with("groupName", group.into())
+    }
+
+    /// Adds the `requestId` that HubSpot's answers to the daily limit carry.
+    pub fn with_request_id(self) -> Self {
+        self.with("requestId", Uuid::now_v7().simple().to_string().into())
     }
 
     /// What went wrong, in words.
@@ -111,10 +122,17 @@ pub(crate) fn correlation_id() -> String {
     Uuid::now_v7().to_string()
 }
 
+impl ApiError {
+    /// The body as it is sent.
+    pub fn body(mut self, correlation_id: String) -> Value {
+        self.body.insert("correlationId".into(), correlation_id.into());
+        Value::Object(self.body)
+    }
+}
+
 impl IntoResponse for ApiError {
-    fn into_response(mut self) -> Response {
-        self.body.insert("correlationId".into(), correlation_id().into());
-        (self.status, Json(Value::Object(self.body))).into_response()
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body(correlation_id()))).into_response()
     }
 }
 

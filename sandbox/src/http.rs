@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// The state behind every handler.
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 pub(crate) struct AppState(Arc<Shared>);
 
 struct Shared {
-    config: Config,
+    config: RwLock<Arc<Config>>,
     world: Mutex<World>,
     /// Ticks after every request that may have changed something; false when the sandbox stops.
     running: watch::Sender<bool>,
@@ -24,16 +24,25 @@ struct Shared {
 impl AppState {
     pub fn new(config: Config) -> Self {
         let world = Mutex::new(World::new(&config));
-        Self(Arc::new(Shared { config, world, running: watch::Sender::new(true) }))
+        Self(Arc::new(Shared { config: RwLock::new(Arc::new(config)), world, running: watch::Sender::new(true) }))
     }
 
-    pub fn config(&self) -> &Config {
-        &self.0.config
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.0.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the configuration; requests that are under way may still see the old one.
+    pub fn configure(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = self.0.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = Config::clone(&config);
+        change(&mut changed);
+        *config = Arc::new(changed);
     }
 
     /// Milliseconds since the Unix epoch.
     pub fn now(&self) -> u64 {
-        self.0.config.clock.now_ms()
+        self.config().clock.now_ms()
     }
 
     /// The world, locked. No handler holds it across an await, and a handler that panicked cannot leave it half-written in a
@@ -42,8 +51,9 @@ impl AppState {
         self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes everybody who watches for changes.
+    /// Hands what changed in the portals on to the journal and the webhooks, and wakes everybody who watches.
     pub fn changed(&self) {
+        self.world().publish(self.now());
         self.0.running.send_modify(|_| {});
     }
 
@@ -98,7 +108,7 @@ impl Pairs {
 
     /// Whether this name is set to `true`.
     pub fn flag(&self, name: &str) -> bool {
-        self.get(name) == Some("true")
+        self.get(name).is_some_and(|v| v.eq_ignore_ascii_case("true"))
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use clickline_sandbox::{App, Config, Rotation, Sandbox};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
@@ -32,9 +33,15 @@ struct Args {
     /// Requests per rolling 10 seconds, app and account.
     #[arg(long, value_name = "N", default_value_t = 110)]
     burst_limit: usize,
+    /// Requests per rolling second and account that search.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    search_limit: usize,
     /// How far search lags behind writes, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     search_delay: u64,
+    /// Append every request with its answer to this file, one line of JSON each; secrets leave only fingerprints.
+    #[arg(long, value_name = "FILE")]
+    request_log: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,7 +55,9 @@ fn main() -> anyhow::Result<()> {
         access_token_for: Duration::from_secs(args.access_token_for),
         rotation: if args.rotate { Rotation::Always } else { Rotation::Never },
         burst_limit: args.burst_limit,
+        search_limit: args.search_limit,
         search_delay: Duration::from_millis(args.search_delay),
+        request_log: args.request_log,
         ..Config::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting a runtime")?;

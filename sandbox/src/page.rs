@@ -106,7 +106,7 @@ fn contact(portal: &Portal, renderer: &Renderer, record: &Record) -> Value {
     let mut events: Vec<_> = at.iter().map(|at| &portal.events[*at]).collect();
     events.sort_by_key(|e| std::cmp::Reverse(e.timestamp));
     let shown = events.iter().take(EVENTS_SHOWN).map(|e| {
-        let (title, detail) = renderer.title_and_detail(e);
+        let (title, detail) = renderer.title_and_detail(portal, e);
         json!({ "id": e.key.1, "title": title, "detail": detail, "at": e.timestamp })
     });
     let shown: Vec<Value> = shown.collect();

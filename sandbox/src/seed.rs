@@ -14,10 +14,11 @@ use crate::portal::{Found, Portal};
 use crate::snapshot::Snapshot;
 use crate::world::{World, valid_portal_id};
 use axum::http::StatusCode;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A portal, opened if need be.
-fn open<'a>(world: &'a mut World, id: &str) -> ApiResult<&'a mut Portal> {
+pub(crate) fn open<'a>(world: &'a mut World, id: &str) -> ApiResult<&'a mut Portal> {
     if !valid_portal_id(id) {
         return Err(ApiError::validation(format!("{id:?} is no HubSpot account id: use a positive number of up to 10 digits")));
     }
@@ -28,6 +29,15 @@ fn existing(portal: &Portal, kind: Kind, id: &str) -> ApiResult<u64> {
     match portal.find(kind, id, None)? {
         Found::Live(id) | Found::Merged(id) => Ok(id),
         Found::Missing => Err(ApiError::not_found(format!("portal {} has no {} {id}", portal.id, kind.singular()))),
+    }
+}
+
+/// These scopes, or all there are.
+fn known_scopes(scopes: Option<&[String]>) -> ApiResult<BTreeSet<String>> {
+    let Some(scopes) = scopes else { return Ok(SCOPES.iter().map(|s| (*s).to_owned()).collect()) };
+    match scopes.iter().find(|s| !SCOPES.contains(&s.as_str())) {
+        Some(unknown) => Err(ApiError::validation(format!("unknown scope {unknown}; known: {}", SCOPES.join(" ")))),
+        None => Ok(scopes.iter().cloned().collect()),
     }
 }
 
@@ -49,8 +59,8 @@ impl AppState {
         let linked = linked.iter().map(|other| existing(portal, kind.other(), other)).collect::<ApiResult<Vec<u64>>>()?;
         let id = portal.create(kind, id, &checked, Source::Import, now);
         for other in linked {
-            let (contact, deal) = if kind == Kind::Contact { (id, other) } else { (other, id) };
-            portal.link(contact, deal);
+            let (contact, deal) = kind.contact_and_deal(id, other);
+            portal.link(contact, deal, Source::Import, now);
         }
         drop(world);
         self.changed();
@@ -79,7 +89,60 @@ impl AppState {
         if primary == other {
             return Err(ApiError::validation("cannot merge a record into itself"));
         }
-        merge_records(portal, kind, primary, other, now);
+        merge_records(portal, kind, primary, other, Source::CrmUi, now);
+        drop(world);
+        self.changed();
+        Ok(())
+    }
+
+    /// Puts a record to the archive as a person does.
+    pub fn archive(&self, portal: &str, kind: Kind, id: &str) -> ApiResult<()> {
+        let now = self.now();
+        let mut world = self.world();
+        let portal = open(&mut world, portal)?;
+        let id = existing(portal, kind, id)?;
+        portal.archive(kind, id, Source::CrmUi, now);
+        drop(world);
+        self.changed();
+        Ok(())
+    }
+
+    /// Takes a record out of the archive.
+    pub fn restore(&self, portal: &str, kind: Kind, id: &str) -> ApiResult<()> {
+        let now = self.now();
+        let mut world = self.world();
+        let portal = open(&mut world, portal)?;
+        if !id.parse().is_ok_and(|id| portal.restore(kind, id, Source::CrmUi, now)) {
+            return Err(ApiError::not_found(format!("portal {} has no {} {id} in its archive", portal.id, kind.singular())));
+        }
+        drop(world);
+        self.changed();
+        Ok(())
+    }
+
+    /// Deletes a contact for good.
+    pub fn erase(&self, portal: &str, id: &str) -> ApiResult<()> {
+        let now = self.now();
+        let mut world = self.world();
+        let portal = open(&mut world, portal)?;
+        let id = existing(portal, Kind::Contact, id)?;
+        portal.erase(id, Source::CrmUi, now);
+        drop(world);
+        self.changed();
+        Ok(())
+    }
+
+    /// Makes an association, or takes it away.
+    pub fn associate(&self, portal: &str, contact: &str, deal: &str, there: bool) -> ApiResult<()> {
+        let now = self.now();
+        let mut world = self.world();
+        let portal = open(&mut world, portal)?;
+        let (contact, deal) = (existing(portal, Kind::Contact, contact)?, existing(portal, Kind::Deal, deal)?);
+        if there {
+            portal.link(contact, deal, Source::CrmUi, now);
+        } else {
+            portal.unlink(contact, deal, Source::CrmUi, now);
+        }
         drop(world);
         self.changed();
         Ok(())
@@ -88,7 +151,8 @@ impl AppState {
     /// A grant as an installation would make it; all known scopes unless some are named.
     fn grant(&self, world: &mut World, portal: &str, client_id: Option<&str>, scopes: Option<&[String]>) -> ApiResult<Grant> {
         open(world, portal)?;
-        let apps = &self.config().apps;
+        let config = self.config();
+        let apps = &config.apps;
         let app = match client_id {
             None if apps.is_empty() => return Err(ApiError::validation("this sandbox was started without an app")),
             None => 0,
@@ -96,12 +160,15 @@ impl AppState {
                 apps.iter().position(|a| a.client_id == id).ok_or_else(|| ApiError::validation(format!("no app has the client id {id}")))?
             }
         };
-        let known = || SCOPES.iter().map(|s| (*s).to_owned());
-        if let Some(unknown) = scopes.into_iter().flatten().find(|s| !SCOPES.contains(&s.as_str())) {
-            return Err(ApiError::validation(format!("unknown scope {unknown}; known: {}", SCOPES.join(" "))));
-        }
-        let scopes = scopes.map_or_else(|| known().collect(), |s| s.iter().cloned().collect());
-        Ok(Grant { app, portal: portal.to_owned(), scopes: Arc::new(scopes) })
+        Ok(Grant { app, portal: portal.to_owned(), scopes: Arc::new(known_scopes(scopes)?) })
+    }
+
+    /// A token as a private app or a service key has it.
+    pub fn mint_static_token(&self, portal: &str, scopes: Option<&[String]>) -> ApiResult<String> {
+        let scopes = known_scopes(scopes)?;
+        let mut world = self.world();
+        open(&mut world, portal)?;
+        Ok(world.oauth.new_static_token(portal, scopes))
     }
 
     /// Installs an app in a portal; gives back its refresh token.
@@ -131,7 +198,7 @@ impl AppState {
         let mut world = self.world();
         match portal {
             Some(id) => world.reset_portal(id),
-            None => world.reset(self.config()),
+            None => world.reset(&self.config()),
         }
         drop(world);
         self.changed();

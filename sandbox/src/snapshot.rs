@@ -88,23 +88,6 @@ pub struct TimelineEvent {
     pub extra_data: serde_json::Value,
 }
 
-/// One request that the sandbox answered. Query strings are left out: they may carry secrets.
-#[derive(Clone, Debug, Serialize)]
-pub struct Request {
-    /// Counts up from 1.
-    pub number: u64,
-    /// HTTP method.
-    pub method: String,
-    /// Path without query; tokens in it are masked.
-    pub path: String,
-    /// HTTP status of the answer.
-    pub status: u16,
-    /// When it arrived, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// The portal whose access token it carried, if any.
-    pub portal: Option<String>,
-}
-
 impl Snapshot {
     /// Copies a portal.
     pub(crate) fn of(portal: &Portal, templates: &Templates) -> Self {
@@ -125,7 +108,7 @@ impl Snapshot {
         });
         let renderer = Renderer::new(templates);
         let events = portal.events.iter().map(|e| {
-            let (title, detail) = renderer.title_and_detail(e);
+            let (title, detail) = renderer.title_and_detail(portal, e);
             TimelineEvent {
                 id: e.key.1.clone(),
                 template_id: e.key.0.clone(),

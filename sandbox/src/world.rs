@@ -1,15 +1,15 @@
-//! Everything the sandbox knows: portals, grants, templates, limits, the log of requests.
+//! Everything the sandbox knows: portals, grants, templates, limits, subscriptions, scripted faults, the log of requests.
 
 use crate::config::Config;
+use crate::faults::Faults;
+use crate::journal::Journals;
 use crate::limits::Limits;
+use crate::log::{Request, RequestLog};
 use crate::oauth::OAuth;
 use crate::portal::Portal;
-use crate::snapshot::Request;
 use crate::timeline::templates::Templates;
-use std::collections::{BTreeMap, VecDeque};
-
-/// How many requests the log keeps; older ones are forgotten.
-pub(crate) const REQUESTS_KEPT: usize = 50_000;
+use crate::webhooks::Webhooks;
+use std::collections::BTreeMap;
 
 /// The whole state, behind one lock: every call is a short piece of work in memory.
 #[derive(Debug)]
@@ -18,9 +18,10 @@ pub(crate) struct World {
     pub oauth: OAuth,
     pub templates: Templates,
     pub limits: Limits,
-    pub requests: VecDeque<Request>,
-    /// Requests seen since the start or the last reset.
-    pub request_count: u64,
+    pub journals: Journals,
+    pub webhooks: Webhooks,
+    pub faults: Faults,
+    pub log: RequestLog,
 }
 
 impl World {
@@ -31,8 +32,10 @@ impl World {
             oauth: OAuth::default(),
             templates: Templates::default(),
             limits: Limits::default(),
-            requests: VecDeque::new(),
-            request_count: 0,
+            journals: Journals::default(),
+            webhooks: Webhooks::default(),
+            faults: Faults::default(),
+            log: RequestLog::new(config),
         };
         for id in &config.portals {
             world.portal(id);
@@ -45,7 +48,7 @@ impl World {
         self.portals.entry(id.to_owned()).or_insert_with(|| Portal::new(id))
     }
 
-    /// A portal together with the templates that its events are made from.
+    /// A portal together with the app's templates that its events are made from.
     pub fn portal_and_templates(&mut self, id: &str) -> (&mut Portal, &Templates) {
         let portal = self.portals.entry(id.to_owned()).or_insert_with(|| Portal::new(id));
         (portal, &self.templates)
@@ -54,6 +57,11 @@ impl World {
     /// A portal that exists.
     pub fn existing(&self, id: &str) -> Option<&Portal> {
         self.portals.get(id)
+    }
+
+    /// A portal that exists, to change it.
+    pub fn existing_mut(&mut self, id: &str) -> Option<&mut Portal> {
+        self.portals.get_mut(id)
     }
 
     /// The ids of all portals, in order.
@@ -71,9 +79,10 @@ impl World {
         portal.emptied_at = changes + 1;
     }
 
-    /// Back to the start: configured portals, empty; no grants, no templates, no log. Other portals are gone.
+    /// Back to the start: configured portals, empty; no grants, templates, subscriptions, faults or log. Other portals are gone.
     pub fn reset(&mut self, config: &Config) {
-        let fresh = Self::new(config);
+        let mut fresh = Self::new(config);
+        fresh.log = self.log.emptied();
         let before: Vec<(String, u64)> = self.portals.iter().map(|(id, p)| (id.clone(), p.changes)).collect();
         *self = fresh;
         for (id, changes) in before {
@@ -84,14 +93,20 @@ impl World {
         }
     }
 
-    /// Notes a request, forgetting the oldest one when the log is full.
-    pub fn note(&mut self, mut request: Request) {
-        self.request_count += 1;
-        request.number = self.request_count;
-        if self.requests.len() == REQUESTS_KEPT {
-            self.requests.pop_front();
+    /// Notes a request in the log.
+    pub fn note(&mut self, request: impl Into<Request>) {
+        self.log.note(request);
+    }
+
+    /// Hands what happened in the portals since the last time on to the journal and the webhooks.
+    pub fn publish(&mut self, now: u64) {
+        for (id, portal) in &mut self.portals {
+            let changes = std::mem::take(&mut portal.feed);
+            if !changes.is_empty() {
+                self.journals.append(portal, &changes, now);
+                self.webhooks.queue(id, &self.oauth, &changes);
+            }
         }
-        self.requests.push_back(request);
     }
 }
 

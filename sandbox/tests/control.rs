@@ -52,9 +52,22 @@ async fn grants_are_minted_without_a_browser_and_requests_are_logged() {
     bench.get("/crm/v3/objects/contacts/5?properties=email").await.error(404);
 
     let log = bench.get("/sandbox/requests?portal=4242").await;
-    let last = log.ok(200)["requests"].as_array().unwrap().last().unwrap().clone();
-    let expected = json!({ "method": "GET", "path": "/crm/v3/objects/contacts/5", "status": 404, "portal": "4242", "at_ms": START_MS, "number": last["number"] });
-    assert_eq!(last, expected);
+    let requests = log.ok(200)["requests"].as_array().unwrap().clone();
+    let last = requests.last().unwrap();
+    let of = |name: &str| &last[name];
+    assert_eq!((of("method"), of("path"), of("query")), (&"GET".into(), &"/crm/v3/objects/contacts/5".into(), &"properties=email".into()));
+    assert_eq!((of("status"), of("portal"), of("at_ms")), (&404.into(), &PORTAL.into(), &START_MS.into()));
+    assert_eq!((of("applied"), of("fault"), of("request_body")), (&true.into(), &Value::Null, &Value::Null));
+    assert!(of("response_body").as_str().unwrap().contains("OBJECT_NOT_FOUND"));
+    let exchanged =
+        requests.iter().find(|r| r["path"] == "/oauth/v3/token" && r["request_body"].as_str().unwrap().contains("code=")).unwrap();
+    let given: Value = serde_json::from_str(exchanged["response_body"].as_str().unwrap()).unwrap();
+    assert!(given["access_token"].as_str().unwrap().starts_with("sha256:"), "{given}");
+    let print = Sandbox::fingerprint(&token).replace(':', "%3A");
+    assert!(requests.iter().any(|r| r["request_body"].as_str().is_some_and(|b| b.contains(&print))), "the refresh names its token");
+    assert!(
+        !log.body.to_string().contains(&token) && !log.body.to_string().contains(&code) && !log.body.to_string().contains("sandbox-secret")
+    );
     let after = bench.get(&format!("/sandbox/requests?after={}", last["number"])).await;
     assert_eq!(after.ok(200)["requests"], json!([]));
 }

@@ -1,9 +1,12 @@
-//! `clickline check`: reads the configuration and says what it means.
+//! `clickline check`: reads the configuration and says what it means; with `--online` also what HubSpot says to it.
 
 use super::Failure;
 use crate::config::Config;
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
+use crate::sinks::hubspot::{self, Change, Standing};
+use crate::sources::crm::{Changes, webhooks};
+use anyhow::{Context as _, anyhow};
 use std::path::PathBuf;
 
 /// Arguments of `check`.
@@ -12,6 +15,10 @@ pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Ask HubSpot, too: whether each account has the type of event and the contact properties that are written, and whether they can be
+    /// written; whether it has the pipelines and stages that its rules name. Nothing is changed there.
+    #[arg(long)]
+    pub online: bool,
 }
 
 /// Checks and prints.
@@ -21,7 +28,23 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::configuration)?;
     print!("{}", meaning(&config));
-    Ok(())
+    if !args.online {
+        return Ok(());
+    }
+    let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
+    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &config.moves())
+        .map_err(Failure::Configuration)?;
+    let mut wrong = 0;
+    for (portal, findings) in found {
+        for finding in findings {
+            println!("portal {portal}  {finding}");
+            wrong += usize::from(matches!(finding.standing, Standing::Refused(_)));
+        }
+    }
+    match wrong {
+        0 => Ok(()),
+        _ => Err(Failure::Configuration(anyhow!("{wrong} of these can't be used as they are"))),
+    }
 }
 
 /// The configuration in words.
@@ -32,6 +55,21 @@ fn meaning(config: &Config) -> String {
     line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
     if !config.hosts.is_empty() {
         line(format_args!("processes   {}", config.hosts.join(", ")));
+    }
+    if let Some(crm) = &config.crm {
+        let every = window_text(crm.reload_every());
+        line(format_args!("crm         mirrored from HubSpot, changes by {}, all again every {every}", crm.changes.name()));
+        if let (Changes::Webhooks, Some(http)) = (crm.changes, &config.http) {
+            let address = http.address(http.listen.port(), webhooks::PATH);
+            line(format_args!("            HubSpot is to call {address}"));
+        }
+    }
+    for (id, key) in config.forms.iter().flat_map(|forms| &forms.keys) {
+        line(format_args!("forms       key {id} posts to /forms/{}", key.workspace));
+    }
+    for form in config.forms.iter().flat_map(|forms| &forms.hubspot) {
+        let workspace = form.workspace.as_deref().unwrap_or_default();
+        line(format_args!("forms       form {} of portal {} is {workspace}'s", form.form, form.portal));
     }
     for workspace in &config.workspaces {
         let portals = if workspace.portals.is_empty() { "no portal: nothing comes out".to_owned() } else { workspace.portals.join(", ") };
@@ -75,6 +113,25 @@ mod tests {
         let said = meaning(&Config::load(&path).expect("right"));
         for part in ["b:1", "acme: 4242", "hot (shadow", "50 clicks on links tagged sales in 30d move a deal of default from a to b"] {
             assert!(said.contains(part), "{part}: {said}");
+        }
+        let sources = "http: {public_url: 'https://c.example'}\ncrm: {changes: webhooks}\nforms: {keys: {site: {workspace: acme, secret_env: X}}, hubspot: [{portal: 4242, form: f-1}]}\n\
+                       hubspot: {client_id: c, portals: {'4242': {event_template_id: '1'}}}\n";
+        fs::write(&path, format!("{sources}{text}")).expect("writes");
+        let said = meaning(&Config::load(&path).expect("right"));
+        for part in [
+            "changes by webhooks, all again every 1d",
+            "https://c.example/hubspot/webhooks",
+            "key site posts to /forms/acme",
+            "form f-1 of portal 4242 is acme's",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        for (wrong, word) in
+            [("crm: {changes: search}\n", "hubspot"), ("forms: {keys: {site: {workspace: acme, secret_env: X}}}\n", "http")]
+        {
+            fs::write(&path, format!("{wrong}{text}")).expect("writes");
+            let error = Config::load(&path).expect_err(wrong).to_string();
+            assert!(error.contains(word), "{wrong}: {error}");
         }
         fs::write(&path, text.replace("50", "0")).expect("writes");
         // Not through `Cli::run`: it would take the process's log lines, which another test listens to.

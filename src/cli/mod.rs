@@ -2,8 +2,10 @@
 
 pub mod backtest;
 pub mod check;
+pub mod dead_letters;
 pub mod demo;
 pub mod explain;
+pub mod hubspot;
 pub mod inputs;
 pub mod replay;
 pub mod run;
@@ -16,7 +18,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "clickline", version, about)]
 pub struct Cli {
-    /// How log lines are written to standard error; RUST_LOG says which (default: info; for demo, backtest and explain: warn).
+    /// How log lines are written to standard error; RUST_LOG says which (default: info; for demo, backtest, explain and hubspot: warn).
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log: LogFormat,
     /// What to do.
@@ -40,14 +42,19 @@ pub enum Command {
     Demo(demo::Demo),
     /// Run the job: topics in, deltas out.
     Run(run::Args),
-    /// Read the configuration and say what it means; opens no connection.
+    /// Read the configuration and say what it means; opens no connection unless asked to.
     Check(check::Args),
     /// Run the same dataflow over JSON-lines files.
     Replay(replay::Args),
     /// Try rules on a history: which deals they would have advanced, for many thresholds and windows at once.
     Backtest(backtest::Args),
+    /// Connect HubSpot accounts, get them ready, say how they stand.
+    #[command(subcommand)]
+    Hubspot(hubspot::Command),
     /// Say why a contact's or deal's state is what it is: clicks, counts, rules, guards, deltas.
     Explain(explain::Args),
+    /// Records that could not be read or that HubSpot refused: list them, show one, send some once more, drop some.
+    DeadLetters(dead_letters::Args),
 }
 
 /// Why a command did not succeed.
@@ -79,7 +86,7 @@ impl Cli {
     /// A [`Failure`], which names the exit code.
     pub fn run(self) -> Result<(), Failure> {
         // The demonstration tells its story itself; the others answer a question.
-        let quiet = matches!(self.command, Command::Demo(_) | Command::Backtest(_) | Command::Explain(_));
+        let quiet = matches!(self.command, Command::Demo(_) | Command::Backtest(_) | Command::Explain(_) | Command::Hubspot(_));
         setup::logging(self.log, if quiet { "warn" } else { "info" });
         match self.command {
             Command::Demo(demo) => demo.run(),
@@ -88,6 +95,8 @@ impl Cli {
             Command::Replay(args) => replay::run(&args),
             Command::Backtest(args) => backtest::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Hubspot(command) => hubspot::run(&command),
+            Command::DeadLetters(args) => dead_letters::run(&args),
         }
     }
 }

@@ -1,20 +1,27 @@
-//! `clickline run`: the job and the HubSpot sink.
+//! `clickline run`: the job, the HubSpot sink, and the sources that fill the job's inputs.
 //!
-//! They share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
-//! process starts both again. In a job of several processes the sink is process 0's.
+//! Job and sink share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
+//! process starts both again. Trouble of the sources ends neither. In a job of several processes sink and sources are process 0's.
 
 use super::{Failure, setup};
 use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::job::{Job, JobConfig};
+use crate::kafka::Kafka;
+use crate::metrics::Metrics;
 use crate::model::time;
-use crate::sinks::hubspot::Sink;
+use crate::oauth;
+use crate::serve::{Bound, Server};
+use crate::sinks::hubspot::{Service, Settings, Sink, dry};
+use crate::sources::feeds::{self, Feeding};
+use crate::state::State;
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,6 +54,10 @@ pub struct Args {
     /// Go on although records were deleted from the inputs before the job had read them: what they would have said is lost.
     #[arg(long)]
     pub accept_gaps: bool,
+    /// Say which calls the HubSpot sink would make for the deltas that are in their topics now, make none, change nothing, and end. The
+    /// job itself does not run: it would write new deltas.
+    #[arg(long, conflicts_with = "no_sink")]
+    pub dry_run: bool,
     /// Leave the deltas in their topics. Without this they are written to HubSpot, by process 0 alone.
     #[arg(long)]
     pub no_sink: bool,
@@ -65,10 +76,34 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let stop = Stop::new();
     setup::stop_on_signals(&stop)?;
     let portals = config.portals();
+    if args.dry_run {
+        let settings = config.hubspot.context("there is no `hubspot` block, so no call would be made").map_err(Failure::Configuration)?;
+        return dry_run(&settings, &config.kafka, &portals, &config.state, &stop);
+    }
+    let metrics = Arc::new(Metrics::default());
+    let feeding = Feeding {
+        kafka: config.kafka.clone(),
+        crm: config.crm.filter(|_| leads),
+        forms: config.forms.filter(|_| leads),
+        hubspot: None,
+        portals: portals.clone(),
+        public_url: None,
+        max_future: config.times.max_future,
+        metrics: Arc::clone(&metrics),
+        now: Arc::new(time::now),
+    };
+    let needed = feeds::needed(&config.kafka, &plan);
+    // Reading needs the accounts' connections, with or without the sink.
+    let reads = feeding.reads_hubspot().then(|| config.hubspot.clone()).flatten();
+    if let Some(settings) = &reads {
+        settings.read_secrets(&portals).map_err(Failure::Configuration)?;
+    }
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
     if let Some(settings) = &settings {
-        settings.read_client_secret().map_err(Failure::Configuration)?;
+        settings.read_secrets(&portals).map_err(Failure::Configuration)?;
     }
+    let http = config.http.filter(|_| leads);
+    let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
     let workers = args.workers.map_or(config.workers, NonZero::get);
     let job = JobConfig {
         kafka: config.kafka.clone(),
@@ -83,8 +118,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
     let sink = match settings {
         Some(settings) => {
-            let sink = Sink::start(settings, config.kafka, portals, &config.state).context("the HubSpot sink does not start")?;
-            Some(sink)
+            let connections = settings.connections.clone();
+            let sink = Sink::start_counted(settings, config.kafka, portals.clone(), &config.state, Arc::clone(&metrics));
+            Some((sink.context("the HubSpot sink does not start")?, connections))
         }
         None => {
             let where_then = if leads || args.no_sink { "the deltas stay in their topics" } else { "it is process 0's" };
@@ -92,6 +128,32 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None
         }
     };
+    let reads = match (reads, &sink) {
+        (Some(settings), Some((sink, _))) => Some((settings, sink.service())),
+        (Some(settings), None) => {
+            let service = Service::open(&settings, &config.state, &portals, Arc::clone(&metrics));
+            Some((settings, Arc::new(service.context("HubSpot cannot be read")?)))
+        }
+        (None, _) => None,
+    };
+    let public_url = http.as_ref().zip(bound.as_ref()).map(|(http, bound)| http.address(bound.address().port(), ""));
+    let feeding = Feeding { hubspot: reads, public_url, ..feeding }.prepare().map_err(Failure::Configuration)?;
+    let server = match (http, bound) {
+        (Some(http), Some(bound)) => {
+            // Each part of the job that has something to say brings its routes; they are merged here.
+            let mut routes = crate::metrics::routes(Arc::clone(&metrics)).merge(feeding.routes());
+            if let Some((sink, connections)) = &sink {
+                let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
+                let callback = http.address(bound.address().port(), oauth::CALLBACK);
+                let installer = oauth::Installer::new(Arc::clone(sink.connections()), connections, workspaces, callback)?;
+                routes = routes.merge(oauth::routes(Arc::new(installer)));
+            }
+            Some(Server::start(bound, routes)?)
+        }
+        _ => None,
+    };
+    let feeds = feeding.start(needed)?;
+    let sink = sink.map(|(sink, _)| sink);
     let mut catching_up = Some(CatchingUp::new());
     while !job.ended() && !stop.asked() && sink.as_ref().is_none_or(Sink::running) {
         catching_up = catching_up.and_then(|shown| shown.show(&job));
@@ -99,6 +161,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let asked = stop.asked() && !job.ended();
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
+    drop(server);
+    // What feeds the job goes first: it uses the sink's way to HubSpot.
+    feeds.stop();
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.
@@ -109,6 +174,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(anyhow!("the HubSpot sink has ended by itself").into());
     }
     tracing::info!("stopped as asked");
+    Ok(())
+}
+
+/// Prints the calls that the sink would make.
+fn dry_run(settings: &Settings, kafka: &Kafka, portals: &[String], state: &Path, stop: &Stop) -> Result<(), Failure> {
+    let state = State::look(state)?;
+    let planned = dry::run(settings, kafka, portals, &state, stop, io::stdout().lock())?;
+    let dry::Planned { records, calls, skipped, shadow, malformed, parked } = planned;
+    println!("{calls} calls for {records} deltas; none was made");
+    println!("settled before {skipped}, shadow {shadow}, no delta {malformed}, parked until their contact appears {parked}");
     Ok(())
 }
 

@@ -10,10 +10,13 @@ use crate::cluster::hosts;
 use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, WorkspaceSpec};
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
-use crate::sinks::hubspot::Settings;
+use crate::serve::Http;
+use crate::sinks::hubspot::{Move, Settings};
+use crate::sources::crm::CrmSettings;
+use crate::sources::forms::FormsSettings;
 use crate::sources::kafka::Limits;
 use raw::{RawConfig, RawWorkspace, RulesAt};
-use rules::{Rule, RuleError};
+use rules::{Mode, Rule, RuleError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use ustr::ustr;
@@ -73,6 +76,12 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// The sink, if there is one.
     pub hubspot: Option<Settings>,
+    /// The job's HTTP server, if there is one.
+    pub http: Option<Http>,
+    /// The CRM mirror, if there is one.
+    pub crm: Option<CrmSettings>,
+    /// The forms source, if there is one.
+    pub forms: Option<FormsSettings>,
     /// The state database: tokens and what was delivered.
     pub state: PathBuf,
     /// Folder of the snapshots, if they are kept.
@@ -103,6 +112,22 @@ impl Config {
     pub fn portals(&self) -> Vec<String> {
         let portals: BTreeSet<&String> = self.workspaces.iter().flat_map(|workspace| &workspace.portals).collect();
         portals.into_iter().cloned().collect()
+    }
+
+    /// What the rules do to deals, by HubSpot account; those that are off not among them.
+    pub fn moves(&self) -> BTreeMap<String, Vec<Move>> {
+        let mut moves: BTreeMap<String, Vec<Move>> = BTreeMap::new();
+        for workspace in &self.workspaces {
+            let of = self.rules.iter().filter(|rule| rule.workspace.as_ref() == Some(&workspace.name) && rule.mode != Mode::Off);
+            for Rule { name, pipeline, from_stage, to_stage, .. } in of {
+                for portal in &workspace.portals {
+                    let (rule, pipeline) = (name.clone(), pipeline.clone());
+                    let (from_stage, to_stage) = (from_stage.clone(), to_stage.clone());
+                    moves.entry(portal.clone()).or_default().push(Move { rule, pipeline, from_stage, to_stage });
+                }
+            }
+        }
+        moves
     }
 
     /// What the dataflow is asked to compute.
@@ -136,7 +161,7 @@ pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
 }
 
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, tick, times, hubspot, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
@@ -147,6 +172,9 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     }
     if workers == Some(0) {
         return Err(wrong("workers", "is 0; leave it out or give at least 1"));
+    }
+    if let Some(http) = &http {
+        http.check().map_err(|error| wrong("http", &format!("{error:#}")))?;
     }
     hosts::check(&cluster.hosts).map_err(|problem| wrong("cluster.hosts", &problem))?;
     if in_flight.0 < 1 << 20 {
@@ -163,6 +191,9 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         workers: workers.unwrap_or(1),
         hosts: cluster.hosts,
         hubspot,
+        http,
+        crm,
+        forms,
         state: folder.join(state),
         snapshots: snapshots.0.map(|at| folder.join(at)),
         workspaces: Vec::new(),
@@ -193,7 +224,29 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         let listed = settings.provision.clone();
         settings.provision.extend(mapped.into_iter().filter(|name| !listed.contains(name)).cloned());
     }
+    check_sources(&mut config)?;
     Ok(config)
+}
+
+/// Checks what fills the input topics, against what it needs.
+fn check_sources(config: &mut Config) -> Result<(), ConfigError> {
+    let wrong = |field: &str, problem: String| ConfigError::Value { field: field.to_owned(), problem };
+    let (http, portals) = (config.http.is_some(), config.portals());
+    if let Some(crm) = &config.crm {
+        let Some(hubspot) = &config.hubspot else {
+            return Err(wrong("crm", "needs the block `hubspot` with the accounts' connections".to_owned()));
+        };
+        if portals.is_empty() {
+            return Err(wrong("crm", "has nothing to mirror: no workspace is connected to a portal".to_owned()));
+        }
+        crm.check(hubspot.budget.requests, http).map_err(|error| wrong("crm", format!("{error:#}")))?;
+    }
+    if let Some(forms) = &mut config.forms {
+        let connected: Vec<(&str, &[String])> =
+            config.workspaces.iter().map(|workspace| (workspace.name.as_str(), workspace.portals.as_slice())).collect();
+        forms.check(&connected, http, config.hubspot.is_some()).map_err(|error| wrong("forms", format!("{error:#}")))?;
+    }
+    Ok(())
 }
 
 /// The rules that a workspace reads and that are meant for it.

@@ -4,7 +4,10 @@ use super::rules::RawRule;
 use crate::dataflow::plan::{Counts, Times};
 use crate::kafka::Kafka;
 use crate::model::time::{DAY, HOUR, Ms, millis};
+use crate::serve::Http;
 use crate::sinks::hubspot::Settings;
+use crate::sources::crm::CrmSettings;
+use crate::sources::forms::FormsSettings;
 use crate::sources::kafka::Limits;
 use serde::de::{self, Deserializer, SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, de::Error as _};
@@ -27,6 +30,16 @@ pub struct RawConfig {
     /// Writes the deltas to HubSpot; without it they stay in their topics.
     #[serde(default)]
     pub hubspot: Option<Settings>,
+    /// The job's HTTP server (process 0's); without it there is none.
+    #[serde(default)]
+    pub http: Option<Http>,
+    /// Mirrors the accounts' contacts and deals into `crm.contacts` and `crm.deals`; without it somebody else fills these topics. For
+    /// all defaults write `crm: {}`.
+    #[serde(default)]
+    pub crm: Option<CrmSettings>,
+    /// Takes form posts, and reads the submissions of HubSpot's forms, into `forms`; without it somebody else fills that topic.
+    #[serde(default)]
+    pub forms: Option<FormsSettings>,
     /// Workspaces by name.
     #[serde(default)]
     pub workspaces: BTreeMap<String, RawWorkspace>,

@@ -12,9 +12,14 @@
 //! Timely has no flow control: a source lets only so many bytes be between itself and the end of the dataflow
 //! ([`Credit`]), whose frontier the outbox holds back until it has written.
 
+pub mod crm;
+pub mod feeds;
 pub mod files;
+pub mod forms;
 pub mod kafka;
 pub mod snapshot;
+mod trouble;
+pub mod writer;
 
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};

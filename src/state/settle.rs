@@ -1,5 +1,6 @@
 //! What the sink settles, in one transaction; and what it reads back at the start.
 
+use super::dead_letters::DeadLetterRow;
 use super::{LedgerKey, State};
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row, params};
@@ -18,14 +19,32 @@ pub struct Settlement {
     pub values: Vec<ContactValue>,
     /// Records that are refused for good.
     pub dead: Vec<DeadLetterRow>,
+    /// Records that HubSpot has begun to fail to take, and since when (ms since the Unix epoch).
+    pub failing: Vec<(LedgerKey, u64)>,
 }
 
 impl Settlement {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        let Settlement { done, offsets, park, values, dead } = self;
-        done.is_empty() && offsets.is_empty() && park.is_empty() && values.is_empty() && dead.is_empty()
+        let Settlement { done, offsets, park, values, dead, failing } = self;
+        done.is_empty() && offsets.is_empty() && park.is_empty() && values.is_empty() && dead.is_empty() && failing.is_empty()
     }
+}
+
+/// What the ledger says of a record that is not done with: HubSpot fails to take it.
+const FAILING: &str = "failing";
+/// The same of a dead letter that is to be sent once more.
+const REPLAY: &str = "replay";
+
+/// How a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// To be sent.
+    New,
+    /// To be sent; HubSpot has failed to take it since then, ms since the Unix epoch.
+    Failing(u64),
+    /// Done with, or parked: it must not be sent.
+    Settled,
 }
 
 /// A record to put aside until its contact appears.
@@ -73,35 +92,12 @@ pub struct ContactValue {
     pub click_id: String,
 }
 
-/// A refused record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetterRow {
-    /// The row; 0 before it is stored.
-    pub id: i64,
-    /// When it was refused, ms since the Unix epoch.
-    pub at: u64,
-    /// Reason code.
-    pub reason: String,
-    /// What is wrong, without quoting the record.
-    pub detail: String,
-    /// Where it was read.
-    pub topic: String,
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// The original bytes.
-    pub payload: Vec<u8>,
-}
-
 /// SQLite's integers are signed; times and offsets fit.
-fn int(n: u64) -> i64 {
+pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn uint(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn uint(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }
 
@@ -129,11 +125,18 @@ impl State {
     /// # Errors
     /// When the database fails; nothing has changed then.
     pub fn settle(&self, settlement: &Settlement, now: u64) -> anyhow::Result<()> {
-        let Settlement { done, offsets, park, values, dead } = settlement;
+        let Settlement { done, offsets, park, values, dead, failing } = settlement;
         let mut db = self.db();
         let tx = db.transaction()?;
         {
             let mut insert = tx.prepare_cached("INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
+            for (key, since) in failing {
+                insert.execute(params![key.0.as_slice(), FAILING, int(*since)])?;
+            }
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET outcome = excluded.outcome, at = excluded.at WHERE outcome IN ('failing', 'replay')",
+            )?;
             let mut unpark = tx.prepare_cached("DELETE FROM parked WHERE ledger_key = ?1")?;
             for (key, outcome) in done {
                 insert.execute(params![key.0.as_slice(), outcome, int(now)])?;
@@ -187,15 +190,24 @@ impl State {
         Ok(())
     }
 
-    /// Whether a record is done with or parked: then it must not be sent again.
+    /// How a record stands.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn settled(&self, key: LedgerKey) -> anyhow::Result<bool> {
+    pub fn standing(&self, key: LedgerKey) -> anyhow::Result<Standing> {
         let db = self.db();
-        let mut statement = db
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM ledger WHERE key = ?1) OR EXISTS (SELECT 1 FROM parked WHERE ledger_key = ?1)")?;
-        Ok(statement.query_row([key.0.as_slice()], |row| row.get(0))?)
+        let mut statement = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM parked WHERE ledger_key = ?1)")?;
+        if statement.query_row([key.0.as_slice()], |row| row.get(0))? {
+            return Ok(Standing::Settled);
+        }
+        let mut statement = db.prepare_cached("SELECT outcome, at FROM ledger WHERE key = ?1")?;
+        let row = statement.query_row([key.0.as_slice()], |row| Ok((row.get::<_, String>(0)?, uint(row, 1)?))).optional()?;
+        Ok(match row {
+            None => Standing::New,
+            Some((outcome, since)) if outcome == FAILING => Standing::Failing(since),
+            Some((outcome, _)) if outcome == REPLAY => Standing::New,
+            Some(_) => Standing::Settled,
+        })
     }
 
     /// What was done with a record.
@@ -219,14 +231,15 @@ impl State {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Up to `limit` parked records that are due at `now`, the longest due first.
+    /// Up to `limit` parked records of an account that are due at `now`, the longest due first.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn parked_due(&self, now: u64, limit: usize) -> anyhow::Result<Vec<Parked>> {
+    pub fn parked_due(&self, portal: &str, now: u64, limit: usize) -> anyhow::Result<Vec<Parked>> {
         let db = self.db();
-        let mut statement = db.prepare_cached(&format!("SELECT {PARKED} FROM parked WHERE next_at <= ?1 ORDER BY next_at, id LIMIT ?2"))?;
-        let rows = statement.query_map(params![int(now), int(limit as u64)], parked)?;
+        let mut statement =
+            db.prepare_cached(&format!("SELECT {PARKED} FROM parked WHERE portal = ?1 AND next_at <= ?2 ORDER BY next_at, id LIMIT ?3"))?;
+        let rows = statement.query_map(params![portal, int(now), int(limit as u64)], parked)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
@@ -258,49 +271,6 @@ impl State {
         let mut statement =
             db.prepare_cached("SELECT ts, click_id FROM contact_values WHERE portal = ?1 AND contact = ?2 AND property = ?3")?;
         Ok(statement.query_row([portal, contact, property], |row| Ok((uint(row, 0)?, row.get(1)?))).optional()?)
-    }
-
-    /// Up to `limit` refused records that are not yet on the dead-letter topic, oldest first.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn dead_letters_unpublished(&self, limit: usize) -> anyhow::Result<Vec<DeadLetterRow>> {
-        let db = self.db();
-        let mut statement = db.prepare_cached(
-            "SELECT id, at, reason, detail, topic, partition, \"offset\", key, payload FROM dead_letters
-             WHERE published = 0 ORDER BY id LIMIT ?1",
-        )?;
-        let rows = statement.query_map([int(limit as u64)], |row| {
-            Ok(DeadLetterRow {
-                id: row.get(0)?,
-                at: uint(row, 1)?,
-                reason: row.get(2)?,
-                detail: row.get(3)?,
-                topic: row.get(4)?,
-                partition: row.get(5)?,
-                offset: row.get(6)?,
-                key: row.get(7)?,
-                payload: row.get(8)?,
-            })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
-    }
-
-    /// These refused records are on the dead-letter topic.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn dead_letters_published(&self, ids: &[i64]) -> anyhow::Result<()> {
-        let mut db = self.db();
-        let tx = db.transaction()?;
-        {
-            let mut statement = tx.prepare_cached("UPDATE dead_letters SET published = 1 WHERE id = ?1")?;
-            for id in ids {
-                statement.execute([id])?;
-            }
-        }
-        tx.commit()?;
-        Ok(())
     }
 
     /// Forgets what was settled before `before` (ms since the Unix epoch), at most `limit` records; gives back how many.
@@ -340,15 +310,15 @@ mod tests {
     fn a_settlement_is_remembered() {
         let (_folder, state) = open();
         let key = LedgerKey::of("t", "1");
-        assert!(!state.settled(key).expect("reads"));
+        assert_eq!(state.standing(key).expect("reads"), Standing::New);
         let settlement = Settlement {
             done: vec![(key, "delivered".into())],
             offsets: vec![("t".into(), 0, 5), ("t".into(), 1, 9)],
             ..Default::default()
         };
         state.settle(&settlement, 1).expect("settles");
-        assert!(state.settled(key).expect("reads"));
-        assert!(!state.settled(LedgerKey::of("other", "1")).expect("reads"), "ids belong to their topic");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
+        assert_eq!(state.standing(LedgerKey::of("other", "1")).expect("reads"), Standing::New, "ids belong to their topic");
         assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"));
         assert_eq!(state.offsets("t").expect("reads"), BTreeMap::from([(0, 5), (1, 9)]));
         assert_eq!(state.prune(1, 10).expect("prunes"), 0);
@@ -359,14 +329,18 @@ mod tests {
     fn parked_records_wait_and_leave() {
         let (_folder, state) = open();
         state.settle(&Settlement { park: vec![park("1")], ..Default::default() }, 100).expect("settles");
-        assert!(state.settled(LedgerKey::of("t", "1")).expect("reads"), "a parked record is not sent a second way");
-        assert!(state.parked_due(129, 10).expect("reads").is_empty());
-        assert_eq!(state.parked_due(130, 10).expect("reads"), [park("1")]);
+        assert_eq!(state.standing(LedgerKey::of("t", "1")).expect("reads"), Standing::Settled, "it is not sent a second way");
+        assert!(state.parked_due("1", 129, 10).expect("reads").is_empty());
+        assert_eq!(state.parked_due("1", 130, 10).expect("reads"), [park("1")]);
         let later = Park { next_at: 500, tries: 2, parked_at: 131, ..park("1") };
         state.settle(&Settlement { park: vec![later.clone()], ..Default::default() }, 131).expect("settles");
-        assert_eq!(state.parked_due(500, 10).expect("reads"), [Park { parked_at: 100, ..later }], "the wait began at the first parking");
+        assert_eq!(
+            state.parked_due("1", 500, 10).expect("reads"),
+            [Park { parked_at: 100, ..later }],
+            "the wait began at the first parking"
+        );
         state.parked_appeared("1", "ada@example.com", 140).expect("writes");
-        assert_eq!(state.parked_due(140, 10).expect("reads").len(), 1);
+        assert_eq!(state.parked_due("1", 140, 10).expect("reads").len(), 1);
         let done = vec![(LedgerKey::of("t", "1"), "delivered".to_owned())];
         state.settle(&Settlement { done, ..Default::default() }, 141).expect("settles");
         assert_eq!(state.parked_count().expect("reads"), 0);
@@ -384,23 +358,22 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_are_published_once() {
+    fn a_record_that_fails_is_remembered_until_it_is_done_with() {
         let (_folder, state) = open();
-        let dead = DeadLetterRow {
-            id: 0,
-            at: 1,
-            reason: "refused".into(),
-            detail: "d".into(),
-            topic: "t".into(),
-            partition: 0,
-            offset: 3,
-            key: Some(b"k".to_vec()),
-            payload: b"p".to_vec(),
-        };
-        state.settle(&Settlement { dead: vec![dead.clone()], ..Default::default() }, 1).expect("settles");
-        let rows = state.dead_letters_unpublished(10).expect("reads");
-        assert_eq!(rows, [DeadLetterRow { id: rows[0].id, ..dead }]);
-        state.dead_letters_published(&[rows[0].id]).expect("writes");
-        assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
+        let key = LedgerKey::of("t", "1");
+        let failing = |since| Settlement { failing: vec![(key, since)], ..Default::default() };
+        let done = |outcome: &str| Settlement { done: vec![(key, outcome.to_owned())], ..Default::default() };
+        state.settle(&failing(7), 7).expect("settles");
+        state.settle(&failing(9), 9).expect("settles");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Failing(7), "since the first time");
+        state.settle(&done("dead: gave-up"), 10).expect("settles");
+        state.settle(&failing(11), 11).expect("settles");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
+        let decision = LedgerKey::of("decisions", "t:0:3");
+        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 12).expect("decides");
+        assert_eq!(state.standing(key).expect("reads"), Standing::New, "once more");
+        state.settle(&done("delivered"), 13).expect("settles");
+        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 14).expect("decides");
+        assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"), "what was delivered is not sent again");
     }
 }

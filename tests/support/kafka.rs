@@ -14,6 +14,8 @@
 //! About 3 s and 250 MB a node.
 
 use super::ports::free_addresses;
+pub use super::process::wait_for;
+use super::process::{PATIENCE, bound_to_this_process};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -26,11 +28,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
-
-/// How long a node may take to answer, stop, or create topics.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The same for both ways of starting a node; `tests/kafka/broker` is the other.
 const PROPERTIES: &str = include_str!("../kafka/server.properties");
@@ -184,7 +182,7 @@ impl Broker {
         assert!(self.process.is_none(), "stop or kill the node first");
         let mut command = self.java("kafka.Kafka");
         command.arg(self.dir.path().join("server.properties"));
-        self.process = Some(spawn_bound_to_this_process(command));
+        self.process = Some(bound_to_this_process(command));
         let started = Instant::now();
         let probe: BaseConsumer = self.client(&[("log_level", "0")]).create().expect("a client");
         loop {
@@ -253,30 +251,4 @@ impl Drop for Broker {
 /// itself.
 pub fn passes(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumption(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
-}
-
-/// Starts the command from a thread that lives as long as this process.
-///
-/// The kernel's "die with your parent" looks at the thread that started the child, and a test's thread ends with its test.
-fn spawn_bound_to_this_process(mut command: Command) -> Child {
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = send.send(command.spawn());
-        loop {
-            std::thread::park();
-        }
-    });
-    receive.recv().expect("the thread answers").expect("setpriv and java start (apt install util-linux openjdk-17-jre-headless)")
-}
-
-/// Asks until there is an answer; fails after [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -3,3 +3,5 @@
 
 pub mod kafka;
 pub mod ports;
+pub mod postgres;
+pub mod process;

@@ -3,7 +3,8 @@
 //! Only the unlabelled association is kept (contact → deal is type 4, deal → contact type 3).
 
 use super::batch::{Inputs, answer, check_count};
-use super::objects::resolve;
+use super::objects::{resolve, source};
+use super::record::Source;
 use super::values::{AssociationType, Id, Ref};
 use super::{Generation, Kind};
 use crate::access::Access;
@@ -52,23 +53,6 @@ pub(super) fn type_id(from: Kind, to: Kind) -> u64 {
         (Kind::Deal, Kind::Contact) => 3,
         (Kind::Contact, Kind::Contact) => 449,
         (Kind::Deal, Kind::Deal) => 451,
-    }
-}
-
-/// The two ids in the order of [`Portal::link`].
-pub(super) fn contact_and_deal(kind: Kind, id: u64, other: u64) -> (u64, u64) {
-    match kind {
-        Kind::Contact => (id, other),
-        Kind::Deal => (other, id),
-    }
-}
-
-/// Takes every association of a record away.
-pub(super) fn drop_all(portal: &mut Portal, kind: Kind, id: u64) {
-    let linked: Vec<u64> = portal.store(kind).linked_to(id).collect();
-    for other in linked {
-        let (contact, deal) = contact_and_deal(kind, id, other);
-        portal.unlink(contact, deal);
     }
 }
 
@@ -174,12 +158,19 @@ fn check_types(types: &[AssociationType], from: Kind, to: Kind) -> ApiResult<()>
     }
 }
 
-fn link(portal: &mut Portal, from: Kind, from_id: &str, to_id: &str) -> ApiResult<(u64, u64)> {
+fn link(portal: &mut Portal, from: Kind, from_id: &str, to_id: &str, source: Source, now: u64) -> ApiResult<(u64, u64)> {
     let id = resolve(portal, from, from_id, None)?;
     let other = resolve(portal, from.other(), to_id, None)?;
-    let (contact, deal) = contact_and_deal(from, id, other);
-    portal.link(contact, deal);
+    let (contact, deal) = from.contact_and_deal(id, other);
+    portal.link(contact, deal, source, now);
     Ok((id, other))
+}
+
+fn unlink(portal: &mut Portal, from: Kind, from_id: &str, to_id: &str, source: Source, now: u64) -> ApiResult<()> {
+    let (id, other) = (resolve(portal, from, from_id, None)?, resolve(portal, from.other(), to_id, None)?);
+    let (contact, deal) = from.contact_and_deal(id, other);
+    portal.unlink(contact, deal, source, now);
+    Ok(())
 }
 
 async fn batch_create(
@@ -199,18 +190,18 @@ async fn batch_create(
     let portal = world.portal(&access.portal);
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for one in &input.inputs {
-        match link(portal, from, &one.from.id.0, &one.to.id.0) {
+        match link(portal, from, &one.from.id.0, &one.to.id.0, source(&access), now) {
             Ok((id, other)) => results.push(labels(from, id, other)),
             Err(error) => errors.push(error.into_entry(json!({ "fromObjectId": [one.from.id.0], "toObjectId": [one.to.id.0] }))),
         }
     }
-    Ok(answer(StatusCode::CREATED, generation, now, app.now(), results, errors))
+    let success = if generation == Generation::September2026 { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(answer(success, generation, now, app.now(), results, errors))
 }
 
 fn labels(from: Kind, id: u64, other: u64) -> Value {
-    let type_of = |kind| if kind == Kind::Contact { "0-1" } else { "0-3" };
     json!({
-        "fromObjectTypeId": type_of(from), "fromObjectId": id.to_string(), "toObjectTypeId": type_of(from.other()),
+        "fromObjectTypeId": from.type_id(), "fromObjectId": id.to_string(), "toObjectTypeId": from.other().type_id(),
         "toObjectId": other.to_string(), "labels": [],
     })
 }
@@ -226,7 +217,6 @@ fn default_pair(from: Kind, id: u64, other: u64) -> [Value; 2] {
 async fn batch_default(
     State(app): State<AppState>,
     Extension(access): Extension<Access>,
-    Extension(generation): Extension<Generation>,
     Path((from, to)): Path<(String, String)>,
     Body(input): Body<Inputs<Plain>>,
 ) -> ApiResult {
@@ -237,32 +227,37 @@ async fn batch_default(
     let portal = world.portal(&access.portal);
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for one in &input.inputs {
-        match link(portal, from, &one.from.id.0, &one.to.id.0) {
+        match link(portal, from, &one.from.id.0, &one.to.id.0, source(&access), now) {
             Ok((id, other)) => results.extend(default_pair(from, id, other)),
             Err(error) => errors.push(error.into_entry(json!({ "fromObjectId": [one.from.id.0], "toObjectId": [one.to.id.0] }))),
         }
     }
-    Ok(answer(StatusCode::OK, generation, now, app.now(), results, errors))
+    // No version's specification lists a 207 here: failures come with a 200.
+    Ok(answer(StatusCode::OK, Generation::September2026, now, app.now(), results, errors))
 }
 
 async fn batch_archive(
     State(app): State<AppState>,
     Extension(access): Extension<Access>,
+    Extension(generation): Extension<Generation>,
     Path((from, to)): Path<(String, String)>,
     Body(input): Body<Inputs<Unlink>>,
-) -> ApiResult<StatusCode> {
+) -> ApiResult {
     let (from, _) = pair(&from, &to, &access)?;
     check_count(input.inputs.len(), WRITE_MAX)?;
+    let now = app.now();
     let mut world = app.world();
     let portal = world.portal(&access.portal);
     for one in &input.inputs {
         for to in &one.to {
-            let (id, other) = (resolve(portal, from, &one.from.id.0, None)?, resolve(portal, from.other(), &to.id.0, None)?);
-            let (contact, deal) = contact_and_deal(from, id, other);
-            portal.unlink(contact, deal);
+            unlink(portal, from, &one.from.id.0, &to.id.0, source(&access), now)?;
         }
     }
-    Ok(StatusCode::NO_CONTENT)
+    // The dated paths answer with an empty batch.
+    match generation {
+        Generation::Classic => Ok(StatusCode::NO_CONTENT.into_response()),
+        Generation::March2026 | Generation::September2026 => Ok(answer(StatusCode::OK, generation, now, app.now(), Vec::new(), Vec::new())),
+    }
 }
 
 async fn list(
@@ -297,8 +292,9 @@ async fn create(
 ) -> ApiResult {
     let (from, to) = pair(&from, &to, &access)?;
     check_types(&types, from, to)?;
+    let now = app.now();
     let mut world = app.world();
-    let (id, other) = link(world.portal(&access.portal), from, &id, &to_id)?;
+    let (id, other) = link(world.portal(&access.portal), from, &id, &to_id, source(&access), now)?;
     Ok((StatusCode::CREATED, Json(labels(from, id, other))).into_response())
 }
 
@@ -306,7 +302,7 @@ async fn create_default(State(app): State<AppState>, Extension(access): Extensio
     let (from, _) = pair(&from, &to, &access)?;
     let now = app.now();
     let mut world = app.world();
-    let (id, other) = link(world.portal(&access.portal), from, &id, &to_id)?;
+    let (id, other) = link(world.portal(&access.portal), from, &id, &to_id, source(&access), now)?;
     Ok(answer(StatusCode::OK, Generation::Classic, now, now, default_pair(from, id, other).into(), Vec::new()))
 }
 
@@ -316,10 +312,9 @@ async fn remove(
     Path((from, id, to, to_id)): Four,
 ) -> ApiResult<StatusCode> {
     let (from, _) = pair(&from, &to, &access)?;
+    let now = app.now();
     let mut world = app.world();
     let portal = world.portal(&access.portal);
-    let (id, other) = (resolve(portal, from, &id, None)?, resolve(portal, from.other(), &to_id, None)?);
-    let (contact, deal) = contact_and_deal(from, id, other);
-    portal.unlink(contact, deal);
+    unlink(portal, from, &id, &to_id, source(&access), now)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -271,8 +271,7 @@ async fn archive(
     let portal = world.portal(&access.portal);
     for Ref { id } in &input.inputs {
         if let Found::Live(found) = portal.find(kind, &id.0, None)? {
-            super::associations::drop_all(portal, kind, found);
-            portal.archive(kind, found, now);
+            portal.archive(kind, found, source(&access), now);
         }
     }
     Ok(StatusCode::NO_CONTENT)

@@ -3,11 +3,12 @@
 //! The primary survives with its own values; what it lacks it takes from the other. The other's id, address, associations and
 //! timeline go to the survivor. Reading the merged id leads to the survivor, while batches leave it out.
 
-use super::objects::{View, resolve};
+use super::Kind;
+use super::objects::{View, resolve, source};
 use super::record::Source;
 use super::values::Id;
-use super::{Kind, associations};
 use crate::access::Access;
+use crate::changes::{Change, What};
 use crate::error::{ApiError, ApiResult};
 use crate::http::{AppState, Body};
 use crate::portal::Portal;
@@ -45,20 +46,20 @@ async fn merge(
     if primary == other {
         return Err(ApiError::validation("Cannot merge a record into itself"));
     }
-    merge_records(portal, kind, primary, other, now);
+    merge_records(portal, kind, primary, other, source(&access), now);
     let record = portal.store(kind).records.get(&primary).ok_or_else(|| ApiError::no_record(&input.primary_object_id.0))?;
     Ok(Json(Value::Object(View::default().show(portal, kind, record)?)))
 }
 
 /// Merges `other` into `primary`; both are live and different.
-pub(crate) fn merge_records(portal: &mut Portal, kind: Kind, primary: u64, other: u64, now: u64) {
+pub(crate) fn merge_records(portal: &mut Portal, kind: Kind, primary: u64, other: u64, source: Source, now: u64) {
     let Some(mut gone) = portal.store_mut(kind).records.remove(&other) else { return };
     portal.recent.remove(&gone.touched);
     let linked: Vec<u64> = portal.store(kind).linked_to(other).collect();
-    associations::drop_all(portal, kind, other);
+    portal.unlink_all(kind, other, source, now);
     for to in linked {
-        let (contact, deal) = associations::contact_and_deal(kind, primary, to);
-        portal.link(contact, deal);
+        let (contact, deal) = kind.contact_and_deal(primary, to);
+        portal.link(contact, deal, source, now);
     }
     portal.store_mut(kind).merged_into.insert(other, primary);
     let moved = portal.events_of.remove(&(kind, other)).unwrap_or_default();
@@ -75,11 +76,13 @@ pub(crate) fn merge_records(portal: &mut Portal, kind: Kind, primary: u64, other
     survivor.merged.append(&mut gone.merged);
     survivor.merged.push(other);
     survivor.updated_at = now;
+    let mut properties_moved = 0;
     for (name, versions) in &gone.values {
         if survivor.get(name).is_none()
             && let Some(last) = versions.last().filter(|v| !v.value.is_empty())
         {
             survivor.set(name, &last.value, now, Source::Merge);
+            properties_moved += 1;
         }
     }
     if kind == Kind::Contact {
@@ -94,5 +97,6 @@ pub(crate) fn merge_records(portal: &mut Portal, kind: Kind, primary: u64, other
             portal.also_known_as(&address, primary);
         }
     }
+    portal.feed.push(Change { kind, id: primary, at: now, source, what: What::Merged { others: vec![other], properties_moved } });
     portal.touch(kind, primary);
 }

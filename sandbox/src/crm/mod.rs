@@ -5,9 +5,11 @@
 pub(crate) mod associations;
 pub(crate) mod batch;
 pub(crate) mod defaults;
+mod groups;
 pub(crate) mod merge;
 mod objects;
 pub(crate) mod pipelines;
+pub(crate) mod privacy;
 mod properties;
 pub(crate) mod record;
 pub(crate) mod schema;
@@ -57,6 +59,22 @@ impl Kind {
         match self {
             Self::Contact => Self::Deal,
             Self::Deal => Self::Contact,
+        }
+    }
+
+    /// HubSpot's type id.
+    pub fn type_id(self) -> &'static str {
+        match self {
+            Self::Contact => "0-1",
+            Self::Deal => "0-3",
+        }
+    }
+
+    /// The id of a record of this type and of one of the other type, contact first.
+    pub fn contact_and_deal(self, id: u64, other: u64) -> (u64, u64) {
+        match self {
+            Self::Contact => (id, other),
+            Self::Deal => (other, id),
         }
     }
 
@@ -133,7 +151,12 @@ const PREFIXES: [(Generation, &str, &str, &str, &str); 3] = [
 pub(crate) fn routes() -> Router<AppState> {
     let mut router = Router::new();
     for (generation, objects, properties, pipelines, associations) in PREFIXES {
-        let mut records = objects::routes().merge(batch::routes()).merge(upsert::routes()).merge(search::routes()).merge(merge::routes());
+        let mut records = objects::routes()
+            .merge(batch::routes())
+            .merge(upsert::routes())
+            .merge(search::routes())
+            .merge(merge::routes())
+            .merge(privacy::routes());
         if generation == Generation::Classic {
             router = router.nest("/crm/v4/objects", associations::single_routes());
         } else {

@@ -1,12 +1,11 @@
 //! Single records: list, read, create, change, archive.
 
-use super::associations::{contact_and_deal, type_id};
+use super::Kind;
+use super::associations::type_id;
 use super::record::{Record, Source};
 use super::schema::Authority;
 use super::values::{NewAssociation, Values};
-use super::{Kind, associations};
 use crate::access::Access;
-use crate::config::Config;
 use crate::error::{ApiError, ApiResult};
 use crate::http::{AppState, Body, Pairs};
 use crate::portal::{Found, Portal};
@@ -86,8 +85,8 @@ pub(super) fn show_written(kind: Kind, record: &Record, names: &[String]) -> Map
 }
 
 /// Who writes, for the history.
-pub(super) fn source(access: &Access) -> Source {
-    Source::Integration { app_id: Config::app_id(access.app) }
+pub(crate) fn source(access: &Access) -> Source {
+    Source::Integration { app_id: access.app_id() }
 }
 
 async fn list(
@@ -185,8 +184,8 @@ pub(super) fn create_one(
     }
     let id = portal.create(kind, None, &checked, source, now);
     for other in others {
-        let (contact, deal) = contact_and_deal(kind, id, other);
-        portal.link(contact, deal);
+        let (contact, deal) = kind.contact_and_deal(id, other);
+        portal.link(contact, deal, source, now);
     }
     let mut names: Vec<String> = checked.into_iter().map(|(name, _)| name).collect();
     names.extend(["createdate".to_owned()]);
@@ -248,8 +247,7 @@ async fn archive(
     let portal = world.portal(&access.portal);
     // Deleting what is gone is a success, too.
     if let Found::Live(found) = portal.find(kind, &id, None)? {
-        associations::drop_all(portal, kind, found);
-        portal.archive(kind, found, now);
+        portal.archive(kind, found, source(&access), now);
     }
     Ok(StatusCode::NO_CONTENT)
 }

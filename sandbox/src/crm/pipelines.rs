@@ -89,6 +89,13 @@ struct StageInput {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+struct PipelinePatch {
+    label: Option<String>,
+    display_order: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct StagePatch {
     label: Option<String>,
     display_order: Option<i64>,
@@ -99,9 +106,9 @@ struct StagePatch {
 pub(crate) fn routes() -> Router<AppState> {
     Router::new()
         .route("/{kind}", get(list).post(create))
-        .route("/{kind}/{pipeline}", get(read).delete(remove))
+        .route("/{kind}/{pipeline}", get(read).put(replace).patch(update).delete(remove))
         .route("/{kind}/{pipeline}/stages", get(list_stages).post(create_stage))
-        .route("/{kind}/{pipeline}/stages/{stage}", get(read_stage).patch(update_stage).delete(remove_stage))
+        .route("/{kind}/{pipeline}/stages/{stage}", get(read_stage).put(replace_stage).patch(update_stage).delete(remove_stage))
 }
 
 /// Only deals have pipelines here; contacts answer with an empty list.
@@ -177,6 +184,51 @@ fn new_stage(id: String, input: StageInput, now: u64) -> ApiResult<Stage> {
     let closed = probability == 0.0 || probability == 1.0;
     metadata.entry("isClosed".into()).or_insert_with(|| closed.to_string());
     Ok(Stage { id, label: input.label, display_order: input.display_order, metadata, created_at: now, updated_at: now })
+}
+
+/// Label and order of a pipeline; its stages stay.
+async fn update(
+    State(app): S,
+    Extension(access): Extension<Access>,
+    Path((kind, id)): Path<(String, String)>,
+    Body(patch): Body<PipelinePatch>,
+) -> ApiResult<Json<Value>> {
+    writable(&kind, &access)?;
+    let now = app.now();
+    let mut world = app.world();
+    let portal = world.portal(&access.portal);
+    let found = portal.pipelines.iter_mut().find(|p| p.id == id).ok_or_else(|| missing("Pipeline", &id))?;
+    found.label = patch.label.unwrap_or_else(|| found.label.clone());
+    found.display_order = patch.display_order.unwrap_or(found.display_order);
+    found.updated_at = now;
+    Ok(Json(found.show()))
+}
+
+/// Everything of a pipeline. A stage that is named by its id stays what it is to the deals in it.
+async fn replace(
+    State(app): S,
+    Extension(access): Extension<Access>,
+    Path((kind, id)): Path<(String, String)>,
+    Body(input): Body<PipelineInput>,
+) -> ApiResult<Json<Value>> {
+    writable(&kind, &access)?;
+    let now = app.now();
+    let mut world = app.world();
+    let portal = world.portal(&access.portal);
+    let at = portal.pipelines.iter().position(|p| p.id == id).ok_or_else(|| missing("Pipeline", &id))?;
+    let mut stages: Vec<Stage> = Vec::new();
+    for stage in input.stages {
+        let id = stage.stage_id.clone().unwrap_or_else(|| portal.new_id().to_string());
+        let elsewhere = portal.pipelines.iter().enumerate().any(|(other, p)| other != at && p.stages.iter().any(|s| s.id == id));
+        if elsewhere || stages.iter().any(|s| s.id == id) {
+            return Err(ApiError::conflict(format!("A stage with the id {id} already exists")));
+        }
+        stages.push(new_stage(id, stage, now)?);
+    }
+    stages.sort_by_key(|s| s.display_order);
+    let found = &mut portal.pipelines[at];
+    (found.label, found.display_order, found.stages, found.updated_at) = (input.label, input.display_order, stages, now);
+    Ok(Json(found.show()))
 }
 
 async fn remove(State(app): S, Extension(access): Extension<Access>, Path((kind, id)): Path<(String, String)>) -> ApiResult<StatusCode> {
@@ -258,6 +310,24 @@ async fn update_stage(
     let shown = stage.show();
     found.stages.sort_by_key(|s| s.display_order);
     Ok(Json(shown).into_response())
+}
+
+async fn replace_stage(
+    State(app): S,
+    Extension(access): Extension<Access>,
+    Path((kind, id, stage)): Path<(String, String, String)>,
+    Body(input): Body<StageInput>,
+) -> ApiResult<Json<Value>> {
+    writable(&kind, &access)?;
+    let now = app.now();
+    let mut world = app.world();
+    let portal = world.portal(&access.portal);
+    let found = portal.pipelines.iter_mut().find(|p| p.id == id).ok_or_else(|| missing("Pipeline", &id))?;
+    let old = found.stages.iter_mut().find(|s| s.id == stage).ok_or_else(|| missing("Stage", &stage))?;
+    *old = Stage { created_at: old.created_at, ..new_stage(stage, input, now)? };
+    let shown = old.show();
+    found.stages.sort_by_key(|s| s.display_order);
+    Ok(Json(shown))
 }
 
 async fn remove_stage(

@@ -1,7 +1,7 @@
-//! Property definitions and groups: list, read, create, change, archive.
+//! Property definitions: list, read, create, change, archive.
 
 use super::batch::{INPUTS_MAX, Inputs, answer, check_count};
-use super::schema::{Group, ModificationMetadata, Property, PropertyOption, Schema, minus_one};
+use super::schema::{ModificationMetadata, Property, PropertyOption, Schema, minus_one};
 use super::{Generation, Kind};
 use crate::access::Access;
 use crate::clock::iso;
@@ -22,8 +22,8 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/{kind}/{name}", get(read).patch(update).delete(archive))
         .route("/{kind}/batch/create", post(batch_create))
         .route("/{kind}/batch/read", post(batch_read))
-        .route("/{kind}/groups", get(list_groups).post(create_group))
-        .route("/{kind}/groups/{name}", get(read_group).delete(remove_group))
+        .route("/{kind}/batch/archive", post(batch_archive))
+        .merge(super::groups::routes())
 }
 
 const TYPES: &[&str] = &["bool", "date", "datetime", "enumeration", "number", "phone_number", "string"];
@@ -78,15 +78,6 @@ struct PropertyPatch {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NewGroup {
-    name: String,
-    label: String,
-    #[serde(default = "minus_one")]
-    display_order: i64,
-}
-
-#[derive(Deserialize)]
 struct Name {
     name: String,
 }
@@ -95,11 +86,7 @@ fn no_property(name: &str) -> ApiError {
     ApiError::not_found(format!("Property \"{name}\" does not exist"))
 }
 
-fn no_group(name: &str) -> ApiError {
-    ApiError::not_found(format!("Property group \"{name}\" does not exist"))
-}
-
-fn valid_name(name: &str) -> bool {
+pub(super) fn valid_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
@@ -223,12 +210,36 @@ async fn archive(State(app): S, Extension(access): Extension<Access>, Path((kind
     let kind = Kind::parse(&kind)?;
     access.any_of(kind.schema_write_scopes())?;
     let mut world = app.world();
-    let schema = world.portal(&access.portal).schema_mut(kind);
-    let property = schema.properties.get_mut(&name).filter(|p| !p.archived).ok_or_else(|| no_property(&name))?;
+    archivable(world.portal(&access.portal).schema_mut(kind), &name)?.archived = true;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn archivable<'s>(schema: &'s mut Schema, name: &str) -> ApiResult<&'s mut Property> {
+    let property = schema.properties.get_mut(name).filter(|p| !p.archived).ok_or_else(|| no_property(name))?;
     if !property.modification_metadata.archivable {
         return Err(ApiError::validation(format!("{name} is a HubSpot property and cannot be archived")));
     }
-    property.archived = true;
+    Ok(property)
+}
+
+/// All or nothing.
+async fn batch_archive(
+    State(app): S,
+    Extension(access): Extension<Access>,
+    Path(kind): Path<String>,
+    Body(input): Body<Inputs<Name>>,
+) -> ApiResult<StatusCode> {
+    let kind = Kind::parse(&kind)?;
+    access.any_of(kind.schema_write_scopes())?;
+    check_count(input.inputs.len(), INPUTS_MAX)?;
+    let mut world = app.world();
+    let schema = world.portal(&access.portal).schema_mut(kind);
+    for Name { name } in &input.inputs {
+        archivable(schema, name)?;
+    }
+    for Name { name } in &input.inputs {
+        archivable(schema, name)?.archived = true;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -253,7 +264,9 @@ async fn batch_create(
             Err(error) => errors.push(error.into_entry(json!({ "name": [name] }))),
         }
     }
-    Ok(answer(StatusCode::CREATED, generation, now, app.now(), results, errors))
+    // The specification of 2026-09 lists no 201 here.
+    let success = if generation == Generation::September2026 { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(answer(success, generation, now, app.now(), results, errors))
 }
 
 async fn batch_read(
@@ -277,55 +290,4 @@ async fn batch_read(
         }
     }
     Ok(answer(StatusCode::OK, generation, now, app.now(), results, errors))
-}
-
-async fn list_groups(State(app): S, Extension(access): Extension<Access>, Path(kind): Path<String>) -> ApiResult<Json<Value>> {
-    let kind = Kind::parse(&kind)?;
-    access.any_of(kind.schema_read_scopes())?;
-    let mut world = app.world();
-    let groups: Vec<&Group> = world.portal(&access.portal).schema(kind).groups.values().collect();
-    Ok(Json(json!({ "results": groups })))
-}
-
-async fn read_group(State(app): S, Extension(access): Extension<Access>, Path((kind, name)): Two) -> ApiResult<Json<Group>> {
-    let kind = Kind::parse(&kind)?;
-    access.any_of(kind.schema_read_scopes())?;
-    let mut world = app.world();
-    world.portal(&access.portal).schema(kind).groups.get(&name).cloned().map(Json).ok_or_else(|| no_group(&name))
-}
-
-async fn create_group(
-    State(app): S,
-    Extension(access): Extension<Access>,
-    Path(kind): Path<String>,
-    Body(new): Body<NewGroup>,
-) -> ApiResult {
-    let kind = Kind::parse(&kind)?;
-    access.any_of(kind.schema_write_scopes())?;
-    let mut world = app.world();
-    let groups = &mut world.portal(&access.portal).schema_mut(kind).groups;
-    if !valid_name(&new.name) {
-        return Err(ApiError::validation(format!(
-            "{:?} is not a group name: start with a lower-case letter, go on with a-z, 0-9 and _",
-            new.name
-        )));
-    }
-    if groups.contains_key(&new.name) {
-        let message = format!("A property group named '{}' already exists.", new.name);
-        return Err(ApiError::new(StatusCode::CONFLICT, "OBJECT_ALREADY_EXISTS", message));
-    }
-    let group = Group { name: new.name.clone(), label: new.label, display_order: new.display_order, archived: false };
-    groups.insert(new.name, group.clone());
-    Ok((StatusCode::CREATED, Json(group)).into_response())
-}
-
-async fn remove_group(State(app): S, Extension(access): Extension<Access>, Path((kind, name)): Two) -> ApiResult<StatusCode> {
-    let kind = Kind::parse(&kind)?;
-    access.any_of(kind.schema_write_scopes())?;
-    let mut world = app.world();
-    let schema = world.portal(&access.portal).schema_mut(kind);
-    if schema.properties.values().any(|p| p.group_name == name && !p.archived) {
-        return Err(ApiError::validation(format!("Property group \"{name}\" still has properties")));
-    }
-    schema.groups.remove(&name).map(|_| StatusCode::NO_CONTENT).ok_or_else(|| no_group(&name))
 }

@@ -18,6 +18,8 @@ pub(crate) enum Source {
     Calculated,
     /// A merge of two records.
     Merge,
+    /// A form that somebody submitted.
+    Form,
 }
 
 impl Source {
@@ -29,6 +31,7 @@ impl Source {
             Self::Import => "IMPORT",
             Self::Calculated => "CALCULATED",
             Self::Merge => "MERGE_OBJECTS",
+            Self::Form => "FORM",
         }
     }
 
@@ -37,7 +40,7 @@ impl Source {
         match self {
             Self::Integration { app_id } => Some(app_id.to_string()),
             Self::CrmUi => Some("userId:1".into()),
-            Self::Import | Self::Calculated | Self::Merge => None,
+            Self::Import | Self::Calculated | Self::Merge | Self::Form => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a token is worth: introspection, revocation, the older info calls, uninstall and account details.
+//! What a token is worth: introspection, revocation, the older info calls, and uninstall.
 
 use super::Grant;
 use super::token::{Form, TokenError, Version};
@@ -35,13 +35,11 @@ pub(crate) fn routes() -> Router<AppState> {
     router
 }
 
-/// Routes that take the account's access token.
+/// The route that takes the account's access token.
 pub(crate) fn account_routes() -> Router<AppState> {
     Router::new()
         .route("/appinstalls/v3/external-install", delete(uninstall))
         .route("/appinstalls/2026-09/external-install", delete(uninstall))
-        .route("/account-info/v3/details", get(details))
-        .route("/account-info/2026-09/details", get(details))
 }
 
 fn domain(grant: &Grant) -> String {
@@ -63,20 +61,20 @@ async fn introspect(State(app): State<AppState>, headers: HeaderMap, body: Bytes
     }
     // The guide names the field after the hint, the specification says `token`.
     let Some(token) = ["token", "access_token", "refresh_token"].iter().find_map(|name| form.get(name)) else {
-        return TokenError("invalid_request", "MISSING_TOKEN", "missing token").answer(Version::Later);
+        return TokenError::new("invalid_request", "MISSING_TOKEN", "missing token").answer(Version::Later);
     };
     let now = app.now();
     let world = app.world();
     let answer = if let Some(found) = world.oauth.live_access(token, now) {
-        let mut answer = common(token, &found.grant, app.config());
+        let mut answer = common(token, &found.grant, &app.config());
         answer["active"] = true.into();
         answer["token_use"] = "access_token".into();
         answer["expires_in"] = ((found.expires_at - now) / 1000).into();
         answer["is_private_distribution"] = false.into();
-        answer["signed_access_token"] = signed(found, app.config());
+        answer["signed_access_token"] = signed(found, &app.config());
         answer
     } else if let Some(grant) = world.oauth.live_refresh(token, now) {
-        let mut answer = common(token, grant, app.config());
+        let mut answer = common(token, grant, &app.config());
         answer["active"] = true.into();
         answer["token_use"] = "refresh_token".into();
         answer
@@ -112,11 +110,19 @@ async fn revoke(State(app): State<AppState>, headers: HeaderMap, body: Bytes) ->
     StatusCode::NO_CONTENT.into_response()
 }
 
+/// The older info calls know less: the one the client, the other the app.
+fn without(answer: &mut Value, field: &str) {
+    if let Some(fields) = answer.as_object_mut() {
+        fields.remove(field);
+    }
+}
+
 async fn access_token_info(State(app): State<AppState>, Path(token): Path<String>) -> ApiResult<Json<Value>> {
     let now = app.now();
     let world = app.world();
     let found = world.oauth.live_access(&token, now).ok_or_else(|| ApiError::not_found("access token not found or expired"))?;
-    let mut answer = common(&token, &found.grant, app.config());
+    let mut answer = common(&token, &found.grant, &app.config());
+    without(&mut answer, "client_id");
     answer["token_type"] = "access".into();
     answer["expires_in"] = ((found.expires_at - now) / 1000).into();
     Ok(Json(answer))
@@ -126,7 +132,8 @@ async fn refresh_token_info(State(app): State<AppState>, Path(token): Path<Strin
     let now = app.now();
     let world = app.world();
     let grant = world.oauth.live_refresh(&token, now).ok_or_else(|| ApiError::not_found("refresh token not found"))?;
-    let mut answer = common(&token, grant, app.config());
+    let mut answer = common(&token, grant, &app.config());
+    without(&mut answer, "app_id");
     answer["token_type"] = "refresh".into();
     Ok(Json(answer))
 }
@@ -138,15 +145,6 @@ async fn delete_refresh_token(State(app): State<AppState>, Path(token): Path<Str
 
 async fn uninstall(State(app): State<AppState>, Extension(access): Extension<Access>) -> ApiResult<StatusCode> {
     access.any_of(&["oauth"])?;
-    app.world().oauth.uninstall(access.app, &access.portal);
+    app.world().oauth.uninstall(access.oauth_app()?, &access.portal);
     Ok(StatusCode::NO_CONTENT)
-}
-
-async fn details(Extension(access): Extension<Access>) -> ApiResult<Json<Value>> {
-    access.any_of(&["oauth"])?;
-    Ok(Json(json!({
-        "portalId": hub_id(&access.portal), "accountType": "DEVELOPER_TEST", "timeZone": "UTC", "companyCurrency": "EUR",
-        "additionalCurrencies": [], "utcOffset": "+00:00", "utcOffsetMilliseconds": 0, "uiDomain": "app.hubspot.com",
-        "dataHostingLocation": "na1",
-    })))
 }

@@ -1,24 +1,28 @@
-//! OAuth 2.0: grants, codes, refresh and access tokens.
+//! OAuth 2.0: grants, codes, refresh and access tokens; and the static tokens of private apps and service keys.
 //!
 //! A grant is an app installed in a portal with some scopes. Codes, refresh tokens and access tokens hang on a grant and die
-//! with it (uninstall); revoking a refresh token kills neither the grant nor live access tokens.
+//! with it (uninstall); revoking a refresh token kills neither the grant nor live access tokens. Every installation is a
+//! *family*: all tokens that come from it, through whatever number of refreshes.
 
 pub(crate) mod authorize;
 pub(crate) mod inspect;
 pub(crate) mod token;
 
-use crate::access::Access;
+use crate::access::{Access, Caller};
 use crate::config::{Config, Rotation};
 use crate::error::{ApiError, ApiResult};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The scopes this sandbox knows; an authorize URL that asks for another one is refused.
+/// The scopes that an account can grant here; an authorize URL that asks for another one is refused.
 pub(crate) const SCOPES: &[&str] = &[
     "oauth",
     "timeline",
     "forms",
+    "forms-uploaded-files",
+    "analytics.behavioral_events.send",
+    "behavioral_events.event_definitions.read_write",
     "crm.objects.contacts.read",
     "crm.objects.contacts.write",
     "crm.schemas.contacts.read",
@@ -27,6 +31,17 @@ pub(crate) const SCOPES: &[&str] = &[
     "crm.objects.deals.write",
     "crm.schemas.deals.read",
     "crm.schemas.deals.write",
+];
+
+/// The scopes of an app's own tokens (client credentials), besides those of the objects it subscribes to.
+pub(crate) const APP_SCOPES: &[&str] = &[
+    "developer.webhooks_journal.read",
+    "developer.webhooks_journal.subscriptions.read",
+    "developer.webhooks_journal.subscriptions.write",
+    "developer.webhooks_journal.snapshots.read",
+    "developer.webhooks_journal.snapshots.write",
+    "developers-read",
+    "developers-write",
 ];
 
 /// How long an authorization code may be exchanged. Undocumented; HubSpot's codes are short-lived.
@@ -53,6 +68,7 @@ struct Code {
 #[derive(Debug)]
 struct Refresh {
     grant: Grant,
+    family: u64,
     /// Set while a rotated token lives on.
     dies_at: Option<u64>,
 }
@@ -60,7 +76,23 @@ struct Refresh {
 #[derive(Debug)]
 pub(crate) struct AccessToken {
     pub grant: Grant,
+    family: u64,
     pub expires_at: u64,
+}
+
+/// A token that an app got for itself.
+#[derive(Clone, Debug)]
+pub(crate) struct AppToken {
+    pub app: usize,
+    pub scopes: Arc<BTreeSet<String>>,
+    pub expires_at: u64,
+}
+
+#[derive(Debug)]
+struct StaticToken {
+    number: u64,
+    portal: String,
+    scopes: Arc<BTreeSet<String>>,
 }
 
 /// Every code and token that was given out.
@@ -69,6 +101,12 @@ pub(crate) struct OAuth {
     codes: HashMap<String, Code>,
     refresh: HashMap<String, Refresh>,
     access: HashMap<String, AccessToken>,
+    /// Refresh tokens that were rotated away, with their family.
+    spent: HashMap<String, u64>,
+    app_tokens: HashMap<String, AppToken>,
+    static_tokens: HashMap<String, StaticToken>,
+    families: u64,
+    statics: u64,
 }
 
 /// A fresh pair.
@@ -93,6 +131,10 @@ fn secret() -> String {
     format!("{}{}", Uuid::now_v7().simple(), Uuid::now_v7().simple())
 }
 
+fn lifetime_ms(config: &Config) -> u64 {
+    u64::try_from(config.access_token_for.as_millis()).unwrap_or(u64::MAX / 2)
+}
+
 impl OAuth {
     /// A code that can be exchanged once, within a minute.
     pub fn new_code(&mut self, grant: Grant, redirect_uri: &str, now: u64) -> String {
@@ -103,8 +145,13 @@ impl OAuth {
 
     /// A refresh token, as if the app had just been installed.
     pub fn new_refresh(&mut self, grant: Grant) -> String {
+        self.families += 1;
+        self.refresh_of(grant, self.families)
+    }
+
+    fn refresh_of(&mut self, grant: Grant, family: u64) -> String {
         let token = format!("na1-{}", secret());
-        self.refresh.insert(token.clone(), Refresh { grant, dies_at: None });
+        self.refresh.insert(token.clone(), Refresh { grant, family, dies_at: None });
         token
     }
 
@@ -115,46 +162,102 @@ impl OAuth {
             return Err(Refusal::WrongRedirect);
         }
         let refresh_token = self.new_refresh(code.grant.clone());
-        Ok(self.pair(code.grant, refresh_token, config, now))
+        Ok(self.pair(code.grant, self.families, refresh_token, config, now))
     }
 
     /// Refreshes; whether the refresh token changes is the configuration's choice.
     pub fn refresh(&mut self, app: usize, token: &str, config: &Config, now: u64) -> Result<Pair, Refusal> {
         let alive = |r: &&Refresh| r.grant.app == app && r.dies_at.is_none_or(|at| now < at);
-        let grant = self.refresh.get(token).filter(alive).ok_or(Refusal::BadRefreshToken)?.grant.clone();
+        let Some((grant, family)) = self.refresh.get(token).filter(alive).map(|r| (r.grant.clone(), r.family)) else {
+            if let Some(family) = self.spent.get(token).copied().filter(|_| config.reuse_revokes_family) {
+                self.refresh.retain(|_, r| r.family != family);
+                self.access.retain(|_, a| a.family != family);
+            }
+            return Err(Refusal::BadRefreshToken);
+        };
         let refresh_token = match config.rotation {
             Rotation::Never => token.to_owned(),
             Rotation::Always => {
                 self.refresh.remove(token);
-                self.new_refresh(grant.clone())
+                self.spent.insert(token.to_owned(), family);
+                self.refresh_of(grant.clone(), family)
             }
             Rotation::Grace(lives_for) => {
                 let dies_at = now + u64::try_from(lives_for.as_millis()).unwrap_or(u64::MAX / 2);
                 if let Some(old) = self.refresh.get_mut(token) {
                     old.dies_at.get_or_insert(dies_at);
                 }
-                self.new_refresh(grant.clone())
+                self.spent.insert(token.to_owned(), family);
+                self.refresh_of(grant.clone(), family)
             }
         };
-        Ok(self.pair(grant, refresh_token, config, now))
+        Ok(self.pair(grant, family, refresh_token, config, now))
     }
 
-    fn pair(&mut self, grant: Grant, refresh_token: String, config: &Config, now: u64) -> Pair {
+    fn pair(&mut self, grant: Grant, family: u64, refresh_token: String, config: &Config, now: u64) -> Pair {
         self.access.retain(|_, token| now < token.expires_at + REMEMBER_MS);
         let access_token = format!("CPz{}{}", secret(), secret());
-        let lives_for = u64::try_from(config.access_token_for.as_millis()).unwrap_or(u64::MAX / 2);
-        self.access.insert(access_token.clone(), AccessToken { grant: grant.clone(), expires_at: now + lives_for });
+        let lives_for = lifetime_ms(config);
+        self.access.insert(access_token.clone(), AccessToken { grant: grant.clone(), family, expires_at: now + lives_for });
         Pair { access_token, refresh_token, expires_in_s: lives_for / 1000, grant }
     }
 
-    /// Who an access token speaks for; 401 when it is unknown or old.
+    /// A token that speaks for the app itself, in no portal.
+    pub fn new_app_token(&mut self, app: usize, scopes: BTreeSet<String>, config: &Config, now: u64) -> (String, AppToken) {
+        let token = format!("CCz{}{}", secret(), secret());
+        let made = AppToken { app, scopes: Arc::new(scopes), expires_at: now + lifetime_ms(config) };
+        self.app_tokens.insert(token.clone(), made.clone());
+        (token, made)
+    }
+
+    /// A token that never expires, as of a private app or a service key.
+    pub fn new_static_token(&mut self, portal: &str, scopes: BTreeSet<String>) -> String {
+        let token = format!("pat-na1-{}", Uuid::now_v7());
+        let made = StaticToken { number: self.statics, portal: portal.to_owned(), scopes: Arc::new(scopes) };
+        self.statics += 1;
+        self.static_tokens.insert(token.clone(), made);
+        token
+    }
+
+    /// Who a token speaks for in a portal; 401 when it is unknown or old.
     pub fn access(&self, token: &str, now: u64) -> ApiResult<Access> {
+        if let Some(found) = self.static_tokens.get(token) {
+            return Ok(Access { portal: found.portal.clone(), caller: Caller::Static(found.number), scopes: Arc::clone(&found.scopes) });
+        }
         let found = self.access.get(token).ok_or_else(ApiError::unauthenticated)?;
         if found.expires_at <= now {
             return Err(ApiError::expired((now - found.expires_at) / 60_000));
         }
         let Grant { app, portal, scopes } = found.grant.clone();
-        Ok(Access { portal, app, scopes })
+        Ok(Access { portal, caller: Caller::App(app), scopes })
+    }
+
+    /// The app that a client-credentials token speaks for; 401 when it is unknown or old.
+    pub fn app_access(&self, token: &str, now: u64) -> ApiResult<&AppToken> {
+        let found = self.app_tokens.get(token).ok_or_else(ApiError::unauthenticated)?;
+        if found.expires_at <= now {
+            return Err(ApiError::expired((now - found.expires_at) / 60_000));
+        }
+        Ok(found)
+    }
+
+    /// The portal that a token, code or refresh token belongs to, alive or not.
+    pub fn portal_of(&self, token: &str) -> Option<&str> {
+        let of_access = || self.access.get(token).map(|t| t.grant.portal.as_str());
+        let of_refresh = || self.refresh.get(token).map(|t| t.grant.portal.as_str());
+        let of_code = || self.codes.get(token).map(|t| t.grant.portal.as_str());
+        let of_static = || self.static_tokens.get(token).map(|t| t.portal.as_str());
+        of_access().or_else(of_refresh).or_else(of_code).or_else(of_static)
+    }
+
+    /// Whether an app has been installed in a portal.
+    pub fn installed(&self, app: usize, portal: &str) -> bool {
+        self.refresh.values().any(|r| r.grant.app == app && r.grant.portal == portal)
+    }
+
+    /// The portals in which an app is installed.
+    pub fn portals_of(&self, app: usize) -> BTreeSet<&str> {
+        self.refresh.values().filter(|r| r.grant.app == app).map(|r| r.grant.portal.as_str()).collect()
     }
 
     /// A live access token.
@@ -167,10 +270,34 @@ impl OAuth {
         self.refresh.get(token).filter(|r| r.dies_at.is_none_or(|at| now < at)).map(|r| &r.grant)
     }
 
-    /// Kills one token of either kind.
+    /// Kills one token of any kind.
     pub fn revoke(&mut self, token: &str) {
         self.refresh.remove(token);
         self.access.remove(token);
+        self.app_tokens.remove(token);
+        self.static_tokens.remove(token);
+    }
+
+    /// Ages an access token, so that it has expired by now.
+    pub fn expire(&mut self, token: &str, now: u64) {
+        if let Some(found) = self.access.get_mut(token) {
+            found.expires_at = found.expires_at.min(now);
+        }
+        if let Some(found) = self.app_tokens.get_mut(token) {
+            found.expires_at = found.expires_at.min(now);
+        }
+    }
+
+    /// Ages every access token of a portal.
+    pub fn expire_all(&mut self, portal: &str, now: u64) {
+        for found in self.access.values_mut().filter(|a| a.grant.portal == portal) {
+            found.expires_at = found.expires_at.min(now);
+        }
+    }
+
+    /// Kills every refresh token of a portal; access tokens that are out live on until they expire.
+    pub fn revoke_all(&mut self, portal: &str) {
+        self.refresh.retain(|_, r| r.grant.portal != portal);
     }
 
     /// Takes an app out of a portal: all its codes and tokens die.

@@ -1,7 +1,7 @@
-//! `POST /oauth/{v1,v3,2026-03,2026-09}/token`: codes and refresh tokens for access tokens.
+//! `POST /oauth/{v1,v3,2026-03,2026-09}/token`: codes and refresh tokens for access tokens, and tokens of an app for itself.
 
-use super::{Pair, Refusal};
-use crate::config::App;
+use super::{APP_SCOPES, OAuth, Pair, Refusal, SCOPES};
+use crate::config::{App, Config};
 use crate::error::correlation_id;
 use crate::http::{AppState, Pairs};
 use axum::body::Bytes;
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Version 1 answers errors in its own, older shape and reads some fields from the query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,18 +30,29 @@ pub(crate) fn routes() -> Router<AppState> {
         .route("/oauth/2026-09/token", later())
 }
 
-/// An error of the token endpoint: (OAuth's code, HubSpot's status, message).
-pub(crate) struct TokenError(pub &'static str, pub &'static str, pub &'static str);
+/// An error of the token endpoint.
+pub(crate) struct TokenError {
+    status: StatusCode,
+    /// OAuth's word for it.
+    error: &'static str,
+    /// HubSpot's word for it.
+    hubspot: &'static str,
+    message: &'static str,
+}
 
 impl TokenError {
+    pub fn new(error: &'static str, hubspot: &'static str, message: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, hubspot, message }
+    }
+
     pub fn answer(self, version: Version) -> Response {
-        let Self(error, status, message) = self;
-        let mut body = json!({ "status": status, "message": message, "correlationId": correlation_id() });
+        let Self { status, error, hubspot, message } = self;
+        let mut body = json!({ "status": hubspot, "message": message, "correlationId": correlation_id() });
         if version == Version::Later {
             body["error"] = error.into();
             body["error_description"] = message.into();
         }
-        (StatusCode::BAD_REQUEST, Json(body)).into_response()
+        (status, Json(body)).into_response()
     }
 }
 
@@ -63,12 +75,12 @@ impl Form {
 
     /// The app whose credentials the form carries.
     pub fn app(&self, apps: &[App]) -> Result<usize, TokenError> {
-        let id = self.get("client_id").ok_or(TokenError("invalid_request", "MISSING_CLIENT_ID", "missing client_id"))?;
+        let id = self.get("client_id").ok_or(TokenError::new("invalid_request", "MISSING_CLIENT_ID", "missing client_id"))?;
         let found = apps.iter().position(|app| app.client_id == id);
-        let app = found.ok_or(TokenError("invalid_client", "BAD_CLIENT_ID", "missing or unknown client id"))?;
+        let app = found.ok_or(TokenError::new("invalid_client", "BAD_CLIENT_ID", "missing or unknown client id"))?;
         match self.get("client_secret") {
             Some(secret) if secret == apps[app].client_secret => Ok(app),
-            _ => Err(TokenError("invalid_client", "BAD_CLIENT_SECRET", "missing or invalid client secret")),
+            _ => Err(TokenError::new("invalid_client", "BAD_CLIENT_SECRET", "missing or invalid client secret")),
         }
     }
 }
@@ -86,31 +98,49 @@ async fn token(
     };
     match grant(&app, &form) {
         // RFC 6749, section 5.1: tokens are not to be cached.
-        Ok(pair) => ([(header::CACHE_CONTROL, "no-store")], Json(show(&pair))).into_response(),
+        Ok(body) => ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response(),
         Err(error) => error.answer(version),
     }
 }
 
-fn grant(app: &AppState, form: &Form) -> Result<Pair, TokenError> {
+fn grant(app: &AppState, form: &Form) -> Result<Value, TokenError> {
     let config = app.config();
     let client = form.app(&config.apps)?;
     let now = app.now();
     let oauth = &mut app.world().oauth;
     let outcome = match form.get("grant_type") {
         Some("authorization_code") => {
-            let code = form.get("code").ok_or(TokenError("invalid_request", "MISSING_AUTH_CODE", "missing auth code"))?;
-            oauth.exchange(client, code, form.get("redirect_uri").unwrap_or_default(), config, now)
+            let code = form.get("code").ok_or(TokenError::new("invalid_request", "MISSING_AUTH_CODE", "missing auth code"))?;
+            oauth.exchange(client, code, form.get("redirect_uri").unwrap_or_default(), &config, now)
         }
-        Some("refresh_token") => oauth.refresh(client, form.get("refresh_token").unwrap_or_default(), config, now),
-        _ => return Err(TokenError("unsupported_grant_type", "BAD_GRANT_TYPE", "missing or unknown grant type")),
+        Some("refresh_token") => oauth.refresh(client, form.get("refresh_token").unwrap_or_default(), &config, now),
+        Some("client_credentials") => return client_credentials(oauth, client, form, &config, now),
+        _ => return Err(TokenError::new("unsupported_grant_type", "BAD_GRANT_TYPE", "missing or unknown grant type")),
     };
-    outcome.map_err(|refusal| match refusal {
-        Refusal::BadCode => TokenError("invalid_grant", "BAD_AUTH_CODE", "missing or unknown auth code"),
+    outcome.map(|pair| show(&pair)).map_err(|refusal| match refusal {
+        Refusal::BadCode => TokenError::new("invalid_grant", "BAD_AUTH_CODE", "missing or unknown auth code"),
         Refusal::WrongRedirect => {
-            TokenError("invalid_grant", "BAD_REDIRECT_URI", "redirect_uri does not match the one the code was given to")
+            TokenError::new("invalid_grant", "BAD_REDIRECT_URI", "redirect_uri does not match the one the code was given to")
         }
-        Refusal::BadRefreshToken => TokenError("invalid_grant", "BAD_REFRESH_TOKEN", "missing or invalid refresh token"),
+        Refusal::BadRefreshToken => TokenError {
+            status: StatusCode::from_u16(config.bad_refresh_status).unwrap_or(StatusCode::BAD_REQUEST),
+            ..TokenError::new("invalid_grant", "BAD_REFRESH_TOKEN", "missing or invalid refresh token")
+        },
     })
+}
+
+/// A token for the app itself. It comes without a refresh token: the app asks again.
+fn client_credentials(oauth: &mut OAuth, client: usize, form: &Form, config: &Config, now: u64) -> Result<Value, TokenError> {
+    let scopes: BTreeSet<String> = form.get("scope").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let known = |scope: &String| APP_SCOPES.contains(&scope.as_str()) || SCOPES.contains(&scope.as_str());
+    if scopes.is_empty() || !scopes.iter().all(known) {
+        return Err(TokenError::new("invalid_scope", "BAD_SCOPE", "missing or unknown scope"));
+    }
+    let (token, made) = oauth.new_app_token(client, scopes, config, now);
+    Ok(json!({
+        "token_type": "bearer", "access_token": token, "expires_in": (made.expires_at - now) / 1000, "scopes": made.scopes.as_ref(),
+        "token_use": "client_credentials",
+    }))
 }
 
 fn show(pair: &Pair) -> Value {

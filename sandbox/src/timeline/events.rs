@@ -1,4 +1,4 @@
-//! Timeline events: single and batch creation, and reading one back.
+//! Timeline events of version 3: single and batch creation, and reading one back.
 //!
 //! An id is unique per template. A second event with the id of one on the same record is refused (or accepted unchanged, if
 //! the configuration says so); on another record it moves there: the last to be processed wins, as HubSpot documents.
@@ -35,7 +35,7 @@ const TOKEN_MAX: usize = 510 * 1024;
 const EVENT_MAX: usize = 1024 * 1024;
 
 /// Any one of these lets a token create events.
-const WRITE_SCOPES: &[&str] =
+pub(super) const WRITE_SCOPES: &[&str] =
     &["timeline", "crm.objects.contacts.write", "crm.schemas.contacts.write", "crm.objects.deals.write", "crm.schemas.deals.write"];
 /// Any one of these lets a token read events.
 const READ_SCOPES: &[&str] =
@@ -49,7 +49,7 @@ pub(crate) type EventKey = (String, String);
 pub(crate) struct Packed(Box<str>);
 
 impl Packed {
-    fn of(value: &impl Serialize) -> Self {
+    pub fn of(value: &impl Serialize) -> Self {
         Self(serde_json::to_string(value).unwrap_or_else(|_| "null".into()).into())
     }
 
@@ -88,27 +88,27 @@ pub(crate) fn routes() -> Router<AppState> {
 }
 
 /// An event as a caller sends it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct NewEvent {
+pub(super) struct NewEvent {
     #[serde(default)]
-    event_template_id: Option<String>,
+    pub event_template_id: Option<String>,
     #[serde(default)]
-    id: Option<String>,
+    pub id: Option<String>,
     #[serde(default)]
-    object_id: Option<String>,
+    pub object_id: Option<String>,
     #[serde(default)]
-    email: Option<String>,
+    pub email: Option<String>,
     #[serde(default)]
-    utk: Option<String>,
+    pub utk: Option<String>,
     #[serde(default)]
-    timestamp: Option<Value>,
+    pub timestamp: Option<Value>,
     #[serde(default)]
-    tokens: BTreeMap<String, String>,
+    pub tokens: BTreeMap<String, String>,
     #[serde(default)]
-    extra_data: Option<Value>,
+    pub extra_data: Option<Value>,
     #[serde(default, rename = "timelineIFrame")]
-    iframe: Option<Value>,
+    pub iframe: Option<Value>,
 }
 
 impl Event {
@@ -154,7 +154,7 @@ fn check_tokens(template: &Template, tokens: &BTreeMap<String, String>) -> ApiRe
 }
 
 /// Finds (or, by e-mail, makes) the record that an event belongs to.
-fn record_of(portal: &mut Portal, kind: Kind, new: &NewEvent, source: Source, now: u64) -> ApiResult<u64> {
+pub(super) fn record_of(portal: &mut Portal, kind: Kind, new: &NewEvent, source: Source, now: u64) -> ApiResult<u64> {
     let email = new.email.as_deref().filter(|_| kind == Kind::Contact);
     let values = |email: &str| [("email".to_owned(), email.to_owned())];
     if let Some(id) = new.object_id.as_deref() {
@@ -192,15 +192,16 @@ fn duplicate(how: DuplicateEvents) -> Option<ApiError> {
     }
 }
 
-/// Checks and stores one event.
-fn store(portal: &mut Portal, templates: &Templates, access: &Access, config: &Config, new: NewEvent, now: u64) -> ApiResult<Value> {
-    let template_id = new
-        .event_template_id
-        .clone()
-        .filter(|t| !t.is_empty())
-        .ok_or_else(|| ApiError::bad_json("Cannot build TimelineEvent, some of required attributes are not set [eventTemplateId]"))?;
-    let template =
-        templates.get(access.app, &template_id).ok_or_else(|| ApiError::not_found(format!("No event template with ID {template_id}")))?;
+/// What is known of an event before its record is looked for.
+pub(super) struct Checked {
+    pub id: String,
+    pub kind: Kind,
+    pub timestamp: u64,
+    extra_data: Value,
+}
+
+/// Checks an event by itself: its size, its tokens, its time.
+pub(super) fn check(template: &Template, new: &NewEvent, now: u64) -> ApiResult<Checked> {
     let id = match &new.id {
         Some(id) if !id.is_empty() => id.replace("{{uuid}}", &Uuid::now_v7().to_string()),
         _ => Uuid::now_v7().to_string(),
@@ -223,17 +224,39 @@ fn store(portal: &mut Portal, templates: &Templates, access: &Access, config: &C
     let Some(kind) = template.kind else {
         return Err(ApiError::validation(format!("Events on {} are not kept by this sandbox", template.object_type)));
     };
-    let source = Source::Integration { app_id: Config::app_id(access.app) };
-    let object_id = record_of(portal, kind, &new, source, now)?;
-    let key = (template_id, id);
-    let known = portal.event_index.get(&key).copied();
+    Ok(Checked { id, kind, timestamp, extra_data })
+}
+
+/// Checks and stores one event.
+fn store(portal: &mut Portal, templates: &Templates, access: &Access, config: &Config, new: NewEvent, now: u64) -> ApiResult<Value> {
+    let template_id = new
+        .event_template_id
+        .clone()
+        .filter(|t| !t.is_empty())
+        .ok_or_else(|| ApiError::bad_json("Cannot build TimelineEvent, some of required attributes are not set [eventTemplateId]"))?;
+    let template = templates
+        .get(access.oauth_app()?, &template_id)
+        .ok_or_else(|| ApiError::not_found(format!("No event template with ID {template_id}")))?;
+    let checked = check(template, &new, now)?;
+    let source = Source::Integration { app_id: access.app_id() };
+    let object_id = record_of(portal, checked.kind, &new, source, now)?;
+    let known = portal.event_index.get(&(template_id, checked.id.clone())).copied();
     if let Some(at) = known.filter(|at| portal.events[*at].object_id == object_id) {
         return duplicate(config.duplicate_events).map_or_else(|| Ok(portal.events[at].show(&template.object_type)), Err);
     }
+    put(portal, template, access, checked, object_id, new, now);
+    let at = known.unwrap_or(portal.events.len() - 1);
+    Ok(portal.events[at].show(&template.object_type))
+}
+
+/// Stores an event on a record; one with the same key loses its place there.
+pub(super) fn put(portal: &mut Portal, template: &Template, access: &Access, checked: Checked, object_id: u64, new: NewEvent, now: u64) {
+    let Checked { id, kind, timestamp, extra_data } = checked;
+    let source = Source::Integration { app_id: access.app_id() };
     stamp_properties(portal, kind, object_id, template, &new.tokens, source, now);
     let event = Event {
-        key: key.clone(),
-        app_id: Config::app_id(access.app),
+        key: (template.id.clone(), id),
+        app_id: access.app_id(),
         kind,
         object_id,
         timestamp,
@@ -242,26 +265,7 @@ fn store(portal: &mut Portal, templates: &Templates, access: &Access, config: &C
         extra_data: Packed::of(&extra_data),
         iframe: new.iframe,
     };
-    let shown = event.show(&template.object_type);
-    match known {
-        // Last wins: the record that had the event loses it.
-        Some(at) => {
-            let before = portal.events[at].object_id;
-            if let Some(list) = portal.events_of.get_mut(&(kind, before)) {
-                list.retain(|other| *other != at);
-            }
-            portal.touch(kind, before);
-            portal.events[at] = event;
-            portal.events_of.entry((kind, object_id)).or_default().push(at);
-        }
-        None => {
-            portal.event_index.insert(key, portal.events.len());
-            portal.events_of.entry((kind, object_id)).or_default().push(portal.events.len());
-            portal.events.push(event);
-        }
-    }
-    portal.touch(kind, object_id);
-    Ok(shown)
+    portal.put_event(event);
 }
 
 /// Tokens that name a property write it on the record; values it does not take are left out.
@@ -283,27 +287,13 @@ fn stamp_properties(
     }
 }
 
-/// Removes every event of a template.
-pub(super) fn drop_template(portal: &mut Portal, template: &str) {
-    let kept: Vec<Event> = std::mem::take(&mut portal.events).into_iter().filter(|e| e.key.0 != template).collect();
-    portal.event_index = kept.iter().enumerate().map(|(at, e)| (e.key.clone(), at)).collect();
-    let touched: Vec<(Kind, u64)> = portal.events_of.keys().copied().collect();
-    portal.events_of.clear();
-    for (at, event) in kept.iter().enumerate() {
-        portal.events_of.entry((event.kind, event.object_id)).or_default().push(at);
-    }
-    portal.events = kept;
-    for (kind, id) in touched {
-        portal.touch(kind, id);
-    }
-}
-
 async fn create(State(app): State<AppState>, Extension(access): Extension<Access>, Body(new): Body<NewEvent>) -> ApiResult {
+    access.oauth_app()?;
     access.any_of(WRITE_SCOPES)?;
-    let now = app.now();
+    let (now, config) = (app.now(), app.config());
     let mut world = app.world();
     let (portal, templates) = world.portal_and_templates(&access.portal);
-    let shown = store(portal, templates, &access, app.config(), new, now)?;
+    let shown = store(portal, templates, &access, &config, new, now)?;
     Ok((StatusCode::CREATED, Json(shown)).into_response())
 }
 
@@ -312,15 +302,16 @@ async fn create_batch(
     Extension(access): Extension<Access>,
     Body(input): Body<batch::Inputs<NewEvent>>,
 ) -> ApiResult {
+    access.oauth_app()?;
     access.any_of(WRITE_SCOPES)?;
     batch::check_count(input.inputs.len(), BATCH_MAX)?;
-    let now = app.now();
+    let (now, config) = (app.now(), app.config());
     let mut world = app.world();
     let (portal, templates) = world.portal_and_templates(&access.portal);
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for new in input.inputs {
         let id = new.id.clone().unwrap_or_default();
-        match store(portal, templates, &access, app.config(), new, now) {
+        match store(portal, templates, &access, &config, new, now) {
             Ok(shown) => results.push(shown),
             Err(error) => errors.push(error.into_entry(json!({ "id": [id] }))),
         }
@@ -336,8 +327,9 @@ async fn read(
     access.any_of(READ_SCOPES)?;
     let mut world = app.world();
     let (portal, templates) = world.portal_and_templates(&access.portal);
-    let template =
-        templates.get(access.app, &template_id).ok_or_else(|| ApiError::not_found(format!("No event template with ID {template_id}")))?;
+    let template = templates
+        .get(access.oauth_app()?, &template_id)
+        .ok_or_else(|| ApiError::not_found(format!("No event template with ID {template_id}")))?;
     let at = portal.event_index.get(&(template_id, id.clone())).ok_or_else(|| ApiError::not_found(format!("No event with ID {id}")))?;
     Ok(Json(portal.events[*at].show(&template.object_type)))
 }

@@ -5,6 +5,7 @@
 use super::events::Event;
 use super::templates::Templates;
 use crate::clock::{iso, parse_time};
+use crate::portal::Portal;
 use handlebars::{Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason};
 
 /// `{{#formatDate timestamp}}{{/formatDate}}` writes the time.
@@ -37,8 +38,12 @@ impl Renderer {
         Self(engine)
     }
 
-    /// Header and detail of an event, from its tokens, extra data and time.
-    pub fn title_and_detail(&self, event: &Event) -> (String, String) {
+    /// Header and detail of an event of this portal, from its tokens, extra data and time. A custom event has no templates: it
+    /// goes by the label of its definition.
+    pub fn title_and_detail(&self, portal: &Portal, event: &Event) -> (String, String) {
+        if let Some(definition) = portal.event_definitions.get(&event.key.0) {
+            return (definition.label.clone(), String::new());
+        }
         let mut data = event.tokens.read::<serde_json::Map<_, _>>();
         data.insert("extraData".into(), event.extra_data.read());
         data.insert("timestamp".into(), event.timestamp.into());

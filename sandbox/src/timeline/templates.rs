@@ -62,6 +62,9 @@ pub(crate) struct Template {
     pub app: usize,
     #[serde(skip)]
     pub kind: Option<Kind>,
+    /// Of an app event's type: its `uid`. Types come with the app's project and are no templates to the API.
+    #[serde(skip)]
+    pub uid: Option<String>,
 }
 
 /// All templates of all apps.
@@ -74,7 +77,18 @@ pub(crate) struct Templates {
 impl Templates {
     /// A template of this app.
     pub fn get(&self, app: usize, id: &str) -> Option<&Template> {
-        self.by_id.get(id).filter(|t| t.app == app)
+        self.by_id.get(id).filter(|t| t.app == app && t.uid.is_none())
+    }
+
+    /// A type of this app's events, by its full name or its `uid`.
+    pub fn event_type(&self, app: usize, name: &str) -> Option<&Template> {
+        let mut types = self.by_id.values().filter(|t| t.app == app && t.uid.is_some());
+        types.find(|t| t.id == name || t.uid.as_deref() == Some(name))
+    }
+
+    /// Adds or replaces a type of an app's events.
+    pub fn put_event_type(&mut self, template: Template) {
+        self.by_id.insert(template.id.clone(), template);
     }
 
     /// The templates of all apps.
@@ -132,7 +146,7 @@ pub(crate) fn routes() -> Router<AppState> {
 }
 
 /// The app that the path names, for a caller with the developer key.
-fn app_of(app: &AppState, app_id: &str, pairs: &Pairs) -> ApiResult<usize> {
+pub(crate) fn app_of(app: &AppState, app_id: &str, pairs: &Pairs) -> ApiResult<usize> {
     let config = app.config();
     if pairs.get("hapikey") != Some(config.developer_key.as_str()) {
         return Err(ApiError::unauthenticated());
@@ -145,7 +159,7 @@ fn no_template(id: &str) -> ApiError {
     ApiError::not_found(format!("No event template with ID {id}"))
 }
 
-fn object_kind(object_type: &str) -> ApiResult<Option<Kind>> {
+pub(super) fn object_kind(object_type: &str) -> ApiResult<Option<Kind>> {
     match object_type.to_ascii_lowercase().as_str() {
         "contacts" | "contact" | "0-1" => Ok(Some(Kind::Contact)),
         "deals" | "deal" | "0-3" => Ok(Some(Kind::Deal)),
@@ -154,7 +168,7 @@ fn object_kind(object_type: &str) -> ApiResult<Option<Kind>> {
     }
 }
 
-fn check(header: &str, detail: &str, tokens: &[Token]) -> ApiResult<()> {
+pub(super) fn check(header: &str, detail: &str, tokens: &[Token]) -> ApiResult<()> {
     if tokens.len() > TOKENS_MAX {
         return Err(ApiError::validation(format!("A template may have at most {TOKENS_MAX} tokens")));
     }
@@ -187,7 +201,7 @@ type S = State<AppState>;
 async fn list(State(app): S, Path(app_id): Path<String>, pairs: Pairs) -> ApiResult<Json<Value>> {
     let index = app_of(&app, &app_id, &pairs)?;
     let world = app.world();
-    let results: Vec<&Template> = world.templates.by_id.values().filter(|t| t.app == index).collect();
+    let results: Vec<&Template> = world.templates.by_id.values().filter(|t| t.app == index && t.uid.is_none()).collect();
     Ok(Json(json!({ "results": results })))
 }
 
@@ -202,7 +216,7 @@ fn add(app: &AppState, index: usize, mut new: NewTemplate) -> ApiResult<Template
     check(&new.header_template, &new.detail_template, &new.tokens)?;
     let now = iso(app.now());
     let templates = &mut app.world().templates;
-    if templates.by_id.values().filter(|t| t.app == index).count() >= TEMPLATES_MAX {
+    if templates.by_id.values().filter(|t| t.app == index && t.uid.is_none()).count() >= TEMPLATES_MAX {
         return Err(ApiError::validation(format!("An app may have at most {TEMPLATES_MAX} event templates")));
     }
     templates.made += 1;
@@ -218,12 +232,13 @@ fn add(app: &AppState, index: usize, mut new: NewTemplate) -> ApiResult<Template
         updated_at: now,
         app: index,
         kind,
+        uid: None,
     };
     templates.by_id.insert(template.id.clone(), template.clone());
     Ok(template)
 }
 
-fn stamp(tokens: &mut [Token], now: &str) {
+pub(super) fn stamp(tokens: &mut [Token], now: &str) {
     for token in tokens {
         token.created_at = now.to_owned();
         token.updated_at = now.to_owned();
@@ -249,7 +264,7 @@ fn change(
     let index = app_of(app, app_id, pairs)?;
     let now = iso(app.now());
     let mut world = app.world();
-    let template = world.templates.by_id.get_mut(id).filter(|t| t.app == index).ok_or_else(|| no_template(id))?;
+    let template = world.templates.by_id.get_mut(id).filter(|t| t.app == index && t.uid.is_none()).ok_or_else(|| no_template(id))?;
     let mut changed = template.clone();
     edit(&mut changed, &now)?;
     check(&changed.header_template, &changed.detail_template, &changed.tokens)?;
@@ -278,7 +293,7 @@ async fn remove(State(app): S, Path((app_id, id)): Two, pairs: Pairs) -> ApiResu
     world.templates.get(index, &id).ok_or_else(|| no_template(&id))?;
     world.templates.by_id.remove(&id);
     for portal in world.portal_ids() {
-        super::events::drop_template(world.portal(&portal), &id);
+        world.portal(&portal).keep_events(|event| event.key.0 != id);
     }
     Ok(StatusCode::NO_CONTENT)
 }

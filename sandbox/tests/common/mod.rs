@@ -5,6 +5,8 @@
 use clickline_sandbox::{Clock, Config, ManualClock, Sandbox};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The portal of all tests.
 pub const PORTAL: &str = "4242";
@@ -16,7 +18,7 @@ pub struct Bench {
     pub sandbox: Sandbox,
     pub clock: ManualClock,
     client: reqwest::Client,
-    token: String,
+    pub token: String,
 }
 
 /// An answer, read.
@@ -47,6 +49,15 @@ impl Answer {
     }
 }
 
+/// A file of its own below `CLICKLINE_SANDBOX_LOGS`: what these tests exchange is then held to HubSpot's documents, too.
+fn log_file() -> Option<PathBuf> {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let folder = std::env::var_os("CLICKLINE_SANDBOX_LOGS")?;
+    std::fs::create_dir_all(&folder).unwrap();
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    Some(PathBuf::from(folder).join(format!("{}-{number}.jsonl", std::process::id())))
+}
+
 impl Bench {
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
@@ -57,7 +68,7 @@ impl Bench {
         // An error means that another test of this process was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (clock, hand) = Clock::manual(START_MS);
-        let mut config = Config { clock, ..Config::default() };
+        let mut config = Config { clock, request_log: log_file(), ..Config::default() };
         change(&mut config);
         let sandbox = Sandbox::start(config).unwrap();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -96,11 +107,44 @@ impl Bench {
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    async fn read(response: reqwest::Response) -> Answer {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Answer { status, headers, body }
+    }
+
+    /// A call with another token than the bench's.
+    pub async fn call_as(&self, token: &str, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let request = self.request(method, path).bearer_auth(token);
+        self.send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// A call that may fail on the way: what went wrong, in words.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, String> {
+        let response = self.request(Method::POST, path).bearer_auth(&self.token).json(body).send().await.map_err(|e| e.to_string())?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let bytes = response.bytes().await.map_err(|e| e.to_string())?;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Ok(Answer { status, headers, body })
+    }
+
+    /// An app's own token, for the journal.
+    pub async fn app_token(&self) -> String {
+        let scope = "developer.webhooks_journal.read developer.webhooks_journal.subscriptions.read \
+                     developer.webhooks_journal.subscriptions.write developer.webhooks_journal.snapshots.read \
+                     developer.webhooks_journal.snapshots.write crm.objects.contacts.read crm.objects.deals.read";
+        let answer = self.form("/oauth/2026-03/token", &[("grant_type", "client_credentials"), ("scope", scope)]).await;
+        assert_eq!(answer.ok(200).get("refresh_token"), None);
+        answer.body["access_token"].as_str().unwrap().to_owned()
     }
 
     /// A call with the access token.

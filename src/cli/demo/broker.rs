@@ -97,6 +97,8 @@ fn own_topics() -> Topics {
         links,
         progress,
         state,
+        sources,
+        changes,
         timeline,
         contact_properties,
         deal_stages,
@@ -112,6 +114,8 @@ fn own_topics() -> Topics {
         links: of(links),
         progress: of(progress),
         state: of(state),
+        sources: of(sources),
+        changes: of(changes),
         timeline: of(timeline),
         contact_properties: of(contact_properties),
         deal_stages: of(deal_stages),
@@ -121,7 +125,7 @@ fn own_topics() -> Topics {
     }
 }
 
-fn names(topics: &Topics) -> [&str; 13] {
+fn names(topics: &Topics) -> [&str; 15] {
     let Topics {
         clicks,
         forms,
@@ -130,6 +134,8 @@ fn names(topics: &Topics) -> [&str; 13] {
         links,
         progress,
         state,
+        sources,
+        changes,
         timeline,
         contact_properties,
         deal_stages,
@@ -137,7 +143,23 @@ fn names(topics: &Topics) -> [&str; 13] {
         counts,
         dead_letters,
     } = topics;
-    [clicks, forms, contacts, deals, links, progress, state, timeline, contact_properties, deal_stages, unresolved, counts, dead_letters]
+    [
+        clicks,
+        forms,
+        contacts,
+        deals,
+        links,
+        progress,
+        state,
+        sources,
+        changes,
+        timeline,
+        contact_properties,
+        deal_stages,
+        unresolved,
+        counts,
+        dead_letters,
+    ]
 }
 
 /// A week passes in seconds, so these topics carry the week's time and not the broker's, and keep it whatever its age.

@@ -1,7 +1,8 @@
 //! One HubSpot account as the sink sees it: what waits, what is under way, what it refuses.
 
 use super::budget::Share;
-use super::lanes::{Batch, Lanes};
+use super::event_api::EventApi;
+use super::lanes::{Batch, Lanes, Work};
 use super::record::Lane;
 use super::service::Service;
 use super::suspects::Suspects;
@@ -17,12 +18,14 @@ const SUSPENDED_FOR: Duration = Duration::from_secs(120);
 pub struct Account {
     /// What waits.
     pub lanes: Lanes,
-    /// Batches under way.
-    pub in_flight: usize,
+    /// Records in memory, by lane; those that were parked not among them.
+    pub held: [usize; 3],
+    /// Batches under way, by lane.
+    pub in_flight: [usize; 3],
     /// Properties that the account refuses for every contact, with HubSpot's code.
     pub refused: BTreeMap<String, String>,
-    /// The event template, once it is known.
-    pub template: Option<String>,
+    /// What takes the events, once it is known.
+    pub event_api: Option<EventApi>,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
     /// Who makes HubSpot stumble: by lane, then the e-mail addresses.
@@ -53,6 +56,11 @@ impl Account {
         self.suspended.remove(&None).is_some() || lane
     }
 
+    /// The account was connected again: nothing that was in its way need be there any more.
+    pub fn connected(&mut self) {
+        self.suspended.clear();
+    }
+
     /// Whether anything of the account is suspended, also when its time to be tried again has come.
     pub fn suspended(&self) -> bool {
         !self.suspended.is_empty()
@@ -62,37 +70,44 @@ impl Account {
         [None, Some(lane)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
     }
 
-    fn prepared(&self, lane: Lane) -> bool {
+    fn prepared(&self, work: Work) -> bool {
+        match work {
+            Work::Stages | Work::Emails => true,
+            Work::Contacts => self.provisioned,
+            Work::Events => self.event_api.is_some(),
+        }
+    }
+
+    /// Whether another request of a lane may be under way. Deal stages have places of their own: what waits for slow answers to
+    /// events never delays a deal.
+    fn place(&self, lane: Lane, concurrency: usize) -> bool {
+        let [stages, properties, events] = self.in_flight;
         match lane {
-            Lane::Stages => true,
-            Lane::Properties => self.provisioned,
-            Lane::Events => self.template.is_some(),
+            Lane::Stages => stages < concurrency,
+            Lane::Properties | Lane::Events => properties + events < concurrency,
         }
     }
 
     /// The next batch at `now`, if anything may be sent.
     pub fn next(&mut self, portal: &str, service: &Service, linger: Duration, concurrency: usize, now: Instant) -> Option<Batch> {
-        if self.in_flight >= concurrency {
-            return None;
-        }
-        let open = Lane::ALL
-            .map(|lane| self.prepared(lane) && self.closed_until(lane, now).is_none() && service.ready(portal, share(lane), now).is_ok());
-        self.lanes.next(|lane| open[lane.index()], linger, now)
+        let lanes = Lane::ALL.map(|lane| {
+            self.place(lane, concurrency) && self.closed_until(lane, now).is_none() && service.ready(portal, share(lane), now).is_ok()
+        });
+        let open = Work::ALL.map(|work| self.prepared(work) && lanes[work.lane().index()]);
+        let events_max = self.event_api.as_ref().map_or(1, |api| api.batch_max);
+        self.lanes.next(|work| open[work as usize], events_max, linger, now)
     }
 
     /// When [`Account::next`] may next change by time alone.
     pub fn next_at(&self, portal: &str, service: &Service, linger: Duration, concurrency: usize, now: Instant) -> Option<Instant> {
-        if self.in_flight >= concurrency {
-            return None;
-        }
         let mut wake: Option<Instant> = None;
-        for lane in Lane::ALL.into_iter().filter(|lane| self.prepared(*lane)) {
-            let Some(work) = self.lanes.next_at(|other| other == lane, linger) else { continue };
+        for work in Work::ALL.into_iter().filter(|work| self.prepared(*work) && self.place(work.lane(), concurrency)) {
+            let Some(ripe) = self.lanes.next_at(work, linger) else { continue };
             // Without a time it is an answer that makes room, and answers wake the loop by themselves.
-            let Ok(budget) = service.ready(portal, share(lane), now).map_or_else(|at| at.map(Some).ok_or(()), |()| Ok(None)) else {
+            let Ok(budget) = service.ready(portal, share(work.lane()), now).map_or_else(|at| at.map(Some).ok_or(()), |()| Ok(None)) else {
                 continue;
             };
-            let at = [Some(work), budget, self.closed_until(lane, now)].into_iter().flatten().max();
+            let at = [Some(ripe), budget, self.closed_until(work.lane(), now)].into_iter().flatten().max();
             wake = wake.into_iter().chain(at).min();
         }
         wake
@@ -102,6 +117,12 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deal_does_not_wait_for_what_is_under_way_for_others() {
+        let account = Account { in_flight: [0, 1, 3], ..Account::default() };
+        assert!(account.place(Lane::Stages, 4) && !account.place(Lane::Events, 4) && !account.place(Lane::Properties, 4));
+    }
 
     #[test]
     fn a_suspension_is_told_once_and_ends_with_a_write() {

@@ -1,15 +1,18 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
+use super::portal::NO_EVENTS;
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
-use super::token::wall_ms;
 use super::work::Suspend;
+use crate::model::time::now as wall_ms;
+use crate::oauth::Feature;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Parked records that may be in memory.
-const PARKED_HELD: usize = 2_000;
+/// Parked records of one account that may be in memory.
+const PARKED_HELD: usize = 500;
 /// A parked record that was loaded is due again after this, should we crash.
 const PARKED_LEASE_MS: u64 = 600_000;
 /// Ledger rows forgotten at once.
@@ -26,9 +29,13 @@ impl Run {
     }
 
     pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
-        let prepare::Prepared { template, provisioned, problem, again } = prepared;
+        let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
+        for (name, why) in refused {
+            self.with(&portal, |account| drop(account.refused.insert(name.clone(), why.clone())));
+            tracing::error!(portal, property = name, "this property can't be written: {why}");
+        }
         self.with(&portal, |account| {
-            account.template = template.or(account.template.take());
+            account.event_api = event_api.or(account.event_api.take());
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
@@ -46,29 +53,86 @@ impl Run {
         }
     }
 
+    /// Suspends the lanes that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
+    /// portal was connected.
+    fn look_at_connections(&mut self, now: Instant) {
+        let revived = self.service.connections().revived();
+        let connected = std::mem::replace(&mut self.revived, revived) != revived;
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            if connected {
+                let mut ready = true;
+                self.with(&portal, |account| {
+                    account.connected();
+                    ready = account.provisioned && account.event_api.is_some();
+                });
+                if !ready {
+                    self.prepare(portal.clone(), Duration::ZERO);
+                }
+            }
+            for lane in Lane::ALL {
+                let Some(why) = self.gate(&portal, lane) else { continue };
+                self.with(&portal, |account| {
+                    if account.suspend(Suspend { lane: Some(lane), why: why.clone() }, now) {
+                        tracing::error!(portal, ?lane, "suspended: {why}");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Why a connection does not allow a lane, if it does not.
+    fn gate(&self, portal: &str, lane: Lane) -> Option<String> {
+        let feature = match lane {
+            Lane::Stages => Feature::MoveDeals,
+            Lane::Properties => Feature::ContactProperties,
+            Lane::Events => Feature::Events,
+        };
+        if lane == Lane::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
+            return Some(NO_EVENTS.to_owned());
+        }
+        let missing = self.service.connections().missing(portal, feature);
+        (!missing.is_empty())
+            .then(|| format!("to {feature} the app lacks the scope {}: add it and install the app again", missing.join(", ")))
+    }
+
     /// Parked records that are due, contacts that appeared, old ledger rows, counters.
     pub(super) fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
         let wall = wall_ms();
+        self.look_at_connections(now);
         for (portal, email) in std::mem::take(&mut self.appeared) {
             self.state.parked_appeared(&portal, &email, wall)?;
         }
-        if self.loaded.len() < PARKED_HELD {
-            for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
-                row.next_at = wall + PARKED_LEASE_MS;
-                self.settlement.park.push(row.clone());
-                let Ok(delta) = Delta::decode(Lane::Properties, &row.payload) else { continue };
-                let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
-                let receipt = Receipt { lane: Lane::Properties, raw, ledger_key: row.ledger_key, parked: Some((row.parked_at, row.tries)) };
-                if let Some(account) = self.accounts.get_mut(&row.portal)
-                    && self.loaded.insert(row.ledger_key)
-                {
-                    account.lanes.push(delta, receipt, now);
-                }
-            }
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            self.load_parked(&portal, wall, now)?;
         }
+        self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
         self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
         self.stats.parked = self.state.parked_count()?;
+        let (open, oldest) = self.state.dead_letters_open()?;
+        self.stats.dead_letters_open = open;
+        self.stats.dead_letters_oldest_at = oldest.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Brings an account's parked records back that are due, as many as it may have in memory.
+    fn load_parked(&mut self, portal: &str, wall: u64, now: Instant) -> anyhow::Result<()> {
+        let room = PARKED_HELD.saturating_sub(self.loaded.get(portal).map_or(0, HashSet::len));
+        if room == 0 {
+            return Ok(());
+        }
+        for mut row in self.state.parked_due(portal, wall, room)? {
+            row.next_at = wall + PARKED_LEASE_MS;
+            self.settlement.park.push(row.clone());
+            let Some(lane) = Lane::of(&self.topics, &row.topic) else { continue };
+            let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
+            let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
+            let parked = Some((row.parked_at, row.tries));
+            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since: None };
+            if self.loaded.entry(portal.to_owned()).or_default().insert(row.ledger_key) {
+                self.with(portal, |account| account.lanes.push(delta, receipt, now));
+            }
+        }
         Ok(())
     }
 

@@ -1,69 +1,19 @@
-//! Finds contacts by e-mail address, and writes a batch of contacts' properties.
+//! Writes a batch of contacts' properties.
 //!
 //! Properties are written by contact id alone: an upsert by address could make contacts, and the same contact by id and by address
 //! in one batch makes HubSpot refuse all of it.
 
 use super::budget::Share;
-use super::lanes::Properties;
+use super::entries::Properties;
 use super::outcome::{ItemError, Outcome, Refusal, item_errors};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
 use serde_json::Value;
-use std::collections::HashMap;
 
 const LANE: Lane = Lane::Properties;
-
-/// Finds the contacts of a batch of e-mail addresses.
-pub async fn find(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Properties> {
-    let mut report = Report::new();
-    let size = batch.len();
-    let outcome = desk.call(&request::find_contacts(desk.paths, batch.iter().map(|e| e.key.as_str())), Share::Bulk).await;
-    let Some(batch) = report.whole(LANE, batch, &outcome) else { return report };
-    let found = match &outcome {
-        Outcome::Done(body) => addresses(body),
-        _ if size > 1 => {
-            report.fates.extend(batch.into_iter().map(|entry| (entry, smaller(size))));
-            return report;
-        }
-        Outcome::NotFound(_) => HashMap::new(),
-        Outcome::Refused(refusal) => {
-            report.fates.extend(batch.into_iter().map(|entry| (entry, Fate::Dead("refused", refusal.detail()))));
-            return report;
-        }
-        _ => HashMap::new(),
-    };
-    let errors = if let Outcome::Done(body) = &outcome { item_errors(body) } else { Vec::new() };
-    for entry in batch {
-        let missing = errors.iter().any(|e| matches!(e.outcome, Outcome::NotFound(_)) && e.about.contains(&entry.key));
-        let fate = match found.get(&entry.key) {
-            Some(id) => Fate::Contact(id.clone()),
-            None if missing => Fate::NoContact,
-            // Neither found nor missed: an additional address that the answer does not show.
-            None => match desk.find(&entry.key, Share::Bulk).await {
-                LookUp::Merged(id) => Fate::Contact(id),
-                LookUp::There | LookUp::Gone => Fate::NoContact,
-                LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
-            },
-        };
-        report.fates.push((entry, fate));
-    }
-    report
-}
-
-/// Address → contact, of an answer's contacts.
-fn addresses(body: &Value) -> HashMap<String, String> {
-    let mut found = HashMap::new();
-    for record in results(body) {
-        let Some(id) = id_in(record, "id") else { continue };
-        let property = |name: &str| record.pointer(&format!("/properties/{name}")).and_then(Value::as_str).unwrap_or_default();
-        for address in property("hs_additional_emails").split(';').chain([property("email")]) {
-            found.insert(address.trim().to_lowercase(), id.clone());
-        }
-    }
-    found
-}
 
 /// Writes the properties of a batch of contacts.
 pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Properties> {
@@ -90,7 +40,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prop
                 } else if size > 1 {
                     smaller(size)
                 } else {
-                    Fate::Dead("refused", refusal.detail())
+                    Fate::Dead(reason::REFUSED, refusal.detail())
                 };
                 report.fates.push((entry, fate));
             }
@@ -146,19 +96,19 @@ async fn failed(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<P
     match outcome {
         Outcome::NotFound(refusal) => unknown(desk, report, entry, &refusal.detail()).await,
         Outcome::Refused(refusal) if names(entry, refusal) => Fate::WithoutProperties(refusal.properties.clone()),
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-        _ => Fate::Dead("conflict", "HubSpot says that another contact has such a value".to_owned()),
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => Fate::Dead(reason::CONFLICT, "HubSpot says that another contact has such a value".to_owned()),
     }
 }
 
 /// The contact was deleted or merged.
 async fn unknown(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<Properties>, detail: &str) -> Fate {
     if entry.value.looked_up {
-        return Fate::Dead("contact-gone", detail.to_owned());
+        return Fate::Dead(reason::CONTACT_GONE, detail.to_owned());
     }
     match desk.look_up(&entry.key, Share::Bulk).await {
         LookUp::Merged(survivor) => Fate::Contact(survivor),
-        LookUp::Gone => Fate::Dead("contact-gone", detail.to_owned()),
+        LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
         LookUp::There => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
@@ -168,16 +118,6 @@ async fn unknown(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_contact_is_found_by_any_of_its_addresses() {
-        let body =
-            json!({"results": [{"id": "801", "properties": {"email": "Ada@Example.com", "hs_additional_emails": "a@x.com; b@x.com"}}]});
-        let found = addresses(&body);
-        for address in ["ada@example.com", "a@x.com", "b@x.com"] {
-            assert_eq!(found.get(address).map(String::as_str), Some("801"), "{address}");
-        }
-    }
 
     #[test]
     fn a_value_that_was_not_kept_is_noticed() {

@@ -3,7 +3,7 @@
 //! Pure. HubSpot has no conditional write, so between this decision and the write lies one round trip in which a person may move
 //! the deal. The answer to the write is compared; nothing more can be done.
 
-use crate::model::outputs::{DealStage, Person};
+use crate::model::outputs::DealStage;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -71,15 +71,6 @@ pub fn judge(delta: &DealStage, now: &DealNow, person: Option<&str>) -> Verdict 
     Verdict::Move
 }
 
-/// Whether a delta's person must be looked up: the guard asks for a contact, and the deal does not name the one we know.
-pub fn must_look_up(delta: &DealStage, now: &DealNow) -> bool {
-    let named = matches!(&delta.person, Some(Person::ContactId(id)) if now.contacts.contains(id));
-    let pass = Some("");
-    let guard = crate::model::outputs::Guard { require_associated_contact: false, ..delta.guard };
-    let otherwise = DealStage { guard, ..delta.clone() };
-    delta.guard.require_associated_contact && !named && delta.person.is_some() && judge(&otherwise, now, pass) == Verdict::Move
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::stage;
@@ -110,16 +101,6 @@ mod tests {
         assert_eq!(judged(DealNow { amount: None, ..now() }), Verdict::Drop("amount"));
         assert_eq!(judged(DealNow { contacts: BTreeSet::new(), ..now() }), Verdict::Drop("not-associated"));
         assert_eq!(judge(&delta, &now(), None), Verdict::Drop("not-associated"));
-    }
-
-    #[test]
-    fn a_person_is_looked_up_only_when_that_can_change_the_answer() {
-        let delta = stage("s1", "9001");
-        assert!(!must_look_up(&delta, &now()));
-        let merged = DealNow { contacts: BTreeSet::from(["900".to_owned()]), ..now() };
-        assert!(must_look_up(&delta, &merged));
-        assert!(!must_look_up(&delta, &DealNow { stage: "closedlost".into(), ..merged.clone() }));
-        assert_eq!(judge(&delta, &merged, Some("900")), Verdict::Move);
     }
 
     #[test]

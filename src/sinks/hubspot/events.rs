@@ -1,46 +1,74 @@
-//! Writes a batch of timeline events.
+//! Writes a batch of events, by whichever of HubSpot's APIs the account has.
 //!
 //! An event that HubSpot has already is delivered. An event whose contact is gone is tried with the contact it was merged into, if
 //! there is one. A batch that is refused as a whole is halved until the one that is at fault stands alone.
+//!
+//! # A conflict of a whole batch
+//! App events answer 409 for all of a batch when one id is known, and store none of it. After an answer that was lost every id of the
+//! batch may be known, and to halve it down to single events would cost twice as many failed requests as it has events. But such a batch
+//! is tried again with none but its own events, and HubSpot stores all of a batch or nothing: one known id then means that all are.
 
 use super::budget::Share;
-use super::lanes::Event;
+use super::entries::Event;
+use super::event_api::{Acceptance, EventApi};
 use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
-use super::request;
-use super::work::{Desk, Fate, LookUp, Report, Suspend, alone, id_in, results, smaller};
-use crate::model::outputs::Person;
+use super::work::{Again, Desk, Fate, LookUp, Report, Suspend, alone, id_in, results, smaller};
+use serde_json::Value;
 use std::collections::HashSet;
 
 const LANE: Lane = Lane::Events;
 
 /// Sends the batch.
-pub async fn write(desk: Desk<'_>, template: &str, batch: Vec<Entry<Event>>) -> Report<Event> {
+pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> Report<Event> {
     let mut report = Report::new();
     let size = batch.len();
-    let outcome = desk.call(&request::create_events(desk.paths, template, batch.iter().map(|e| &e.value)), Share::Bulk).await;
+    let outcome = desk.call(&api.request(desk.paths, batch.iter().map(|e| &e.value)), Share::Bulk).await;
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return report };
-    let Outcome::Done(body) = outcome else {
-        for entry in batch {
-            let fate = if size > 1 { smaller(size) } else { single(desk, &mut report, &entry, &outcome).await };
-            report.fates.push((entry, fate));
+    match outcome {
+        Outcome::Done(body) => itemised(desk, &mut report, api, batch, &body).await,
+        Outcome::Exists if stored_before(api, &batch) => {
+            report.known += size as u64;
+            report.fates.extend(batch.into_iter().map(|entry| (entry, Fate::Delivered)));
         }
-        return report;
-    };
-    let errors = item_errors(&body);
-    let stored: HashSet<String> = results(&body).iter().filter_map(|result| id_in(result, "id")).collect();
+        outcome => {
+            for entry in batch {
+                let fate = if size > 1 { smaller(size) } else { single(desk, &mut report, &entry, &outcome).await };
+                report.fates.push((entry, fate));
+            }
+        }
+    }
+    report
+}
+
+/// Whether a conflict means that HubSpot has all of the batch.
+fn stored_before(api: &EventApi, batch: &[Entry<Event>]) -> bool {
+    let together = batch.first().and_then(|entry| entry.tries.together);
+    api.all_or_nothing() && together.is_some() && batch.iter().all(|entry| entry.tries.together == together)
+}
+
+/// Each event's fate, from the body of a success.
+async fn itemised(desk: Desk<'_>, report: &mut Report<Event>, api: &EventApi, batch: Vec<Entry<Event>>, body: &Value) {
+    let size = batch.len();
+    let errors = item_errors(body);
+    let stored: HashSet<String> = results(body).iter().filter_map(|result| id_in(result, "id")).collect();
+    // Without an error the status speaks for all where the API does not list what it took.
+    let whole = errors.is_empty() && stored.is_empty() && api.acceptance() == Acceptance::Whole;
     for entry in batch {
         let named = errors.iter().find(|error| error.about.contains(&entry.key));
         let fate = match named {
-            _ if stored.contains(&entry.key) || errors.is_empty() => Fate::Delivered,
-            Some(error) => single(desk, &mut report, &entry, &error.outcome).await,
-            None if size > 1 => alone(),
-            None => single(desk, &mut report, &entry, &errors[0].outcome).await,
+            _ if whole || stored.contains(&entry.key) => Fate::Delivered,
+            Some(error) => single(desk, report, &entry, &error.outcome).await,
+            // An error that names nobody: whose is it?
+            None if !errors.is_empty() && size > 1 => alone(),
+            None if !errors.is_empty() => single(desk, report, &entry, &errors[0].outcome).await,
+            // A success that says nothing of this event is none; a second try finds out by the event's id.
+            None => Fate::Again(Again { counts: true, ..Again::default() }),
         };
         report.fates.push((entry, fate));
     }
-    report
 }
 
 /// What an answer about one event means for it.
@@ -50,28 +78,29 @@ async fn single(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>
     }
     match outcome {
         Outcome::NotFound(refusal) => missing(desk, report, entry, &refusal.detail()).await,
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-        _ => Fate::Delivered,
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => {
+            report.known += 1;
+            Fate::Delivered
+        }
     }
 }
 
-/// HubSpot misses something: the contact, or the template.
+/// HubSpot misses something: the contact, or the type of event.
 async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>, detail: &str) -> Fate {
-    let known = match (&entry.value.merged_into, &entry.value.delta.person) {
-        (Some(_), _) => return Fate::Dead("contact-gone", detail.to_owned()),
-        (None, Person::ContactId(id)) => Some(id),
-        (None, Person::Email(_)) => None,
-    };
-    let looked_up = match known {
+    if entry.value.looked_up {
+        return Fate::Dead(reason::CONTACT_GONE, detail.to_owned());
+    }
+    let looked_up = match entry.value.contact() {
         Some(id) => desk.look_up(id, Share::Bulk).await,
         None => LookUp::There,
     };
     match looked_up {
         LookUp::Merged(survivor) => Fate::Contact(survivor),
-        LookUp::Gone => Fate::Dead("contact-gone", detail.to_owned()),
+        LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
         LookUp::There => {
-            report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is event_template_id right? {detail}") });
-            Fate::Again(super::work::Again::default())
+            report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is the type of event right? {detail}") });
+            Fate::Again(Again::default())
         }
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }

@@ -8,7 +8,14 @@ use std::collections::BTreeMap;
 /// A receipt of partition 0.
 pub fn receipt(lane: Lane, offset: i64) -> Receipt {
     let raw = Raw { partition: 0, offset, key: None, payload: Vec::new() };
-    Receipt { lane, raw, ledger_key: LedgerKey::of(lane.topic().default_name(), &offset.to_string()), parked: None }
+    Receipt {
+        lane,
+        portal: "4242".into(),
+        raw,
+        ledger_key: LedgerKey::of(lane.topic().default_name(), &offset.to_string()),
+        parked: None,
+        failing_since: None,
+    }
 }
 
 /// An event of a contact.

@@ -1,102 +1,27 @@
 //! What waits for one account, lane by lane, and which batch goes next.
 //!
 //! ```text
-//!  hubspot.deal-stages ────────► stages    (by deal, in order)              first
-//!  hubspot.contact-properties ─► emails    (by e-mail: find the contact)
-//!                             └► contacts  (by contact, coalesced)          then
-//!  hubspot.timeline ───────────► events    (by event id)                    last
+//!  hubspot.deal-stages ────────► stages    (by deal, in order)                     first
+//!  hubspot.contact-properties ┬► emails    (by e-mail: find the contact)
+//!                             └► contacts  (by contact, coalesced)                 then
+//!  hubspot.timeline ──────────┬► emails
+//!                             └► events    (by event id)                           last
 //! ```
 //!
 //! Pure: nothing is sent here.
 
-use super::queue::{Entry, Fold, Queue};
+use super::entries::{Addressed, Change, Event, Properties, Records, Stages};
+use super::queue::{Entry, Queue};
 use super::record::{Delta, Lane, Receipt};
-use crate::model::outputs::{DealStage, Person, TimelineEvent};
+use crate::model::outputs::Person;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// HubSpot's bound on records in a batch; for timeline v3 the bound of its predecessor (none is documented).
+/// HubSpot's bound on contacts and on deals in a batch.
 pub const BATCH_MAX: usize = 100;
 
-/// The deltas of one deal, oldest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stages(pub VecDeque<(DealStage, Receipt)>);
-
-/// A value to write, and the click it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The click's own time and id: of two changes the greater is the newer.
-    pub from: (u64, String),
-    /// The value.
-    pub value: String,
-}
-
-/// The property deltas of one person, coalesced: the newest value of each property.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Properties {
-    /// What to write, by property.
-    pub changes: BTreeMap<String, Change>,
-    /// The records that this settles, each with the properties it named.
-    pub receipts: Vec<(Receipt, Vec<String>)>,
-    /// Properties that HubSpot refuses, with its reason; the records that name them become dead letters.
-    pub refused: BTreeMap<String, String>,
-    /// Whether the contact was looked up again after HubSpot did not know it.
-    pub looked_up: bool,
-}
-
-/// One timeline event.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// The event.
-    pub delta: TimelineEvent,
-    /// The contact that the event's own contact was merged into, once that is known.
-    pub merged_into: Option<String>,
-    /// The records that this settles: one, or several when a topic was read again.
-    pub receipts: Vec<Receipt>,
-}
-
-impl Fold for Stages {
-    fn fold(&mut self, newer: Self) {
-        self.0.extend(newer.0);
-    }
-}
-
-impl Fold for Properties {
-    fn fold(&mut self, newer: Self) {
-        for (name, change) in newer.changes {
-            match self.changes.get_mut(&name) {
-                Some(old) if old.from >= change.from => {}
-                Some(old) => *old = change,
-                None => {
-                    self.changes.insert(name, change);
-                }
-            }
-        }
-        self.receipts.extend(newer.receipts);
-        self.refused.extend(newer.refused);
-        self.looked_up |= newer.looked_up;
-    }
-}
-
-impl Fold for Event {
-    fn fold(&mut self, newer: Self) {
-        self.receipts.extend(newer.receipts);
-    }
-}
-
-impl Properties {
-    /// Gives these properties up, with HubSpot's reason for each. Says whether any of them was to be written.
-    pub fn refuse<'a>(&mut self, names: impl IntoIterator<Item = (&'a String, &'a String)>) -> bool {
-        let mut any = false;
-        for (name, reason) in names {
-            if self.changes.remove(name).is_some() {
-                self.refused.insert(name.clone(), reason.clone());
-                any = true;
-            }
-        }
-        any
-    }
-}
+/// How much longer a batch that is not full waits where requests are scarce.
+const CROWDED: u32 = 4;
 
 /// The next thing to do for an account.
 #[derive(Debug, PartialEq)]
@@ -104,11 +29,38 @@ pub enum Batch {
     /// Read these deals and move those that still qualify.
     Stages(Vec<Entry<Stages>>),
     /// Find the contacts of these e-mail addresses.
-    Emails(Vec<Entry<Properties>>),
+    Emails(Vec<Entry<Addressed>>),
     /// Write these contacts' properties.
     Contacts(Vec<Entry<Properties>>),
     /// Write these events.
     Events(Vec<Entry<Event>>),
+}
+
+/// Kinds of work, first things first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Move deals.
+    Stages,
+    /// Find contacts by address.
+    Emails,
+    /// Write contacts' properties.
+    Contacts,
+    /// Write events.
+    Events,
+}
+
+impl Work {
+    /// All of it, first things first.
+    pub const ALL: [Work; 4] = [Work::Stages, Work::Emails, Work::Contacts, Work::Events];
+
+    /// Whose budget and suspension it shares.
+    pub fn lane(self) -> Lane {
+        match self {
+            Work::Stages => Lane::Stages,
+            Work::Emails | Work::Contacts => Lane::Properties,
+            Work::Events => Lane::Events,
+        }
+    }
 }
 
 /// Everything that waits for one account.
@@ -117,7 +69,7 @@ pub struct Lanes {
     /// By deal.
     pub stages: Queue<Stages>,
     /// By e-mail address.
-    pub emails: Queue<Properties>,
+    pub emails: Queue<Addressed>,
     /// By contact.
     pub contacts: Queue<Properties>,
     /// By event id.
@@ -128,7 +80,10 @@ impl Lanes {
     /// Adds a record read at `now`.
     pub fn push(&mut self, delta: Delta, receipt: Receipt, now: Instant) {
         match delta {
-            Delta::Stage(delta) => self.stages.push(delta.deal_id.clone(), Stages(VecDeque::from([(*delta, receipt)])), now),
+            Delta::Stage(delta) => {
+                let key = delta.deal_id.clone();
+                self.stages.push(key, Stages { steps: VecDeque::from([(*delta, receipt)]), sent: false }, now);
+            }
             Delta::Properties(delta) => {
                 let mut names = Vec::with_capacity(delta.properties.len());
                 let mut changes = BTreeMap::new();
@@ -141,39 +96,60 @@ impl Lanes {
                 let properties = Properties { changes, receipts: vec![(receipt, names)], ..Properties::default() };
                 match delta.person {
                     Person::ContactId(id) => self.contacts.push(id, properties, now),
-                    Person::Email(email) => self.emails.push(email, properties, now),
+                    Person::Email(email) => self.emails.push(email, Addressed { properties, ..Addressed::default() }, now),
                 }
             }
             Delta::Event(delta) => {
-                self.events.push(delta.id.clone(), Event { delta: *delta, merged_into: None, receipts: vec![receipt] }, now);
+                let event = Event { receipts: vec![receipt], ..Event::new(*delta) };
+                match &event.delta.person {
+                    Person::ContactId(_) => self.events.push(event.delta.id.clone(), event, now),
+                    Person::Email(email) => self.emails.push(email.clone(), Addressed { events: vec![event], ..Addressed::default() }, now),
+                }
             }
         }
     }
 
-    /// The next batch at `now` among the lanes that are `open`, first things first.
-    pub fn next(&mut self, open: impl Fn(Lane) -> bool, linger: Duration, now: Instant) -> Option<Batch> {
+    /// The contact of an address was found: what waits for it goes to where contacts and events wait.
+    pub fn found(&mut self, email: &str, contact: &str, waited: Addressed, now: Instant) {
+        let Addressed { properties, events } = waited;
+        self.emails.release(email);
+        if !properties.none_left() {
+            self.contacts.push(contact.to_owned(), properties, now);
+        }
+        for event in events {
+            self.events.push(event.delta.id.clone(), Event { contact: Some(contact.to_owned()), ..event }, now);
+        }
+    }
+
+    /// The next batch at `now` among the work that is `open`, first things first; `events_max` events in one.
+    pub fn next(&mut self, open: impl Fn(Work) -> bool, events_max: usize, linger: Duration, now: Instant) -> Option<Batch> {
         // A deal that has earned its stage waits for nobody.
-        if open(Lane::Stages) && self.stages.ripe(BATCH_MAX, Duration::ZERO, now) {
+        if open(Work::Stages) && self.stages.ripe(BATCH_MAX, Duration::ZERO, now) {
             return Some(Batch::Stages(self.stages.take(BATCH_MAX, now)));
         }
-        if open(Lane::Properties) && self.emails.ripe(BATCH_MAX, linger, now) {
+        if open(Work::Emails) && self.emails.ripe(BATCH_MAX, linger, now) {
             return Some(Batch::Emails(self.emails.take(BATCH_MAX, now)));
         }
-        if open(Lane::Properties) && self.contacts.ripe(BATCH_MAX, linger, now) {
+        // Where full batches of events wait, a small one of contacts waits for more: what it would cost is theirs.
+        let crowded = open(Work::Events) && self.events.full(events_max, now);
+        let patience = if crowded { linger * CROWDED } else { linger };
+        if open(Work::Contacts) && self.contacts.ripe(BATCH_MAX, patience, now) {
             return Some(Batch::Contacts(self.contacts.take(BATCH_MAX, now)));
         }
-        if open(Lane::Events) && self.events.ripe(BATCH_MAX, linger, now) {
-            return Some(Batch::Events(self.events.take(BATCH_MAX, now)));
+        if open(Work::Events) && self.events.ripe(events_max, linger, now) {
+            return Some(Batch::Events(self.events.take(events_max, now)));
         }
         None
     }
 
-    /// When [`Lanes::next`] may next change by time alone.
-    pub fn next_at(&self, open: impl Fn(Lane) -> bool, linger: Duration) -> Option<Instant> {
-        let stages = self.stages.next_at(Duration::ZERO).filter(|_| open(Lane::Stages));
-        let properties = [self.emails.next_at(linger), self.contacts.next_at(linger)].into_iter().flatten().min();
-        let events = self.events.next_at(linger).filter(|_| open(Lane::Events));
-        [stages, properties.filter(|_| open(Lane::Properties)), events].into_iter().flatten().min()
+    /// When a kind of work may next be ripe by time alone.
+    pub fn next_at(&self, work: Work, linger: Duration) -> Option<Instant> {
+        match work {
+            Work::Stages => self.stages.next_at(Duration::ZERO),
+            Work::Emails => self.emails.next_at(linger),
+            Work::Contacts => self.contacts.next_at(linger),
+            Work::Events => self.events.next_at(linger),
+        }
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -195,12 +171,26 @@ mod tests {
         lanes.push(Delta::Event(Box::new(event("e1", "801"))), receipt(Lane::Events, 0), now);
         lanes.push(Delta::Properties(Box::new(properties("p1", "801", &[("source", "x", 1)]))), receipt(Lane::Properties, 0), now);
         lanes.push(Delta::Stage(Box::new(stage("s1", "9001"))), receipt(Lane::Stages, 0), now);
-        let all = |_: Lane| true;
-        assert!(matches!(lanes.next(all, Duration::ZERO, now), Some(Batch::Stages(b)) if b[0].key == "9001"));
-        assert!(matches!(lanes.next(all, Duration::ZERO, now), Some(Batch::Contacts(b)) if b[0].key == "801"));
-        assert!(matches!(lanes.next(all, Duration::ZERO, now), Some(Batch::Events(b)) if b[0].key == "e1"));
-        assert_eq!(lanes.next(all, Duration::ZERO, now), None);
+        let all = |_: Work| true;
+        assert!(matches!(lanes.next(all, 100, Duration::ZERO, now), Some(Batch::Stages(b)) if b[0].key == "9001"));
+        assert!(matches!(lanes.next(all, 100, Duration::ZERO, now), Some(Batch::Contacts(b)) if b[0].key == "801"));
+        assert!(matches!(lanes.next(all, 100, Duration::ZERO, now), Some(Batch::Events(b)) if b[0].key == "e1"));
+        assert_eq!(lanes.next(all, 100, Duration::ZERO, now), None);
         assert!(!lanes.is_empty(), "three things are under way");
+    }
+
+    #[test]
+    fn a_small_batch_of_contacts_waits_where_full_batches_of_events_do() {
+        let (now, linger) = (Instant::now(), Duration::from_millis(250));
+        let mut lanes = Lanes::default();
+        lanes.push(Delta::Properties(Box::new(properties("p1", "801", &[("source", "x", 1)]))), receipt(Lane::Properties, 0), now);
+        for n in 0..4 {
+            lanes.push(Delta::Event(Box::new(event(&format!("e{n}"), "801"))), receipt(Lane::Events, n), now);
+        }
+        let all = |_: Work| true;
+        assert!(matches!(lanes.next(all, 2, linger, now + linger), Some(Batch::Events(b)) if b.len() == 2));
+        assert!(matches!(lanes.next(all, 2, linger, now + linger * CROWDED), Some(Batch::Contacts(_))));
+        assert!(matches!(lanes.next(all, 2, linger, now + linger * CROWDED), Some(Batch::Events(_))));
     }
 
     #[test]
@@ -209,9 +199,9 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.push(Delta::Stage(Box::new(stage("s1", "9001"))), receipt(Lane::Stages, 0), now);
         lanes.push(Delta::Event(Box::new(event("e1", "801"))), receipt(Lane::Events, 0), now);
-        let open = |lane: Lane| lane != Lane::Stages;
-        assert!(matches!(lanes.next(open, Duration::ZERO, now), Some(Batch::Events(_))));
-        assert_eq!(lanes.next_at(open, Duration::ZERO), None);
+        let open = |work: Work| work != Work::Stages;
+        assert!(matches!(lanes.next(open, 100, Duration::ZERO, now), Some(Batch::Events(_))));
+        assert_eq!(lanes.next_at(Work::Events, Duration::ZERO), None);
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //!     │ reader.rs   read_committed    record.rs    records, receipts        outcome.rs   what an answer means
 //!     ▼                               queue.rs     one key at a time        request.rs   effects as requests
 //!  run.rs ◄──► state database         lanes.rs     which batch is next      budget.rs    110 requests in 10 s
-//!     │ settle.rs   fates             tracker.rs   offsets                  token.rs     OAuth
+//!     │ settle.rs   fates             tracker.rs   offsets
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
-//!  stages.rs contacts.rs events.rs    prepare.rs, setup.rs  what an account must have
+//!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
+//!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
+//!     │                               pipelines.rs  what rules expect of an account
 //!     ▼                               suspects.rs  what makes HubSpot stumble
-//!  HubSpot                            dead_letters.rs  refused records to their topic
+//!  HubSpot                            behind.rs    accounts that can't keep up
+//!                                     dead_letters.rs  refused records to their topic
 //! ```
 //!
 //! # Guarantee
@@ -22,23 +25,34 @@
 //! writing it: HubSpot has no conditional write.
 //!
 //! # Cost
-//! 110 requests in 10 s and account, 10 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
+//! 110 requests in 10 s and account, 3 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
 //! second and account; a stage move costs three requests for up to 100 deals.
 
 mod account;
+mod behind;
 mod budget;
 mod chores;
 mod contacts;
+mod daily;
 mod dead_letters;
 mod deal;
+pub mod dry;
+mod emails;
+mod entries;
+mod event_api;
 mod events;
 #[cfg(test)]
 mod fixtures;
+mod intake;
 mod lanes;
 mod outcome;
+mod paths;
+mod pipelines;
+mod portal;
 mod prepare;
 mod queue;
 mod reader;
+pub mod reason;
 mod record;
 mod request;
 mod run;
@@ -53,12 +67,20 @@ mod stats;
 mod suspects;
 #[cfg(test)]
 mod tests;
-mod token;
 mod tracker;
 mod work;
 
-pub use secret::Secret;
-pub use settings::{Budget, Events, Paths, Portal, Settings};
+pub(crate) use budget::{Share, Wait, Window};
+pub(crate) use outcome::{Outcome, classify, item_errors, text};
+pub use paths::{Paths, Version};
+pub use pipelines::Move;
+pub use portal::{Events, Portal};
+pub use prepare::accounts as setup_accounts;
+pub(crate) use record::delta_id;
+pub(crate) use request::{Method, Request, segment};
+pub use secret::{Secret, read as read_secret};
+pub(crate) use service::Service;
+pub use settings::{Budget, Settings};
+pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;
-pub use token::exchange_code;

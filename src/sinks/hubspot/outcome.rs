@@ -97,6 +97,10 @@ pub fn refused_everywhere(code: &str) -> bool {
 /// Longest pause that is honoured.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// The pause once the day's limit is reached: it ends at midnight in the account's time zone. Where we don't know that, ask four times an
+/// hour.
+pub const DAILY_PAUSE: Duration = Duration::from_secs(15 * 60);
+
 /// Reads an answer. `retry_after` is the header of that name.
 pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     let json: Option<Value> = serde_json::from_slice(body).ok();
@@ -162,8 +166,7 @@ fn policy_pause(value: &Value) -> Option<Duration> {
     match value.get("policyName").and_then(Value::as_str)? {
         "TEN_SECONDLY_ROLLING" => Some(Duration::from_secs(10)),
         "SECONDLY" => Some(Duration::from_secs(1)),
-        // It ends at midnight in the account's time zone, which we don't know: ask four times an hour.
-        "DAILY" => Some(Duration::from_secs(15 * 60)),
+        "DAILY" => Some(DAILY_PAUSE),
         _ => None,
     }
 }

@@ -1,21 +1,31 @@
-//! Gets an account ready: the event template and the contact properties, or a clear word on what is in the way.
+//! Gets an account ready: its type of event and the contact properties, or a clear word on what is in the way.
 
+use super::event_api::EventApi;
 use super::outcome::Outcome;
+use super::pipelines::{self, Move};
 use super::record::Lane;
 use super::service::Service;
-use super::settings::{Portal, Settings};
-use super::setup;
+use super::settings::Settings;
+use super::setup::{self, Change, Finding, Standing};
 use super::work::Suspend;
-use crate::http;
+use crate::metrics::Metrics;
+use crate::oauth::{Connections, Feature};
+use crate::state::State;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How far an account is ready.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// The event template.
-    pub template: Option<String>,
+    /// What takes the events.
+    pub event_api: Option<EventApi>,
     /// Whether the contact properties are there.
     pub provisioned: bool,
+    /// Properties that can't be written, and why.
+    pub refused: Vec<(String, String)>,
     /// What somebody must do.
     pub problem: Option<Suspend>,
     /// When to try the rest again.
@@ -29,48 +39,112 @@ const LATER: Duration = Duration::from_secs(60);
 
 impl Prepared {
     fn failed(&mut self, lane: Lane, what: &str, outcome: &Outcome) {
-        let mut problem = |lane: Option<Lane>, why: String| {
-            self.problem = Some(Suspend { lane, why });
-            LATER
-        };
-        let after = match outcome {
-            Outcome::Throttled(_) | Outcome::Transient(..) => SOON,
-            Outcome::Disconnected => {
-                problem(None, "HubSpot no longer accepts our tokens for this account: install the app again".to_owned())
+        let after = match in_the_way(what, outcome) {
+            None => SOON,
+            Some(why) => {
+                let lane = (*outcome != Outcome::Disconnected).then_some(lane);
+                self.problem = Some(Suspend { lane, why });
+                LATER
             }
-            Outcome::Unauthorized => problem(Some(lane), format!("{what}: HubSpot does not accept the credentials")),
-            Outcome::Forbidden(scopes) => problem(Some(lane), format!("{what}: the app lacks one of these scopes: {}", scopes.join(", "))),
-            Outcome::NotFound(refusal) | Outcome::Refused(refusal) => problem(Some(lane), format!("{what}: {}", refusal.detail())),
-            Outcome::Done(_) | Outcome::Exists => problem(Some(lane), format!("{what}: HubSpot's answer makes no sense")),
         };
         self.again = Some(after);
     }
 }
 
+/// What somebody must do about an outcome; nothing when it may pass by itself.
+fn in_the_way(what: &str, outcome: &Outcome) -> Option<String> {
+    Some(match outcome {
+        Outcome::Throttled(_) | Outcome::Transient(..) => return None,
+        Outcome::Disconnected => {
+            "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned()
+        }
+        Outcome::Unauthorized => format!("{what}: HubSpot does not accept the credentials"),
+        Outcome::Forbidden(scopes) => format!("{what}: the app lacks one of these scopes: {}", scopes.join(", ")),
+        Outcome::NotFound(refusal) | Outcome::Refused(refusal) => format!("{what}: {}", refusal.detail()),
+        Outcome::Done(_) | Outcome::Exists => format!("{what}: HubSpot's answer makes no sense"),
+    })
+}
+
+const PROPERTIES: &str = "contact properties";
+const EVENTS: &str = "type of event";
+
 /// Looks, and makes what is missing.
 pub async fn account(service: &Service, settings: &Settings, portal: &str) -> Prepared {
     let mut prepared = Prepared::default();
-    match setup::contact_properties(service, settings, portal).await {
-        Ok(()) => prepared.provisioned = true,
-        Err(outcome) => prepared.failed(Lane::Properties, "contact properties", &outcome),
+    match setup::contact_properties(service, settings, portal, Change::Make).await {
+        Ok(found) => {
+            prepared.provisioned = true;
+            let refused = |(name, standing)| if let Standing::Refused(why) = standing { Some((name, why)) } else { None };
+            prepared.refused = found.into_iter().filter_map(refused).collect();
+        }
+        Err(outcome) => prepared.failed(Lane::Properties, PROPERTIES, &outcome),
     }
-    match template(settings, portal).await {
-        Ok(template) => prepared.template = Some(template),
-        Err(outcome) => prepared.failed(Lane::Events, "event template", &outcome),
+    match setup::event_type(service, settings, portal, Change::Make).await {
+        Ok((event_api, _)) => prepared.event_api = event_api,
+        Err(outcome) => prepared.failed(Lane::Events, EVENTS, &outcome),
     }
     prepared
 }
 
-async fn template(settings: &Settings, portal: &str) -> Result<String, Outcome> {
-    let unusable = |e: anyhow::Error| Outcome::Transient(format!("{e:#}"), None);
-    match settings.portals.get(portal) {
-        Some(Portal { event_template_id: Some(template), .. }) => Ok(template.clone()),
-        Some(Portal { app_id: Some(app_id), .. }) => {
-            let key = settings.read_developer_key().map_err(unusable)?.ok_or(Outcome::Unauthorized)?;
-            let http = http::client(settings.request_timeout).map_err(unusable)?;
-            setup::event_template(&http, settings, *app_id, &key).await
+/// Looks at everything that these accounts must have, or makes it, and at the moves of their rules, by account; what fails is a finding,
+/// too. Blocks.
+///
+/// # Errors
+/// When a secret can't be read, or the state database can't be opened.
+pub fn accounts(
+    settings: &Settings,
+    portals: &[String],
+    state: &Path,
+    change: Change,
+    moves: &BTreeMap<String, Vec<Move>>,
+) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
+    settings.check(portals)?;
+    let path = state;
+    let state = Arc::new(State::open(path)?);
+    let connections = Connections::open(settings, &state, path, portals, Arc::new(Metrics::default()))?;
+    let service = Service::new(settings, Arc::new(connections), portals)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let mut found = BTreeMap::new();
+        for portal in portals {
+            let mut findings = inspect(&service, settings, portal, change).await;
+            if let Some(moves) = moves.get(portal) {
+                match pipelines::read(&service, settings, portal).await {
+                    Ok(known) => findings.extend(pipelines::check(&known, moves)),
+                    Err(outcome) => findings.push(failed("pipelines", &outcome)),
+                }
+            }
+            found.insert(portal.clone(), findings);
         }
-        // Refused when the settings were checked.
-        _ => Err(Outcome::Unauthorized),
+        Ok(found)
+    })
+}
+
+fn failed(what: &str, outcome: &Outcome) -> Finding {
+    let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
+    Finding { what: what.to_owned(), standing: Standing::Refused(why) }
+}
+
+/// Looks at everything that an account must have, or makes it.
+pub async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match setup::contact_properties(service, settings, portal, change).await {
+        Ok(found) => {
+            findings.extend(found.into_iter().map(|(name, standing)| Finding { what: format!("contact property {name}"), standing }))
+        }
+        Err(outcome) => findings.push(failed(PROPERTIES, &outcome)),
     }
+    match setup::event_type(service, settings, portal, change).await {
+        Ok((_, finding)) => findings.push(finding),
+        Err(outcome) => findings.push(failed(EVENTS, &outcome)),
+    }
+    // Form submissions are read only where somebody wants them.
+    for feature in Feature::ALL.into_iter().filter(|feature| *feature != Feature::Forms) {
+        let missing = service.connections().missing(portal, feature);
+        if !missing.is_empty() {
+            let why = format!("the app lacks the scope {}: add it and install the app again", missing.join(", "));
+            findings.push(Finding { what: format!("leave to {feature}"), standing: Standing::Refused(why) });
+        }
+    }
+    findings
 }

@@ -29,6 +29,15 @@ pub struct Tries {
     pub since: Instant,
     /// When it failed last.
     pub failed_at: Option<Instant>,
+    /// The batch in which it was sent last without an answer; it is tried again with no others than those.
+    pub together: Option<u64>,
+}
+
+impl Tries {
+    /// Of something that waits since `now` and has not been tried.
+    pub fn new(now: Instant) -> Self {
+        Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None, together: None }
+    }
 }
 
 /// A key and what waits, or waited, for it.
@@ -68,7 +77,7 @@ impl<V: Fold> Queue<V> {
             waiting.fold(value);
             return;
         }
-        self.waiting.insert(key.clone(), (value, Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None }));
+        self.waiting.insert(key.clone(), (value, Tries::new(now)));
         if !self.taken.contains(&key) {
             self.ready.push_back(key);
         }
@@ -81,6 +90,12 @@ impl<V: Fold> Queue<V> {
         self.ready.len() >= max || first.attempts > 0 || first.since + linger <= now
     }
 
+    /// Whether a batch of `max` would be full at `now`.
+    pub fn full(&mut self, max: usize, now: Instant) -> bool {
+        self.wake(now);
+        self.ready.len() >= max
+    }
+
     /// When [`Queue::ripe`] may next change by time alone.
     pub fn next_at(&self, linger: Duration) -> Option<Instant> {
         let first = self.ready.front().and_then(|key| self.waiting.get(key)).map(|(_, tries)| tries.since + linger);
@@ -88,7 +103,7 @@ impl<V: Fold> Queue<V> {
         first.into_iter().chain(later).min()
     }
 
-    /// Takes up to `max` keys, fewer where one of them must be in a smaller batch. All must be released.
+    /// Takes up to `max` keys, fewer where one of them must be in a smaller batch or was sent with others before. All must be released.
     pub fn take(&mut self, max: usize, now: Instant) -> Vec<Entry<V>> {
         self.wake(now);
         let mut batch: Vec<Entry<V>> = Vec::new();
@@ -97,8 +112,8 @@ impl<V: Fold> Queue<V> {
             && let Some(key) = self.ready.pop_front()
         {
             let Some((value, tries)) = self.waiting.remove(&key) else { continue };
-            if tries.cap <= batch.len() {
-                // It would have to share with more than it may; the next batch begins with it.
+            if tries.cap <= batch.len() || batch.first().is_some_and(|first: &Entry<V>| first.tries.together != tries.together) {
+                // It would have to share with more than it may, or with others; the next batch begins with it.
                 self.waiting.insert(key.clone(), (value, tries));
                 self.ready.push_front(key);
                 break;
@@ -210,6 +225,22 @@ mod tests {
         assert_eq!(keys(&queue.take(4, now)), ["e", "a"], "a may share with one other");
         assert_eq!(keys(&queue.take(4, now)), ["b", "c"]);
         assert_eq!(keys(&queue.take(4, now)), ["d"]);
+    }
+
+    #[test]
+    fn what_was_sent_together_is_tried_together() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for key in ["a", "b"] {
+            queue.push(key.into(), vec![], now);
+        }
+        for mut entry in queue.take(4, now) {
+            entry.tries.together = Some(1);
+            queue.put_back(entry, now);
+        }
+        queue.push("c".into(), vec![], now);
+        assert_eq!(keys(&queue.take(4, now)), ["c"]);
+        assert_eq!(keys(&queue.take(4, now)), ["a", "b"]);
     }
 
     proptest! {

@@ -37,12 +37,12 @@ const POLL: Duration = Duration::from_millis(100);
 /// How often a topic's partitions are looked up, for those that were added.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Starts a reader; it ends when `stop` is set or the receiver is gone.
+/// A client that reads committed records and says where a partition ends.
 ///
 /// # Errors
 /// When the Kafka client can't be made.
-pub fn start(lane: Lane, kafka: &Kafka, state: &Arc<State>, stop: &Arc<AtomicBool>, to: Sender<Read>) -> anyhow::Result<JoinHandle<()>> {
-    let consumer: BaseConsumer = kafka
+pub fn consumer(kafka: &Kafka) -> anyhow::Result<BaseConsumer> {
+    kafka
         .client(&[
             // librdkafka wants one even where no group is joined and nothing is committed.
             ("group.id", "clickline-hubspot"),
@@ -55,7 +55,15 @@ pub fn start(lane: Lane, kafka: &Kafka, state: &Arc<State>, stop: &Arc<AtomicBoo
             ("queued.max.messages.kbytes", "4096"),
         ])
         .create()
-        .context("the Kafka consumer can't be made")?;
+        .context("the Kafka consumer can't be made")
+}
+
+/// Starts a reader; it ends when `stop` is set or the receiver is gone.
+///
+/// # Errors
+/// When the Kafka client can't be made.
+pub fn start(lane: Lane, kafka: &Kafka, state: &Arc<State>, stop: &Arc<AtomicBool>, to: Sender<Read>) -> anyhow::Result<JoinHandle<()>> {
+    let consumer = consumer(kafka)?;
     let topic = kafka.topics.output(lane.topic()).to_owned();
     let reader = Reader { consumer, topic, state: Arc::clone(state), stop: Arc::clone(stop), to, at: BTreeMap::new() };
     let thread = std::thread::Builder::new().name(format!("hubspot-read-{}", lane.index()));

@@ -15,6 +15,11 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// The lane that is read from the topic of this name.
+    pub fn of(topics: &[String; 3], topic: &str) -> Option<Lane> {
+        Lane::ALL.into_iter().find(|lane| topics[lane.index()] == topic)
+    }
+
     /// All of them, first things first.
     pub const ALL: [Lane; 3] = [Lane::Stages, Lane::Properties, Lane::Events];
 
@@ -55,12 +60,16 @@ pub struct Raw {
 pub struct Receipt {
     /// Which topic it was read from.
     pub lane: Lane,
+    /// HubSpot account; empty where the record does not say.
+    pub portal: String,
     /// The record.
     pub raw: Raw,
     /// Its name in the ledger.
     pub ledger_key: LedgerKey,
     /// For a record that was parked: since when (ms since the Unix epoch) and how often its contact was looked for.
     pub parked: Option<(u64, u32)>,
+    /// Since when HubSpot has failed to take it, ms since the Unix epoch; kept over restarts.
+    pub failing_since: Option<u64>,
 }
 
 impl Receipt {
@@ -92,6 +101,13 @@ pub enum Delta {
     Properties(Box<ContactProperties>),
     /// A timeline event.
     Event(Box<TimelineEvent>),
+}
+
+/// Account and id of a record of a delta topic, where it is a delta that can be read.
+pub fn delta_id(topic: Topic, payload: &[u8]) -> Option<(String, String)> {
+    let lane = Lane::ALL.into_iter().find(|lane| lane.topic() == topic)?;
+    let delta = Delta::decode(lane, payload).ok()?;
+    Some((delta.portal().to_owned(), delta.id().to_owned()))
 }
 
 /// HubSpot's bound on event ids, bytes.

@@ -10,30 +10,30 @@
 //! One task owns all of this and is the only one that writes to the state database (tokens apart); requests run beside it.
 //!
 //! # Limits
-//! At most [`HELD`] records a lane in memory, about 2 KB each. While an account is suspended its records stay there; when they fill a
-//! lane, the other accounts' records of that lane wait behind them.
+//! At most `held` records a lane in memory, about 2 KB each, in equal shares for the accounts. A sole account that does not keep up stops
+//! the reading; of several, one that has filled its share is held back (`behind.rs`), so that none waits for another.
 
 use super::account::Account;
 use super::dead_letters::DeadLetters;
 use super::lanes::Batch;
 use super::reader::Read;
-use super::record::{Delta, Lane, Raw, Receipt};
+use super::record::Lane;
 use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
-use super::token::wall_ms;
 use super::work::{Desk, Report};
-use super::{contacts, events, lanes, prepare, stages};
+use super::{contacts, emails, entries, events, prepare, stages};
+use crate::kafka::Kafka;
+use crate::model::time::now as wall_ms;
 use crate::state::{LedgerKey, Settlement, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-/// Records of one lane that may be in memory.
-const HELD: usize = 20_000;
 /// How often parked records, the ledger's age and the counters are looked at.
 const CHORES: Duration = Duration::from_secs(1);
 /// Longest wait for dead letters to reach Kafka at a stop; the rest follows at the next start.
@@ -47,29 +47,31 @@ pub enum Stop {
     /// Let requests in flight finish, commit, end.
     Gently,
     /// End here and now, as a crash would. For tests.
-    #[cfg(test)]
     Dead,
 }
 
 /// What came of a task.
 pub enum Done {
     /// Deals.
-    Stages(String, Report<lanes::Stages>),
+    Stages(String, Report<entries::Stages>),
     /// E-mail addresses.
-    Emails(String, Report<lanes::Properties>),
+    Emails(String, Report<entries::Addressed>),
     /// Contacts.
-    Contacts(String, Report<lanes::Properties>),
+    Contacts(String, Report<entries::Properties>),
     /// Events.
-    Events(String, Report<lanes::Event>),
+    Events(String, Report<entries::Event>),
     /// An account's template and properties, or what is in the way.
     Prepared(String, prepare::Prepared),
     /// Whether all dead letters of so many commits are on their topic.
     Published(u64, anyhow::Result<bool>),
+    /// Records that were held back.
+    Behind(super::behind::Chunk),
 }
 
 /// Everything the loop owns.
 pub struct Run {
     pub(super) settings: Arc<Settings>,
+    pub(super) kafka: Kafka,
     pub(super) state: Arc<State>,
     pub(super) service: Arc<Service>,
     pub(super) dead_letters: Arc<DeadLetters>,
@@ -79,10 +81,14 @@ pub struct Run {
     pub(super) tracker: super::tracker::Tracker,
     /// What the next commit holds.
     pub(super) settlement: Settlement,
-    /// Parked records in memory.
-    pub(super) loaded: HashSet<LedgerKey>,
+    /// Parked records in memory, by account.
+    pub(super) loaded: BTreeMap<String, HashSet<LedgerKey>>,
     /// Portals and addresses that have a contact now.
     pub(super) appeared: Vec<(String, String)>,
+    /// Batches that were sent without an answer.
+    pub(super) sends: u64,
+    /// Lanes of which records that were held back are being read again.
+    pub(super) reading_again: [bool; 3],
     pub(super) stats: Stats,
     shared: Arc<Mutex<Stats>>,
     /// Batches under way.
@@ -90,8 +96,10 @@ pub struct Run {
     /// Everything else under way; not waited for at a stop.
     pub(super) chores: JoinSet<Done>,
     /// Per lane, the partitions and whether they were read to their end.
-    ends: [BTreeMap<i32, bool>; 3],
+    pub(super) ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
+    /// How often a connection had come back to life, when it was looked at last.
+    pub(super) revived: u64,
     /// Commits that held dead letters.
     pub(super) dead_commits: u64,
     /// Whether the dead letters of all of them are on their topic.
@@ -112,31 +120,36 @@ impl Run {
     /// Nothing read yet.
     pub fn new(
         settings: Arc<Settings>,
+        kafka: Kafka,
         state: Arc<State>,
         service: Arc<Service>,
         dead_letters: DeadLetters,
-        topics: [String; 3],
         portals: &[String],
         shared: Arc<Mutex<Stats>>,
     ) -> Self {
         let now = Instant::now();
+        let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
         Run {
             accounts: portals.iter().map(|portal| (portal.clone(), Account::default())).collect(),
             settings,
+            kafka,
             state,
             service,
             dead_letters: Arc::new(dead_letters),
             topics,
             tracker: super::tracker::Tracker::default(),
             settlement: Settlement::default(),
-            loaded: HashSet::new(),
+            loaded: BTreeMap::new(),
             appeared: Vec::new(),
+            sends: 0,
+            reading_again: [false; 3],
             stats: Stats::default(),
             shared,
             work: JoinSet::new(),
             chores: JoinSet::new(),
             ends: Default::default(),
             publishing: false,
+            revived: 0,
             dead_commits: 0,
             published: false,
             chores_at: now,
@@ -174,7 +187,7 @@ impl Run {
             self.tell(readers.iter().all(mpsc::Receiver::is_empty));
             let wake = self.wake_at(now);
             let [stages, properties, events] = &mut readers;
-            let room = Lane::ALL.map(|lane| self.tracker.outstanding(lane) < HELD);
+            let room = Lane::ALL.map(|lane| self.tracker.outstanding(lane) < self.share() * self.accounts.len());
             let event = tokio::select! {
                 biased;
                 _ = stop.changed() => Event::Stop,
@@ -200,7 +213,6 @@ impl Run {
                 }
             }
         }
-        #[cfg(test)]
         if *stop.borrow() == Stop::Dead {
             return Ok(self.stats);
         }
@@ -226,56 +238,6 @@ impl Run {
         Ok(self.stats)
     }
 
-    fn take_in(&mut self, lane: Lane, read: Read) -> anyhow::Result<()> {
-        match read {
-            Read::Assigned(partitions) => {
-                for (partition, next) in partitions {
-                    self.tracker.start(lane, partition, next);
-                    self.ends[lane.index()].insert(partition, false);
-                }
-            }
-            Read::End(partition) => {
-                self.ends[lane.index()].insert(partition, true);
-            }
-            Read::Record(raw) => {
-                self.ends[lane.index()].insert(raw.partition, false);
-                self.tracker.read(lane, raw.partition, raw.offset);
-                self.stats.read += 1;
-                self.record(lane, raw)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A record of a delta topic.
-    fn record(&mut self, lane: Lane, raw: Raw) -> anyhow::Result<()> {
-        let delta = match Delta::decode(lane, &raw.payload) {
-            Ok(delta) => delta,
-            Err(detail) => {
-                let place = format!("{}:{}", raw.partition, raw.offset);
-                let receipt = Receipt { lane, ledger_key: LedgerKey::of(self.topic(lane), &place), raw, parked: None };
-                self.dead(&receipt, "malformed", &detail);
-                return Ok(());
-            }
-        };
-        let receipt = Receipt { lane, ledger_key: LedgerKey::of(self.topic(lane), delta.id()), raw, parked: None };
-        let Some(account) = self.accounts.get_mut(delta.portal()) else {
-            self.stats.foreign += 1;
-            self.tracker.settled(lane, receipt.raw.partition, receipt.raw.offset);
-            return Ok(());
-        };
-        if self.state.settled(receipt.ledger_key)? {
-            self.stats.skipped += 1;
-            self.tracker.settled(lane, receipt.raw.partition, receipt.raw.offset);
-        } else if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
-            self.stats.shadow += 1;
-            self.settle(&receipt, "shadow".to_owned());
-        } else {
-            account.lanes.push(delta, receipt, Instant::now());
-        }
-        Ok(())
-    }
-
     /// Sends what may be sent.
     fn plan(&mut self, now: Instant) -> anyhow::Result<()> {
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
@@ -298,8 +260,8 @@ impl Run {
     fn worth_writing(
         &mut self,
         portal: &str,
-        batch: Vec<super::queue::Entry<lanes::Properties>>,
-    ) -> anyhow::Result<Vec<super::queue::Entry<lanes::Properties>>> {
+        batch: Vec<super::queue::Entry<entries::Properties>>,
+    ) -> anyhow::Result<Vec<super::queue::Entry<entries::Properties>>> {
         let mut worth = Vec::with_capacity(batch.len());
         for mut entry in batch {
             self.with(portal, |account| {
@@ -324,18 +286,25 @@ impl Run {
 
     fn send(&mut self, portal: String, batch: Batch) {
         let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
-        let mut template = String::new();
+        let lane = match &batch {
+            Batch::Stages(_) => Lane::Stages,
+            Batch::Emails(_) | Batch::Contacts(_) => Lane::Properties,
+            Batch::Events(_) => Lane::Events,
+        };
+        let mut event_api = None;
         self.with(&portal, |account| {
-            account.in_flight += 1;
-            template = account.template.clone().unwrap_or_default();
+            account.in_flight[lane.index()] += 1;
+            event_api = account.event_api.clone();
         });
         self.work.spawn_local(async move {
             let desk = Desk { service: &service, paths: &settings.paths, portal: &portal };
-            match batch {
-                Batch::Stages(batch) => Done::Stages(portal.clone(), stages::write(desk, batch).await),
-                Batch::Emails(batch) => Done::Emails(portal.clone(), contacts::find(desk, batch).await),
-                Batch::Contacts(batch) => Done::Contacts(portal.clone(), contacts::write(desk, batch).await),
-                Batch::Events(batch) => Done::Events(portal.clone(), events::write(desk, &template, batch).await),
+            let create = settings.portals.get(&portal).is_some_and(|portal| portal.create_contacts);
+            match (batch, event_api) {
+                (Batch::Stages(batch), _) => Done::Stages(portal.clone(), stages::write(desk, batch).await),
+                (Batch::Emails(batch), _) => Done::Emails(portal.clone(), emails::find(desk, create, batch).await),
+                (Batch::Contacts(batch), _) => Done::Contacts(portal.clone(), contacts::write(desk, batch).await),
+                (Batch::Events(batch), Some(api)) => Done::Events(portal.clone(), events::write(desk, &api, batch).await),
+                (Batch::Events(_), None) => unreachable!("events are sent once it is known what takes them"),
             }
         });
     }
@@ -353,6 +322,7 @@ impl Run {
                 // What was committed meanwhile was not seen.
                 self.published = all? && commits == self.dead_commits;
             }
+            Done::Behind(chunk) => self.again_read(chunk)?,
         }
         Ok(())
     }
@@ -391,9 +361,10 @@ impl Run {
 
     /// Publishes the counters.
     fn tell(&mut self, channels_empty: bool) {
-        let load = std::sync::atomic::Ordering::Relaxed;
+        let load = Ordering::Relaxed;
         let outstanding: usize = Lane::ALL.iter().map(|lane| self.tracker.outstanding(*lane)).sum();
-        self.stats.lag = (outstanding + self.loaded.len()) as u64;
+        self.stats.held_back = self.tracker.held_back_count();
+        self.stats.lag = (outstanding + self.loaded.values().map(HashSet::len).sum::<usize>()) as u64 + self.stats.held_back;
         self.stats.calls = self.service.calls.load(load);
         self.stats.rate_limited = self.service.rate_limited.load(load);
         self.stats.refreshes = self.service.refreshes();

@@ -3,14 +3,18 @@
 //! A 401 is answered with one refresh and one repetition; whatever else fails is the caller's to repeat, because only the caller
 //! knows what must be read again first. A 429 blocks the account's budget for all.
 
-use super::budget::{Share, Wait, Window};
-use super::outcome::{Outcome, classify};
+use super::budget::{Share, Told, Wait, Window};
+use super::daily::Daily;
+use super::outcome::{DAILY_PAUSE, Outcome, classify};
 use super::request::{Method, Request};
 use super::settings::Settings;
-use super::token::{Access, TokenError, Tokens};
 use crate::http;
+use crate::metrics::Metrics;
+use crate::oauth::{Access, Connections, TokenError};
 use crate::state::State;
+use reqwest::header::HeaderMap;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +25,7 @@ use tokio::sync::{Notify, watch};
 pub struct Service {
     http: reqwest::Client,
     base_url: String,
-    tokens: Tokens,
+    connections: Arc<Connections>,
     budgets: BTreeMap<String, Budget>,
     /// Whether nothing more is to be sent.
     stopping: watch::Sender<bool>,
@@ -34,6 +38,9 @@ pub struct Service {
 #[derive(Debug)]
 struct Budget {
     window: Mutex<Window>,
+    daily: Mutex<Daily>,
+    /// The account's time zone, where it is known.
+    zone: Option<jiff::tz::TimeZone>,
     /// Told of each answer.
     answered: Notify,
     /// Throttled answers without a pause of their own, since the last other answer.
@@ -55,6 +62,40 @@ impl Budget {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn daily(&self) -> MutexGuard<'_, Daily> {
+        self.daily.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far away the end of the account's day is, where its time zone is known.
+    fn midnight(&self) -> Option<Duration> {
+        let now = jiff::Timestamp::now().to_zoned_datetime(self.zone.clone()?);
+        let tomorrow = now.tomorrow().ok()?.start_of_day().ok()?;
+        Duration::try_from(tomorrow.duration_since(&now)).ok()
+    }
+
+    /// Whether a request would be sent at once.
+    fn ready(&self, share: Share, now: Instant) -> Result<(), Wait> {
+        self.daily().ready(share, now, || self.midnight()).map_err(Wait::Until)?;
+        self.window().ready(share, now)
+    }
+
+    /// Takes a place.
+    fn take(&self, share: Share, now: Instant) -> Result<(), Wait> {
+        let mut daily = self.daily();
+        daily.ready(share, now, || self.midnight()).map_err(Wait::Until)?;
+        self.window().take(share, now)?;
+        daily.sent();
+        Ok(())
+    }
+
+    /// Takes in what HubSpot says of its own count, in the answer to a request sent at `sent`.
+    fn told(&self, told: Told, sent: Instant) {
+        self.window().told(told, sent, Instant::now());
+        if let Some(left) = told.daily_remaining {
+            self.daily().told(left);
+        }
+    }
+
     /// Waits for a place; there is none any more once the sink stops.
     async fn place(&self, share: Share, mut stopping: watch::Receiver<bool>) -> Option<Place<'_>> {
         loop {
@@ -63,7 +104,7 @@ impl Budget {
             }
             // Made before the question, so that an answer in between is not missed.
             let answered = self.answered.notified();
-            let taken = self.window().take(share, Instant::now());
+            let taken = self.take(share, Instant::now());
             match taken {
                 Ok(()) => return Some(Place(self)),
                 Err(Wait::Until(at)) => tokio::select! {
@@ -81,7 +122,11 @@ impl Budget {
     /// How long a throttled answer that does not say so itself blocks: 1, 2, 4 … 60 s.
     fn throttle(&self, asked: Option<Duration>) -> Duration {
         let times = self.throttled.fetch_add(1, Ordering::Relaxed).min(6);
-        let pause = asked.unwrap_or_else(|| Duration::from_secs(1 << times).min(Duration::from_secs(60)));
+        let pause = match asked {
+            Some(DAILY_PAUSE) => self.midnight().unwrap_or(DAILY_PAUSE),
+            Some(asked) => asked,
+            None => Duration::from_secs(1 << times).min(Duration::from_secs(60)),
+        };
         self.window().block_until(Instant::now() + pause);
         pause
     }
@@ -91,24 +136,40 @@ impl Service {
     /// For these accounts.
     ///
     /// # Errors
-    /// When the HTTP client or the tokens can't be set up.
-    pub fn new(settings: &Settings, state: Arc<State>, portals: &[String]) -> anyhow::Result<Self> {
+    /// When the HTTP client can't be set up.
+    pub fn new(settings: &Settings, connections: Arc<Connections>, portals: &[String]) -> anyhow::Result<Self> {
         let http = http::client(settings.request_timeout)?;
         let limits = settings.budget;
-        let budget = || Budget {
-            window: Mutex::new(Window::new(limits.requests, limits.reserve, limits.per)),
-            answered: Notify::new(),
-            throttled: AtomicU64::new(0),
+        let budget = |portal: &String| {
+            let zone = settings.portals.get(portal).and_then(|portal| portal.zone().transpose()).transpose();
+            let budget = Budget {
+                window: Mutex::new(Window::new(limits.requests, limits.reserve, limits.per)),
+                daily: Mutex::new(Daily::new(limits.daily, limits.reserve as u64)),
+                zone: zone.map_err(anyhow::Error::msg)?,
+                answered: Notify::new(),
+                throttled: AtomicU64::new(0),
+            };
+            Ok((portal.clone(), budget))
         };
         Ok(Service {
-            tokens: Tokens::new(settings, state, http.clone(), portals)?,
+            connections,
             http,
             base_url: settings.base_url.trim_end_matches('/').to_owned(),
-            budgets: portals.iter().map(|portal| (portal.clone(), budget())).collect(),
+            budgets: portals.iter().map(budget).collect::<anyhow::Result<_>>()?,
             stopping: watch::Sender::new(false),
             calls: AtomicU64::new(0),
             rate_limited: AtomicU64::new(0),
         })
+    }
+
+    /// The same, over connections of its own: for a process that reads HubSpot and has no sink.
+    ///
+    /// # Errors
+    /// When a secret can't be read, or the state database can't be opened.
+    pub fn open(settings: &Settings, state: &Path, portals: &[String], metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let database = Arc::new(State::open(state)?);
+        let connections = Connections::open(settings, &database, state, portals, metrics)?;
+        Service::new(settings, Arc::new(connections), portals)
     }
 
     /// Sends nothing more: requests under way go on, those that wait for their budget fail as [`Outcome::Transient`].
@@ -116,9 +177,14 @@ impl Service {
         self.stopping.send_replace(true);
     }
 
+    /// The connections that it sends over.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
     /// Refreshes of access tokens so far.
     pub fn refreshes(&self) -> u64 {
-        self.tokens.refreshes.load(Ordering::Relaxed)
+        self.connections.refreshes()
     }
 
     /// Whether a request would be sent at once, else when to ask again (none: after the next answer).
@@ -127,7 +193,7 @@ impl Service {
     /// When to ask again.
     pub fn ready(&self, portal: &str, share: Share, now: Instant) -> Result<(), Option<Instant>> {
         let Some(budget) = self.budgets.get(portal) else { return Err(None) };
-        budget.window().ready(share, now).map_err(|wait| match wait {
+        budget.ready(share, now).map_err(|wait| match wait {
             Wait::Until(at) => Some(at),
             Wait::Answer => None,
         })
@@ -135,19 +201,32 @@ impl Service {
 
     /// Sends one request for an account and says what came of it. Never fails: no answer is an outcome, too.
     pub async fn call(&self, portal: &str, request: &Request, share: Share) -> Outcome {
+        self.exchange(portal, request, Some(share)).await
+    }
+
+    /// As [`Service::call`], for what HubSpot counts apart from the account's window: it takes no place there, and a 429 is the
+    /// caller's alone to heed.
+    pub async fn call_apart(&self, portal: &str, request: &Request) -> Outcome {
+        self.exchange(portal, request, None).await
+    }
+
+    async fn exchange(&self, portal: &str, request: &Request, share: Option<Share>) -> Outcome {
         let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
-        let access = match self.tokens.access(portal).await {
+        let access = match self.connections.access(portal).await {
             Ok(access) => access,
             Err(error) => return no_token(portal, &error),
         };
         let mut outcome = self.send(budget, &access, request, share).await;
         if outcome == Outcome::Unauthorized {
-            outcome = match self.tokens.renew(portal, access.version).await {
+            outcome = match self.connections.renew(portal, &access).await {
                 Ok(access) => self.send(budget, &access, request, share).await,
                 Err(error) => return no_token(portal, &error),
             };
         }
         match &outcome {
+            Outcome::Throttled(_) if share.is_none() => {
+                self.rate_limited.fetch_add(1, Ordering::Relaxed);
+            }
             Outcome::Throttled(asked) => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);
                 let pause = budget.throttle(*asked);
@@ -160,7 +239,7 @@ impl Service {
         outcome
     }
 
-    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Share) -> Outcome {
+    async fn send(&self, budget: &Budget, access: &Access, request: &Request, share: Option<Share>) -> Outcome {
         let Request { method, path, body } = request;
         let address = format!("{}{path}", self.base_url);
         let mut call = match method {
@@ -171,21 +250,41 @@ impl Service {
         if let Some(body) = body {
             call = call.json(body);
         }
-        let Some(_place) = budget.place(share, self.stopping.subscribe()).await else {
+        let place = match share {
+            Some(share) => budget.place(share, self.stopping.subscribe()).await.map(Some),
+            None => (!*self.stopping.borrow()).then_some(None),
+        };
+        let Some(_place) = place else {
             return Outcome::Transient("the sink stops".to_owned(), None);
         };
         self.calls.fetch_add(1, Ordering::Relaxed);
+        let sent = Instant::now();
         // Addresses may hold e-mails and are left out of every message.
         let response = match call.send().await {
             Ok(response) => response,
             Err(error) => return Outcome::Transient(kind_of(&error).to_owned(), None),
         };
         let status = response.status().as_u16();
+        if share.is_some() {
+            budget.told(rate(response.headers()), sent);
+        }
         let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
         match http::body(response).await {
             Ok(body) => classify(status, retry_after.as_deref(), &body),
             Err(error) => Outcome::Transient(error.to_string(), None),
         }
+    }
+}
+
+/// HubSpot's own count; all of its headers may be missing.
+fn rate(headers: &HeaderMap) -> Told {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let count = |name: &str| number(name).and_then(|count| usize::try_from(count).ok());
+    Told {
+        max: count("x-hubspot-ratelimit-max"),
+        remaining: count("x-hubspot-ratelimit-remaining"),
+        interval: number("x-hubspot-ratelimit-interval-milliseconds").map(Duration::from_millis),
+        daily_remaining: number("x-hubspot-ratelimit-daily-remaining"),
     }
 }
 
@@ -201,17 +300,17 @@ fn kind_of(error: &reqwest::Error) -> &'static str {
 
 fn no_token(portal: &str, error: &TokenError) -> Outcome {
     match error {
-        TokenError::Disconnected => Outcome::Disconnected,
-        // Wrong credentials are repaired by a new configuration; until then nothing is given up.
-        TokenError::BadClient(_) => {
-            tracing::error!(portal, "{error}");
-            Outcome::Disconnected
-        }
+        // Somebody must act; it was said when it was found, and until then nothing is given up.
+        TokenError::NotConnected
+        | TokenError::Disconnected(_)
+        | TokenError::BadClient(_)
+        | TokenError::BadStaticToken
+        | TokenError::Unusable(_) => Outcome::Disconnected,
         TokenError::Transient(_, after) => {
             tracing::warn!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), *after)
         }
-        TokenError::State(_) => {
+        TokenError::Store(_) => {
             tracing::error!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), None)
         }

@@ -3,7 +3,10 @@
 //! Everything HubSpot may change has a setting: host, the path of each area with its version, the budget. Secrets are named by
 //! the environment variable or file that holds them, read once at the start, and never printed.
 
+use super::paths::Paths;
+use super::portal::Portal;
 use super::secret::{self, Secret};
+use crate::oauth::ConnectionSettings;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
@@ -17,7 +20,11 @@ pub struct Settings {
     /// Scheme and host of the API; another one for the sandbox or a regional host.
     #[serde(default = "base_url")]
     pub base_url: String,
-    /// The app's public id.
+    /// How connections are kept and made.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
+    /// The app's public id. Not needed where every portal has an access token of its own.
+    #[serde(default)]
     pub client_id: String,
     /// Environment variable that holds the app's secret; or `client_secret_file`.
     #[serde(default)]
@@ -61,7 +68,10 @@ pub struct Settings {
     /// Requests in flight at once, per account.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
-    /// How long properties of an e-mail address wait for its contact to appear.
+    /// Records of one kind of delta that may be in memory, about 2 KB each; several accounts share them equally.
+    #[serde(default = "held")]
+    pub held: usize,
+    /// How long events and properties of an e-mail address wait for its contact to appear.
     #[serde(default = "three_days", deserialize_with = "duration")]
     pub park_for: Duration,
     /// The first pause between two looks for such a contact; it doubles up to an hour.
@@ -81,57 +91,6 @@ pub struct Settings {
     pub stop_grace: Duration,
 }
 
-/// One HubSpot account.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Portal {
-    /// Environment variable that holds the refresh token of the installation. Not needed once a login has stored one.
-    #[serde(default)]
-    pub refresh_token_env: Option<String>,
-    /// File that holds it.
-    #[serde(default)]
-    pub refresh_token_file: Option<PathBuf>,
-    /// The token itself; only for callers in the same process.
-    #[serde(skip)]
-    pub refresh_token: Option<Secret>,
-    /// HubSpot's id of the app that owns the event template.
-    #[serde(default)]
-    pub app_id: Option<u64>,
-    /// The event template of short-link clicks. Without one, the sink finds or makes it, with `app_id` and the developer key.
-    #[serde(default)]
-    pub event_template_id: Option<String>,
-    /// Which of HubSpot's event APIs takes the events.
-    #[serde(default)]
-    pub events: Events,
-}
-
-/// HubSpot's event APIs that the sink can write to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Events {
-    /// Timeline v3 with event templates: for apps that have had them before.
-    #[default]
-    Timeline,
-}
-
-/// Where each area of the API lies below `base_url`, version included.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Paths {
-    /// Token endpoint.
-    pub token: String,
-    /// Property definitions.
-    pub properties: String,
-    /// Contacts.
-    pub contacts: String,
-    /// Deals.
-    pub deals: String,
-    /// Associations.
-    pub associations: String,
-    /// Timeline events with templates.
-    pub timeline: String,
-}
-
 /// Requests in a rolling window.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -143,25 +102,14 @@ pub struct Budget {
     pub per: Duration,
     /// Of them kept free for deal stages.
     pub reserve: usize,
-}
-
-impl Default for Paths {
-    fn default() -> Self {
-        // v3 and v4 paths end in 2027 and 2026-09 refuses more than we can check before; timeline v3 has no dated successor.
-        Paths {
-            token: "/oauth/2026-03/token".to_owned(),
-            properties: "/crm/properties/2026-03".to_owned(),
-            contacts: "/crm/objects/2026-03/contacts".to_owned(),
-            deals: "/crm/objects/2026-03/deals".to_owned(),
-            associations: "/crm/associations/2026-03".to_owned(),
-            timeline: "/integrators/timeline/v3".to_owned(),
-        }
-    }
+    /// At most this many requests a day; none unless given (HubSpot sets OAuth apps none). The last `reserve` are for deal stages.
+    pub daily: Option<u64>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { requests: 110, per: Duration::from_secs(10), reserve: 10 }
+        // What one batch of deals takes: read them, read their contacts, move them.
+        Budget { requests: 110, per: Duration::from_secs(10), reserve: 3, daily: None }
     }
 }
 
@@ -184,6 +132,11 @@ fn linger() -> Duration {
 /// HubSpot's own clients keep 6 in flight; at 11 requests/s four are enough up to 360 ms a request.
 fn concurrency() -> usize {
     4
+}
+
+/// Twenty seconds' worth at HubSpot's limit: a batch is never waited for.
+fn held() -> usize {
+    20_000
 }
 
 fn three_days() -> Duration {
@@ -217,6 +170,7 @@ impl Settings {
     pub fn new(base_url: &str, client_id: &str, client_secret: &str) -> Self {
         Settings {
             base_url: base_url.trim_end_matches('/').to_owned(),
+            connections: ConnectionSettings::default(),
             client_id: client_id.to_owned(),
             client_secret_env: None,
             client_secret_file: None,
@@ -232,6 +186,7 @@ impl Settings {
             request_timeout: request_timeout(),
             linger: linger(),
             concurrency: concurrency(),
+            held: held(),
             park_for: three_days(),
             park_retry: park_retry(),
             give_up_after: three_days(),
@@ -244,17 +199,17 @@ impl Settings {
     /// Settings for a sandbox at `url` that was started with its default developer key: every portal with the refresh token given;
     /// event template and properties are made at the start. Batches wait for less than they would in front of HubSpot.
     pub fn for_sandbox(url: &str, client_id: &str, client_secret: &str, refresh_tokens: BTreeMap<String, String>) -> Self {
-        let portal = |token: String| Portal {
-            refresh_token_env: None,
-            refresh_token_file: None,
-            refresh_token: Some(Secret::new(token)),
-            app_id: Some(SANDBOX_APP),
-            event_template_id: None,
-            events: Events::Timeline,
-        };
+        let portal = |token: String| Portal { refresh_token: Some(Secret::new(token)), app_id: Some(SANDBOX_APP), ..Portal::default() };
         let portals = refresh_tokens.into_iter().map(|(id, token)| (id, portal(token))).collect();
         let linger = Duration::from_millis(50);
+        let connections = ConnectionSettings {
+            environment: "sandbox".to_owned(),
+            keys: Some(crate::oauth::passing_key()),
+            authorize_url: format!("{}/oauth/authorize", url.trim_end_matches('/')),
+            ..ConnectionSettings::default()
+        };
         Settings {
+            connections,
             portals,
             linger,
             developer_key: Some(Secret::new(SANDBOX_DEVELOPER_KEY)),
@@ -276,18 +231,44 @@ impl Settings {
         .context("hubspot: name the app's secret by client_secret_env or client_secret_file")
     }
 
+    /// Reads every secret that connections need, to find out early what can't be read.
+    ///
+    /// # Errors
+    /// Names the secret and what to do.
+    pub fn read_secrets(&self, portals: &[String]) -> anyhow::Result<()> {
+        let mut app = false;
+        for portal in portals {
+            app |= self.read_access_token(portal)?.is_none();
+            self.read_refresh_token(portal)?;
+        }
+        if app {
+            self.read_client_secret()?;
+            self.connections.read_seal()?;
+            self.connections.read_postgres()?;
+        }
+        Ok(())
+    }
+
     /// The refresh token that the configuration gives a portal, if it does.
     ///
     /// # Errors
     /// When it names a variable or file that can't be read.
     pub fn read_refresh_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
-        let Some(Portal { refresh_token_env, refresh_token_file, refresh_token, app_id: _, event_template_id: _, events: _ }) =
-            self.portals.get(portal)
-        else {
-            return Ok(None);
-        };
+        let Some(Portal { refresh_token_env, refresh_token_file, refresh_token, .. }) = self.portals.get(portal) else { return Ok(None) };
         let what = format!("hubspot.portals.{portal}.refresh_token");
         secret::read(&what, refresh_token.as_ref(), refresh_token_env.as_deref(), refresh_token_file.as_ref())
+    }
+
+    /// The access token that the configuration gives a portal, if it does: then the portal is not connected by an app.
+    ///
+    /// # Errors
+    /// When it names a variable or file that can't be read.
+    pub fn read_access_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
+        let Some(Portal { access_token_env, access_token_file, access_token, .. }) = self.portals.get(portal) else {
+            return Ok(None);
+        };
+        let what = format!("hubspot.portals.{portal}.access_token");
+        secret::read(&what, access_token.as_ref(), access_token_env.as_deref(), access_token_file.as_ref())
     }
 
     /// The developer key, if one is named.
@@ -316,23 +297,35 @@ impl Settings {
                 bail!("hubspot.{what}: {address:?} must be https (http only to this machine): tokens travel over it");
             }
         }
-        let Budget { requests, per, reserve } = self.budget;
+        let Budget { requests, per, reserve, daily } = self.budget;
         if reserve >= requests || per.is_zero() {
             bail!("hubspot.budget: requests must exceed reserve, and per must not be zero");
+        }
+        if daily.is_some_and(|daily| daily <= reserve as u64) {
+            bail!("hubspot.budget.daily must exceed reserve, or properties and events would never be sent; leave it out for no limit");
+        }
+        if self.held < portals.len() * 2 {
+            bail!("hubspot.held must be at least 2 for each portal; leave it out for {}", held());
         }
         if self.concurrency == 0 {
             bail!("hubspot.concurrency must be at least 1");
         }
+        self.connections.check()?;
         for portal in portals {
             let Some(settings) = self.portals.get(portal) else {
                 bail!("hubspot.portals: portal {portal} is connected to a workspace but has no entry here");
             };
-            let key = self.developer_key.is_some() || self.developer_key_env.is_some() || self.developer_key_file.is_some();
-            if settings.event_template_id.is_none() && (settings.app_id.is_none() || !key) {
-                bail!(
-                    "hubspot.portals.{portal}: timeline events need an event_template_id, or an app_id and the developer key to make one"
-                );
+            if settings.fixed() {
+                if settings.refresh_token.is_some() || settings.refresh_token_env.is_some() || settings.refresh_token_file.is_some() {
+                    bail!(
+                        "hubspot.portals.{portal}: give an access token (a private app's) or a refresh token (an installed app's), not both"
+                    );
+                }
+            } else if self.client_id.is_empty() {
+                bail!("hubspot.client_id: name the app that is installed in portal {portal}, or give the portal an access_token_env");
             }
+            let key = self.developer_key.is_some() || self.developer_key_env.is_some() || self.developer_key_file.is_some();
+            settings.check(key).map_err(|problem| anyhow::anyhow!("hubspot.portals.{portal}: {problem}"))?;
         }
         Ok(())
     }

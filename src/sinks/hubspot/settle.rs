@@ -5,14 +5,16 @@
 //! (delivered, dropped), the dead letters (with the ledger), the parked records, or back into its queue. Only the first three let the
 //! offset pass.
 
-use super::lanes::{Event, Properties, Stages};
+use super::account::Account;
+use super::entries::{Addressed, Event, Properties, Records, Stages};
 use super::outcome::refused_everywhere;
-use super::queue::{Entry, Queue};
+use super::queue::{Entry, Tries};
+use super::reason;
 use super::record::{Lane, Receipt};
 use super::run::Run;
-use super::token::wall_ms;
 use super::work::{Again, Fate, Report};
-use crate::model::outputs::Person;
+use crate::model::outputs::DealStage;
+use crate::model::time::{millis, now as wall_ms};
 use crate::state::{ContactValue, DeadLetterRow};
 use std::time::{Duration, Instant};
 
@@ -40,9 +42,12 @@ impl Run {
     fn leave(&mut self, receipt: &Receipt) {
         match receipt.parked {
             Some(_) => {
-                self.loaded.remove(&receipt.ledger_key);
+                self.loaded.entry(receipt.portal.clone()).or_default().remove(&receipt.ledger_key);
             }
-            None => self.tracker.settled(receipt.lane, receipt.raw.partition, receipt.raw.offset),
+            None => {
+                self.tracker.settled(receipt.lane, receipt.raw.partition, receipt.raw.offset);
+                self.with(&receipt.portal, |account| account.held[receipt.lane.index()] -= 1);
+            }
         }
     }
 
@@ -63,8 +68,8 @@ impl Run {
         self.settle(receipt, format!("dead: {reason}"));
     }
 
-    /// How to try an entry again: when, or not at all.
-    fn again<V>(&mut self, entry: &mut Entry<V>, again: Again, now: Instant) -> Option<Instant> {
+    /// How to try an entry again: when, or not at all. Records that HubSpot has failed to take for too long become dead letters.
+    fn again<V: Records>(&mut self, entry: &mut Entry<V>, again: Again, spread: f64, now: Instant) -> Option<Instant> {
         let Again { counts, cap, after } = again;
         entry.tries.cap = cap.unwrap_or(entry.tries.cap).max(1);
         if !counts {
@@ -72,17 +77,32 @@ impl Run {
         }
         self.stats.retried += 1;
         entry.tries.attempts += 1;
-        let tried_for = now.saturating_duration_since(entry.tries.since);
-        let pause = backoff(entry.tries.attempts, self.settings.retry_cap, rand::random());
-        (tried_for < self.settings.give_up_after).then(|| now + pause.max(after))
+        let wall = wall_ms();
+        entry.value.each(|receipt| {
+            if receipt.failing_since.is_none() {
+                receipt.failing_since = Some(wall);
+                self.settlement.failing.push((receipt.ledger_key, wall));
+            }
+        });
+        let limit = wall.saturating_sub(millis(self.settings.give_up_after));
+        let given_up = entry.value.take_out(|receipt| receipt.failing_since.is_some_and(|since| since <= limit));
+        given_up.iter().for_each(|receipt| self.dead(receipt, reason::GAVE_UP, "HubSpot kept failing"));
+        let pause = backoff(entry.tries.attempts, self.settings.retry_cap, spread);
+        (!entry.value.none_left()).then(|| now + pause.max(after))
     }
 
     /// What is the same for every kind of batch.
     fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
-        let Report { mut fates, suspend, ignored } = report;
+        let Report { mut fates, suspend, ignored, known } = report;
         self.stats.ignored += ignored;
+        self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
-        account.in_flight -= 1;
+        account.in_flight[lane.index()] -= 1;
+        if fates.iter().all(|(_, fate)| matches!(fate, Fate::Again(Again { counts: true, .. }))) {
+            // Nobody knows whether HubSpot has taken them; if it has, then all of them.
+            self.sends += 1;
+            fates.iter_mut().for_each(|(entry, _)| entry.tries.together = Some(self.sends));
+        }
         account.suspects[queue].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {
             Some(suspend) => {
@@ -101,52 +121,62 @@ impl Run {
 
     /// Stage deltas: each fate is that of the deal's oldest delta.
     pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
+        let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Lane::Stages, Lane::Stages.index(), report, now) {
-            if let Fate::Again(again) = fate
-                && let Some(at) = self.again(&mut entry, again, now)
-            {
-                self.with(portal, |account| account.lanes.stages.put_back(entry, at));
-                continue;
-            }
-            let Some((delta, receipt)) = entry.value.0.pop_front() else { continue };
-            match fate {
-                Fate::Delivered => {
-                    self.stats.stages += 1;
-                    tracing::info!(portal, deal = delta.deal_id, rule = delta.rule, to_stage = delta.to_stage, "deal moved");
-                    self.settle(&receipt, "delivered".to_owned());
+            let left = entry.value.steps.len();
+            if let Fate::Again(again) = fate {
+                if let Some(at) = self.again(&mut entry, again, spread, now)
+                    && entry.value.steps.len() == left
+                {
+                    self.with(portal, |account| account.lanes.stages.put_back(entry, at));
+                    continue;
                 }
-                Fate::Dropped(reason) => {
-                    self.stats.dropped += 1;
-                    tracing::info!(portal, deal = delta.deal_id, rule = delta.rule, reason, "deal not moved");
-                    self.settle(&receipt, format!("dropped: {reason}"));
-                }
-                Fate::Dead(reason, detail) => self.dead(&receipt, reason, &detail),
-                _ => self.dead(&receipt, "gave-up", "HubSpot kept failing"),
+            } else if let Some((delta, receipt)) = entry.value.steps.pop_front() {
+                self.stage_done(portal, &delta, &receipt, fate);
             }
-            if entry.value.0.is_empty() {
+            if entry.value.none_left() {
                 self.with(portal, |account| account.lanes.stages.release(&entry.key));
             } else {
-                entry.tries.attempts = 0;
-                entry.tries.cap = usize::MAX;
-                entry.tries.since = now;
+                // The deal's next delta begins anew.
+                entry.value.sent = false;
+                entry.tries = Tries::new(now);
                 self.with(portal, |account| account.lanes.stages.put_back(entry, now));
             }
         }
     }
 
+    fn stage_done(&mut self, portal: &str, delta: &DealStage, receipt: &Receipt, fate: Fate) {
+        let DealStage { deal_id: deal, rule, to_stage, .. } = delta;
+        match fate {
+            Fate::Delivered => {
+                self.stats.stages += 1;
+                tracing::info!(portal, deal, rule, to_stage, "deal moved");
+                self.settle(receipt, "delivered".to_owned());
+            }
+            Fate::Dropped(reason) => {
+                self.stats.dropped += 1;
+                tracing::info!(portal, deal, rule, reason, "deal not moved");
+                self.settle(receipt, format!("dropped: {reason}"));
+            }
+            Fate::Dead(reason, detail) => self.dead(receipt, reason, &detail),
+            _ => self.dead(receipt, reason::REFUSED, "HubSpot's answer makes no sense for this record"),
+        }
+    }
+
     /// Timeline events.
     pub(super) fn events_done(&mut self, portal: &str, report: Report<Event>, now: Instant) {
+        let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Lane::Events, Lane::Events.index(), report, now) {
             match fate {
                 Fate::Again(again) => {
-                    if let Some(at) = self.again(&mut entry, again, now) {
+                    if let Some(at) = self.again(&mut entry, again, spread, now) {
                         self.with(portal, |account| account.lanes.events.put_back(entry, at));
                         continue;
                     }
-                    entry.value.receipts.iter().for_each(|r| self.dead(r, "gave-up", "HubSpot kept failing"));
                 }
                 Fate::Contact(survivor) => {
-                    entry.value.merged_into = Some(survivor);
+                    entry.value.contact = Some(survivor);
+                    entry.value.looked_up = true;
                     self.with(portal, |account| account.lanes.events.put_back(entry, now));
                     continue;
                 }
@@ -156,10 +186,6 @@ impl Run {
                         self.stats.events += 1;
                         self.settle(receipt, "delivered".to_owned());
                     }
-                    if let Person::Email(email) = &entry.value.delta.person {
-                        // HubSpot has made the contact where there was none.
-                        self.appeared.push((portal.to_owned(), email.clone()));
-                    }
                 }
             }
             self.with(portal, |account| account.lanes.events.release(&entry.key));
@@ -167,40 +193,52 @@ impl Run {
     }
 
     /// E-mail addresses whose contact was looked for.
-    pub(super) fn emails_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
-        for (entry, fate) in self.reported(portal, Lane::Properties, EMAILS, report, now) {
+    pub(super) fn emails_done(&mut self, portal: &str, report: Report<Addressed>, now: Instant) {
+        let spread = rand::random();
+        for (mut entry, fate) in self.reported(portal, Lane::Properties, EMAILS, report, now) {
             match fate {
-                Fate::Contact(id) => self.with(portal, |account| {
-                    account.lanes.emails.release(&entry.key);
-                    account.lanes.contacts.push(id, entry.value, now);
-                }),
-                Fate::NoContact => {
-                    self.park(portal, &entry);
+                Fate::Contact(id) => {
+                    // Whatever is parked for the address need not wait either.
+                    self.appeared.push((portal.to_owned(), entry.key.clone()));
+                    self.with(portal, |account| account.lanes.found(&entry.key, &id, entry.value, now));
+                }
+                Fate::Again(again) => match self.again(&mut entry, again, spread, now) {
+                    Some(at) => self.with(portal, |account| account.lanes.emails.put_back(entry, at)),
+                    None => self.with(portal, |account| account.lanes.emails.release(&entry.key)),
+                },
+                fate => {
+                    let mut receipts = Vec::new();
+                    entry.value.each(|receipt| receipts.push(receipt.clone()));
+                    for receipt in receipts {
+                        match &fate {
+                            Fate::NoContact => self.park(portal, &entry.key, &receipt),
+                            Fate::Dead(reason, detail) => self.dead(&receipt, reason, detail),
+                            _ => self.dead(&receipt, reason::REFUSED, "HubSpot's answer makes no sense for this record"),
+                        }
+                    }
                     self.with(portal, |account| account.lanes.emails.release(&entry.key));
                 }
-                fate => self.not_written(portal, entry, fate, now, |lanes| &mut lanes.emails),
             }
         }
     }
 
-    fn park(&mut self, portal: &str, entry: &Entry<Properties>) {
+    /// Puts a record aside until the contact of its address appears, or gives it up.
+    fn park(&mut self, portal: &str, email: &str, receipt: &Receipt) {
         let now = wall_ms();
-        let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        for (receipt, _) in &entry.value.receipts {
-            let (since, tries) = receipt.parked.unwrap_or((now, 0));
-            if now >= since.saturating_add(ms(self.settings.park_for)) {
-                self.dead(receipt, "no-contact", "no contact with this e-mail address appeared in time");
-                continue;
-            }
-            let pause = self.settings.park_retry.saturating_mul(1 << tries.min(16)).min(PARK_RETRY_MAX);
-            let topic = self.topic(receipt.lane).to_owned();
-            self.settlement.park.push(receipt.park(&topic, portal, &entry.key, now, now.saturating_add(ms(pause))));
-            self.leave(receipt);
+        let (since, tries) = receipt.parked.unwrap_or((now, 0));
+        if now >= since.saturating_add(millis(self.settings.park_for)) {
+            self.dead(receipt, reason::NO_CONTACT, "no contact with this e-mail address appeared in time");
+            return;
         }
+        let pause = self.settings.park_retry.saturating_mul(1 << tries.min(16)).min(PARK_RETRY_MAX);
+        let topic = self.topic(receipt.lane).to_owned();
+        self.settlement.park.push(receipt.park(&topic, portal, email, now, now.saturating_add(millis(pause))));
+        self.leave(receipt);
     }
 
     /// Contacts whose properties were written.
     pub(super) fn contacts_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
+        let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Lane::Properties, Lane::Properties.index(), report, now) {
             match fate {
                 Fate::Delivered => {
@@ -219,7 +257,7 @@ impl Run {
                         account.lanes.contacts.push(survivor, entry.value, now);
                     });
                 }
-                fate => self.not_written(portal, entry, fate, now, |lanes| &mut lanes.contacts),
+                fate => self.not_written(portal, entry, fate, spread, now),
             }
         }
     }
@@ -228,7 +266,7 @@ impl Run {
     pub(super) fn written(&mut self, value: &Properties, outcome: &str) {
         for (receipt, names) in &value.receipts {
             if let Some((name, code)) = names.iter().find_map(|name| value.refused.get_key_value(name)) {
-                self.dead(receipt, "property-refused", &format!("HubSpot does not take the property {name}: {code}"));
+                self.dead(receipt, reason::PROPERTY_REFUSED, &format!("HubSpot does not take the property {name}: {code}"));
                 continue;
             }
             match outcome {
@@ -239,35 +277,30 @@ impl Run {
         }
     }
 
-    /// Fates that the two queues of properties share.
-    fn not_written(
-        &mut self,
-        portal: &str,
-        mut entry: Entry<Properties>,
-        fate: Fate,
-        now: Instant,
-        queue: impl Fn(&mut super::lanes::Lanes) -> &mut Queue<Properties>,
-    ) {
+    fn not_written(&mut self, portal: &str, mut entry: Entry<Properties>, fate: Fate, spread: f64, now: Instant) {
+        let back = |entry, at| move |account: &mut Account| account.lanes.contacts.put_back(entry, at);
         let (reason, detail) = match fate {
-            Fate::Again(again) => match self.again(&mut entry, again, now) {
-                Some(at) => return self.with(portal, |account| queue(&mut account.lanes).put_back(entry, at)),
-                None => ("gave-up", "HubSpot kept failing".to_owned()),
-            },
+            Fate::Again(again) => {
+                return match self.again(&mut entry, again, spread, now) {
+                    Some(at) => self.with(portal, back(entry, at)),
+                    None => self.with(portal, |account| account.lanes.contacts.release(&entry.key)),
+                };
+            }
             Fate::WithoutProperties(refused) => {
                 self.refuse_everywhere(portal, &refused);
                 if entry.value.refuse(refused.iter().map(|(name, code)| (name, code))) {
                     // What is left is written by the next batch; nothing may be left.
-                    return self.with(portal, |account| queue(&mut account.lanes).put_back(entry, now));
+                    return self.with(portal, back(entry, now));
                 }
-                ("refused", "HubSpot refuses a property".to_owned())
+                (reason::REFUSED, "HubSpot refuses a property".to_owned())
             }
             Fate::Dead(reason, detail) => (reason, detail),
-            _ => ("refused", "HubSpot's answer makes no sense for this record".to_owned()),
+            _ => (reason::REFUSED, "HubSpot's answer makes no sense for this record".to_owned()),
         };
         for (receipt, _) in &entry.value.receipts {
             self.dead(receipt, reason, &detail);
         }
-        self.with(portal, |account| queue(&mut account.lanes).release(&entry.key));
+        self.with(portal, |account| account.lanes.contacts.release(&entry.key));
     }
 
     /// A property that is not there, or read-only, is not sent to the account again until a restart.

@@ -8,6 +8,8 @@ use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
 use crate::kafka::Kafka;
+use crate::metrics::Metrics;
+use crate::oauth::Connections;
 use crate::state::State;
 use anyhow::Context;
 use std::path::Path;
@@ -21,6 +23,8 @@ use tokio::sync::{mpsc, watch};
 pub struct Sink {
     stop: watch::Sender<Stop>,
     stats: Arc<Mutex<Stats>>,
+    service: Arc<Service>,
+    connections: Arc<Connections>,
     thread: Option<JoinHandle<anyhow::Result<Stats>>>,
 }
 
@@ -28,18 +32,33 @@ impl Sink {
     /// Starts a sink for `portals` on threads of its own. Topics that are not there yet are waited for, and so is HubSpot.
     ///
     /// # Errors
-    /// When the settings are wrong, a secret can't be read, a portal is not connected, or the state database can't be opened.
+    /// When the settings are wrong, a secret can't be read, or the state database can't be opened.
+    pub fn start(settings: Settings, kafka: Kafka, portals: Vec<String>, state: &Path) -> anyhow::Result<Sink> {
+        Self::start_counted(settings, kafka, portals, state, Arc::new(Metrics::default()))
+    }
+
+    /// The same, and counts in `metrics`.
+    ///
+    /// # Errors
+    /// As [`Sink::start`].
     // By value: the sink keeps them.
     #[expect(clippy::needless_pass_by_value)]
-    pub fn start(settings: Settings, kafka: Kafka, portals: Vec<String>, state: &Path) -> anyhow::Result<Sink> {
+    pub fn start_counted(
+        settings: Settings,
+        kafka: Kafka,
+        portals: Vec<String>,
+        state: &Path,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Sink> {
         settings.check(&portals)?;
         let settings = Arc::new(settings);
-        let state = Arc::new(State::open(state)?);
-        let service = Arc::new(Service::new(&settings, Arc::clone(&state), &portals)?);
+        let path = state;
+        let state = Arc::new(State::open(path)?);
+        let connections = Arc::new(Connections::open(&settings, &state, path, &portals, metrics)?);
+        let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let stats = Arc::new(Mutex::new(Stats::default()));
-        let topics = Lane::ALL.map(|lane| kafka.topics.output(lane.topic()).to_owned());
-        let run = Run::new(settings, Arc::clone(&state), service, dead_letters, topics, &portals, Arc::clone(&stats));
+        let run = Run::new(settings, kafka.clone(), Arc::clone(&state), Arc::clone(&service), dead_letters, &portals, Arc::clone(&stats));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the HubSpot sink")?;
 
         let halt = Arc::new(AtomicBool::new(false));
@@ -62,7 +81,17 @@ impl Sink {
             }
             result
         });
-        Ok(Sink { stop, stats, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+        Ok(Sink { stop, stats, service, connections, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+    }
+
+    /// The sink's way to HubSpot, for others in the process: one budget and one set of tokens an account.
+    pub(crate) fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
+    /// The connections that it writes over.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// The counters as of now.
@@ -83,9 +112,8 @@ impl Sink {
         self.end(Stop::Gently)
     }
 
-    /// Ends as a crash would: nothing more is sent, settled or committed.
-    #[cfg(test)]
-    pub(super) fn kill(mut self) {
+    /// Ends as a crash would, for tests of what comes after one: nothing more is sent, settled or committed.
+    pub fn kill(mut self) {
         let _ = self.end(Stop::Dead);
     }
 

@@ -1,28 +1,36 @@
 //! Reads a batch of deals and moves those that still qualify.
 //!
 //! # Safety
-//! - HubSpot has no conditional write, so the deal is read in the request before the write, and nothing waits in between.
-//! - A write whose answer was lost is never repeated blindly: the next try reads first. In `to_stage`: it was ours. In `from_stage`:
-//!   it was not done. Anywhere else: a person moved it, and it stays there.
+//! - HubSpot has no conditional write, so the deal is read in the request before the write, and nothing is asked in between.
+//! - A write whose answer was lost is never repeated blindly: the next try reads first. In `to_stage`: it was ours (after a crash we
+//!   no longer know that we wrote, and say `already-there`). In `from_stage`: it was not done. Anywhere else: a person moved it, and it
+//!   stays there.
 //! - Of several deltas for one deal only the oldest is in a batch; the next one reads the deal again.
 
 use super::budget::Share;
-use super::deal::{DealNow, Verdict, judge, must_look_up};
-use super::lanes::Stages;
+use super::deal::{DealNow, Verdict, judge};
+use super::entries::Stages;
 use super::outcome::{Outcome, item_errors, text};
 use super::queue::Entry;
+use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
-use crate::model::outputs::{DealStage, Person};
+use crate::model::outputs::Person;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const LANE: Lane = Lane::Stages;
+
+/// A deal's contacts, where a guard asks for them.
+type Contacts = HashMap<String, BTreeSet<String>>;
 
 /// Reads, decides, writes; the fates are those of each deal's oldest delta.
 pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> {
     let mut report = Report::new();
+    // Contacts and persons first: they seldom change, and the deals themselves are read just before the write.
+    let Some((batch, contacts)) = contacts(desk, &mut report, batch).await else { return report };
+    let Some((batch, persons)) = persons(desk, &mut report, batch, &contacts).await else { return report };
     let size = batch.len();
     let ids = batch.iter().map(|e| e.key.as_str());
     let outcome = desk.call(&request::read_deals(desk.paths, ids), Share::Full).await;
@@ -31,39 +39,33 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         for entry in batch {
             let fate = match &outcome {
                 _ if size > 1 => smaller(size),
-                Outcome::NotFound(refusal) => Fate::Dead("deal-gone", refusal.detail()),
-                Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-                _ => Fate::Dead("refused", "HubSpot does not let this deal be read".to_owned()),
+                Outcome::NotFound(refusal) => Fate::Dead(reason::DEAL_GONE, refusal.detail()),
+                Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+                _ => Fate::Dead(reason::REFUSED, "HubSpot does not let this deal be read".to_owned()),
             };
             report.fates.push((entry, fate));
         }
         return report;
     };
+    let errors = item_errors(&body);
     let mut deals: HashMap<String, DealNow> =
         results(&body).iter().filter_map(|record| Some((id_in(record, "id")?, DealNow::read(record)))).collect();
-    let Some(batch) = contacts(desk, &mut report, batch, &mut deals).await else { return report };
-
     let mut moves = Vec::new();
     for entry in batch {
-        let Some((delta, _)) = entry.value.0.front() else { continue };
-        let Some(now) = deals.get(&entry.key) else {
-            report
-                .fates
-                .push((entry, Fate::Dead("deal-gone", "HubSpot does not know the deal: deleted, or merged into another".to_owned())));
+        let Some((delta, _)) = entry.value.steps.front() else { continue };
+        let Some(now) = deals.get_mut(&entry.key) else {
+            let named = errors.iter().find(|error| error.about.contains(&entry.key)).map(|error| &error.outcome);
+            let fate = match named.and_then(|outcome| report.common(LANE, outcome)) {
+                Some(fate) => fate,
+                None => Fate::Dead(reason::DEAL_GONE, "HubSpot does not know the deal: deleted, or merged into another".to_owned()),
+            };
+            report.fates.push((entry, fate));
             continue;
         };
-        let person = match person(desk, delta, now).await {
-            Ok(person) => person,
-            Err(outcome) => {
-                let fate = report.unclear(LANE, &outcome);
-                report.fates.push((entry, fate));
-                continue;
-            }
-        };
-        let verdict = judge(delta, now, person.as_deref());
-        match verdict {
+        now.contacts = contacts.get(&entry.key).cloned().unwrap_or_default();
+        match judge(delta, now, persons.get(&entry.key).map(String::as_str)) {
             Verdict::Move => moves.push(entry),
-            Verdict::There if entry.tries.attempts > 0 => report.fates.push((entry, Fate::Delivered)),
+            Verdict::There if entry.value.sent => report.fates.push((entry, Fate::Delivered)),
             Verdict::There => report.fates.push((entry, Fate::Dropped("already-there"))),
             Verdict::Drop(reason) => report.fates.push((entry, Fate::Dropped(reason))),
         }
@@ -74,44 +76,42 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
     report
 }
 
-/// Adds the contacts of the deals whose guards ask for them. Gives nothing back when all is decided by then.
-async fn contacts(
-    desk: Desk<'_>,
-    report: &mut Report<Stages>,
-    batch: Vec<Entry<Stages>>,
-    deals: &mut HashMap<String, DealNow>,
-) -> Option<Vec<Entry<Stages>>> {
-    let asks = |entry: &&Entry<Stages>| entry.value.0.front().is_some_and(|(delta, _)| delta.guard.require_associated_contact);
-    let mut pages: Vec<(String, Option<String>)> =
-        batch.iter().filter(asks).filter(|e| deals.contains_key(&e.key)).map(|e| (e.key.clone(), None)).collect();
+/// Reads the contacts of the deals whose guards ask for them. Gives nothing back when all is decided by then.
+async fn contacts(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<Stages>>) -> Option<(Vec<Entry<Stages>>, Contacts)> {
+    let asks = |entry: &&Entry<Stages>| entry.value.steps.front().is_some_and(|(delta, _)| delta.guard.require_associated_contact);
+    let mut pages: Vec<(String, Option<String>)> = batch.iter().filter(asks).map(|e| (e.key.clone(), None)).collect();
+    let mut contacts = Contacts::new();
     while !pages.is_empty() {
         let request = request::read_deal_contacts(desk.paths, pages.iter().map(|(id, after)| (id.as_str(), after.as_deref())));
         match desk.call(&request, Share::Full).await {
-            Outcome::Done(body) => pages = add_contacts(&body, deals),
+            Outcome::Done(body) => pages = add_contacts(&body, &mut contacts),
             // No association at all may be told as a 404; the guard then fails.
-            Outcome::NotFound(_) => return Some(batch),
+            Outcome::NotFound(_) => break,
             outcome => {
                 let size = batch.len();
                 let batch = report.whole(LANE, batch, &outcome)?;
                 let refused = |_| {
-                    if size > 1 { smaller(size) } else { Fate::Dead("refused", "HubSpot does not show the deal's contacts".to_owned()) }
+                    if size > 1 {
+                        smaller(size)
+                    } else {
+                        Fate::Dead(reason::REFUSED, "HubSpot does not show the deal's contacts".to_owned())
+                    }
                 };
                 report.fates.extend(batch.into_iter().map(|entry| (entry, refused(()))));
                 return None;
             }
         }
     }
-    Some(batch)
+    Some((batch, contacts))
 }
 
 /// Adds the associations of an answer; gives back what must be read on.
-fn add_contacts(body: &Value, deals: &mut HashMap<String, DealNow>) -> Vec<(String, Option<String>)> {
+fn add_contacts(body: &Value, contacts: &mut Contacts) -> Vec<(String, Option<String>)> {
     let mut more = Vec::new();
     for result in results(body) {
         let Some(id) = result.pointer("/from/id").and_then(text) else { continue };
-        let Some(deal) = deals.get_mut(&id) else { continue };
         let to = result.get("to").and_then(Value::as_array);
-        deal.contacts.extend(to.into_iter().flatten().filter_map(|contact| id_in(contact, "toObjectId")));
+        contacts.entry(id.clone()).or_default().extend(to.into_iter().flatten().filter_map(|contact| id_in(contact, "toObjectId")));
         if let Some(after) = result.pointer("/paging/next/after").and_then(text) {
             more.push((id, Some(after)));
         }
@@ -119,28 +119,49 @@ fn add_contacts(body: &Value, deals: &mut HashMap<String, DealNow>) -> Vec<(Stri
     more
 }
 
-/// The delta's person as HubSpot knows it now.
-async fn person(desk: Desk<'_>, delta: &DealStage, now: &DealNow) -> Result<Option<String>, Outcome> {
-    let looked_up = match &delta.person {
-        None => return Ok(None),
-        Some(Person::ContactId(id)) if !must_look_up(delta, now) => return Ok(Some(id.clone())),
-        Some(Person::Email(_)) if !must_look_up(delta, now) => return Ok(None),
-        Some(Person::ContactId(id)) => desk.look_up(id, Share::Full).await,
-        Some(Person::Email(email)) => desk.find(email, Share::Full).await,
-    };
-    match looked_up {
-        LookUp::Merged(id) => Ok(Some(id)),
-        LookUp::There | LookUp::Gone => Ok(None),
-        LookUp::Unclear(outcome) => Err(outcome),
+/// The deltas' persons as HubSpot knows them now: looked up where a deal has contacts and names none that we know the person by.
+/// Gives nothing back when all is decided by then.
+async fn persons(
+    desk: Desk<'_>,
+    report: &mut Report<Stages>,
+    batch: Vec<Entry<Stages>>,
+    contacts: &Contacts,
+) -> Option<(Vec<Entry<Stages>>, HashMap<String, String>)> {
+    let (mut rest, mut persons) = (Vec::with_capacity(batch.len()), HashMap::new());
+    for entry in batch {
+        let of_deal = contacts.get(&entry.key);
+        let delta = entry.value.steps.front().map(|(delta, _)| delta);
+        let asked = delta.filter(|delta| delta.guard.require_associated_contact && of_deal.is_some_and(|contacts| !contacts.is_empty()));
+        let looked_up = match asked.and_then(|delta| delta.person.as_ref()) {
+            None => LookUp::Gone,
+            Some(Person::ContactId(id)) if of_deal.is_some_and(|contacts| contacts.contains(id)) => LookUp::Merged(id.clone()),
+            Some(Person::ContactId(id)) => desk.look_up(id, Share::Full).await,
+            Some(Person::Email(email)) => desk.find(email, Share::Full).await,
+        };
+        match looked_up {
+            LookUp::Merged(id) => drop(persons.insert(entry.key.clone(), id)),
+            LookUp::There | LookUp::Gone => {}
+            LookUp::Unclear(outcome) => {
+                let fate = report.unclear(LANE, &outcome);
+                report.fates.push((entry, fate));
+                continue;
+            }
+        }
+        rest.push(entry);
     }
+    (!rest.is_empty()).then_some((rest, persons))
 }
 
 async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<Stages>>) {
     let size = batch.len();
-    let stage = |entry: &Entry<Stages>| entry.value.0.front().map(|(delta, _)| delta.to_stage.clone()).unwrap_or_default();
+    let stage = |entry: &Entry<Stages>| entry.value.steps.front().map(|(delta, _)| delta.to_stage.clone()).unwrap_or_default();
     let stages: Vec<String> = batch.iter().map(stage).collect();
     let moves = batch.iter().zip(&stages).map(|(entry, stage)| (entry.key.as_str(), stage.as_str()));
     let outcome = desk.call(&request::move_deals(desk.paths, moves), Share::Full).await;
+    let mut batch = batch;
+    if matches!(outcome, Outcome::Transient(..)) {
+        batch.iter_mut().for_each(|entry| entry.value.sent = true);
+    }
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return };
     let Outcome::Done(body) = outcome else {
         for entry in batch {
@@ -150,17 +171,19 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
         return;
     };
     let errors = item_errors(&body);
-    for (entry, stage) in batch.into_iter().zip(stages) {
+    for (mut entry, stage) in batch.into_iter().zip(stages) {
         let record = results(&body).iter().find(|record| id_in(record, "id").is_some_and(|id| id == entry.key));
         let error = errors.iter().find(|error| error.about.contains(&entry.key));
-        let fate = match (record, error) {
-            (Some(record), _) => match record.pointer("/properties/dealstage").and_then(Value::as_str) {
-                Some(now) if now != stage => Fate::Dropped("overruled"),
-                _ => Fate::Delivered,
-            },
+        let shown = record.map(|record| record.pointer("/properties/dealstage").and_then(Value::as_str));
+        let fate = match (shown, error) {
+            (Some(Some(now)), _) if now == stage => Fate::Delivered,
+            (Some(Some(_)), _) => Fate::Dropped("overruled"),
             (None, Some(error)) => report.common(LANE, &error.outcome).unwrap_or_else(|| refused(&error.outcome)),
-            // Neither moved nor refused: read again.
-            (None, None) => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
+            // Neither moved nor refused, or the answer does not show the stage: read again.
+            (Some(None) | None, _) => {
+                entry.value.sent = true;
+                Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() })
+            }
         };
         report.fates.push((entry, fate));
     }
@@ -168,9 +191,11 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
 
 fn refused(outcome: &Outcome) -> Fate {
     match outcome {
-        Outcome::NotFound(refusal) => Fate::Dead("deal-gone", refusal.detail()),
-        Outcome::Refused(refusal) => Fate::Dead("refused", refusal.detail()),
-        _ => Fate::Dead("refused", "HubSpot reports a conflict".to_owned()),
+        Outcome::NotFound(refusal) => Fate::Dead(reason::DEAL_GONE, refusal.detail()),
+        // The account's own rules: required properties, stages that may not be skipped. Asking again would change nothing.
+        Outcome::Refused(refusal) if refusal.category == "VALIDATION_ERROR" => Fate::Dead(reason::VALIDATION, refusal.detail()),
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => Fate::Dead(reason::REFUSED, "HubSpot reports a conflict".to_owned()),
     }
 }
 
@@ -181,11 +206,11 @@ mod tests {
 
     #[test]
     fn associations_come_in_any_order_and_in_pages() {
-        let mut deals = HashMap::from([("1".to_owned(), DealNow::default()), ("2".to_owned(), DealNow::default())]);
+        let mut contacts = Contacts::new();
         let body = json!({"results": [
             {"from": {"id": "2"}, "to": [{"toObjectId": 801}], "paging": {"next": {"after": "9"}}},
             {"from": {"id": 1}, "to": [{"toObjectId": "802"}]}]});
-        assert_eq!(add_contacts(&body, &mut deals), [("2".to_owned(), Some("9".to_owned()))]);
-        assert!(deals["2"].contacts.contains("801") && deals["1"].contacts.contains("802"));
+        assert_eq!(add_contacts(&body, &mut contacts), [("2".to_owned(), Some("9".to_owned()))]);
+        assert!(contacts["2"].contains("801") && contacts["1"].contains("802"));
     }
 }

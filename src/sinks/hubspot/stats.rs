@@ -9,6 +9,8 @@ pub struct Stats {
     pub read: u64,
     /// Timeline events delivered.
     pub events: u64,
+    /// Events of these that HubSpot had already: their answer was lost. Many of them mean that the ledger was.
+    pub known: u64,
     /// Property deltas delivered, coalesced ones included.
     pub properties: u64,
     /// Stage deltas delivered.
@@ -29,6 +31,10 @@ pub struct Stats {
     pub retried: u64,
     /// Records refused for good.
     pub dead_letters: u64,
+    /// Dead letters of this sink that were neither replayed nor dropped.
+    pub dead_letters_open: u64,
+    /// When the oldest of them was refused, ms since the Unix epoch; 0 when there is none.
+    pub dead_letters_oldest_at: u64,
     /// Requests sent, to the token endpoint not counted.
     pub calls: u64,
     /// Requests that HubSpot answered with 429.
@@ -39,7 +45,9 @@ pub struct Stats {
     pub parked: u64,
     /// Portals that can't be written to until somebody acts: app removed, or scopes missing.
     pub suspended: u64,
-    /// Records read and not yet settled.
+    /// Records of accounts that can't keep up, passed over for now.
+    pub held_back: u64,
+    /// Records read and not yet settled, those held back included.
     pub lag: u64,
     /// All delta topics were read to their end and everything is settled (parked records apart). A record appended within the last
     /// fetch may not be known yet.

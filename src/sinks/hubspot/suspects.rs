@@ -66,7 +66,7 @@ mod tests {
     type Queue = Vec<Entry<()>>;
 
     fn entries(n: usize, now: Instant) -> Queue {
-        let tries = Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None };
+        let tries = Tries::new(now);
         (0..n).map(|key| Entry { key: key.to_string(), value: (), tries }).collect()
     }
 

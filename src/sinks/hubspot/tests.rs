@@ -2,8 +2,10 @@
 
 mod auth;
 mod deals;
+mod decisions;
 mod delivery;
 mod faults;
+mod grants;
 mod proxy;
 
 use super::fixtures::{event, properties, stage};

@@ -2,6 +2,9 @@
 //!
 //! Pure. Records are settled in any order; an offset advances only over an unbroken run. What is settled beyond a gap is in the
 //! ledger and is skipped when it is read again.
+//!
+//! Records of an account that can't keep up are **held back**: passed over, so that others need not wait, and read again from the first of
+//! them later. Until then the partition's offset stays before it.
 
 use super::record::Lane;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,18 +22,30 @@ struct Partition {
     read: i64,
     /// The next offset as it was committed last.
     committed: i64,
+    /// Accounts whose records are passed over.
+    held_back: BTreeMap<String, HeldBack>,
+}
+
+/// Records of one account that were passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// From which offset on.
+    pub from: i64,
+    /// How many, about.
+    pub count: u64,
 }
 
 impl Partition {
     fn next(&self) -> i64 {
-        self.outstanding.first().map_or(self.read, |first| *first)
+        let held_back = self.held_back.values().map(|held| held.from);
+        self.outstanding.first().copied().into_iter().chain(held_back).min().unwrap_or(self.read)
     }
 }
 
 impl Tracker {
     /// A partition is read from `next` on.
     pub fn start(&mut self, lane: Lane, partition: i32, next: i64) {
-        let start = Partition { outstanding: BTreeSet::new(), read: next, committed: next };
+        let start = Partition { read: next, committed: next, ..Partition::default() };
         self.partitions.entry((lane, partition)).or_insert(start);
     }
 
@@ -63,6 +78,39 @@ impl Tracker {
         }
     }
 
+    /// Passes over a record that was read.
+    pub fn hold_back(&mut self, lane: Lane, partition: i32, portal: &str, offset: i64) {
+        let Some(at) = self.partitions.get_mut(&(lane, partition)) else { return };
+        at.outstanding.remove(&offset);
+        at.held_back.entry(portal.to_owned()).or_insert(HeldBack { from: offset, count: 0 }).count += 1;
+    }
+
+    /// Whether records of an account are passed over in a partition.
+    pub fn held_back(&self, lane: Lane, partition: i32, portal: &str) -> bool {
+        self.partitions.get(&(lane, partition)).is_some_and(|at| at.held_back.contains_key(portal))
+    }
+
+    /// What is to be read again: partition, from which offset on, up to which.
+    pub fn behind(&self, lane: Lane, portal: &str) -> Option<(i32, i64, i64)> {
+        let of_lane = self.partitions.iter().filter(|((of, _), _)| *of == lane);
+        of_lane.filter_map(|((_, partition), at)| Some((*partition, at.held_back.get(portal)?.from, at.read))).next()
+    }
+
+    /// `taken` records that were passed over were read again, up to `next`.
+    pub fn caught_up_to(&mut self, lane: Lane, partition: i32, portal: &str, next: i64, taken: u64) {
+        let Some(at) = self.partitions.get_mut(&(lane, partition)) else { return };
+        if next >= at.read {
+            at.held_back.remove(portal);
+        } else if let Some(held) = at.held_back.get_mut(portal) {
+            *held = HeldBack { from: next, count: held.count.saturating_sub(taken).max(1) };
+        }
+    }
+
+    /// Records that are passed over, of all lanes.
+    pub fn held_back_count(&self) -> u64 {
+        self.partitions.values().flat_map(|at| at.held_back.values()).map(|held| held.count).sum()
+    }
+
     /// Records read and not settled, of one lane.
     pub fn outstanding(&self, lane: Lane) -> usize {
         self.partitions.iter().filter(|((of, _), _)| *of == lane).map(|(_, p)| p.outstanding.len()).sum()
@@ -91,6 +139,28 @@ mod tests {
         assert_eq!(tracker.outstanding(Lane::Events), 1);
         tracker.settled(Lane::Events, 0, 15);
         assert_eq!(tracker.moved(), [(Lane::Events, 0, 16)]);
+    }
+
+    #[test]
+    fn what_is_held_back_is_not_passed_until_it_was_read_again() {
+        let mut tracker = Tracker::default();
+        tracker.start(Lane::Events, 0, 0);
+        (0..6).for_each(|offset| tracker.read(Lane::Events, 0, offset));
+        for offset in [1, 3] {
+            tracker.hold_back(Lane::Events, 0, "77", offset);
+        }
+        [0, 2, 4, 5].into_iter().for_each(|offset| tracker.settled(Lane::Events, 0, offset));
+        assert_eq!((tracker.moved(), tracker.held_back_count()), (vec![(Lane::Events, 0, 1)], 2));
+        assert_eq!(tracker.behind(Lane::Events, "77"), Some((0, 1, 6)));
+        tracker.read(Lane::Events, 0, 1);
+        tracker.caught_up_to(Lane::Events, 0, "77", 2, 1);
+        assert_eq!(tracker.moved(), [(Lane::Events, 0, 1)], "it is outstanding now");
+        tracker.settled(Lane::Events, 0, 1);
+        assert_eq!(tracker.moved(), [(Lane::Events, 0, 2)]);
+        tracker.read(Lane::Events, 0, 3);
+        tracker.caught_up_to(Lane::Events, 0, "77", 6, 1);
+        tracker.settled(Lane::Events, 0, 3);
+        assert_eq!((tracker.moved(), tracker.held_back(Lane::Events, 0, "77")), (vec![(Lane::Events, 0, 6)], false));
     }
 
     proptest! {

@@ -17,18 +17,15 @@
 use super::size::fitting;
 use super::{Batch, Door, PER_BATCH, Progress};
 use crate::failpoint::hit;
-use crate::kafka::Kafka;
+use crate::kafka::{Isolation, Kafka};
 use crate::model::outputs::{State, Topic};
 use crate::model::time::Ms;
 use crate::sources::{Mark, Offsets};
 use crate::stop::Stop;
 use anyhow::Context as _;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -119,7 +116,7 @@ impl Outbox {
     pub fn state(&self) -> anyhow::Result<Vec<State>> {
         let topic = &self.kafka.topics.state;
         let mut newest: HashMap<Vec<u8>, State> = HashMap::new();
-        read_all(&self.kafka, topic, &self.stop, |place, key, payload| {
+        self.kafka.read_all(topic, Isolation::Committed, &self.stop, |place, key, payload| {
             let key = key.unwrap_or_default().to_vec();
             match payload {
                 None => drop(newest.remove(&key)),
@@ -194,7 +191,7 @@ impl Door for Committer {
 fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>> {
     let topic = &kafka.topics.progress;
     let mut newest: Option<Progress> = None;
-    read_all(kafka, topic, stop, |place, _, payload| {
+    kafka.read_all(topic, Isolation::Committed, stop, |place, _, payload| {
         let progress = parse(payload.unwrap_or_default())
             .with_context(|| format!("the record {place:?} of the topic {topic} is not progress that this build can read"))?;
         if newest.as_ref().is_none_or(|newest| newest.frontier <= progress.frontier) {
@@ -203,56 +200,6 @@ fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>>
         Ok(())
     })?;
     Ok(newest)
-}
-
-/// A record's partition and offset.
-type At = (i32, i64);
-
-/// Reads all committed records of a topic of the job's own: place, key and payload of each.
-fn read_all(
-    kafka: &Kafka,
-    topic: &str,
-    stop: &Stop,
-    mut each: impl FnMut(At, Option<&[u8]>, Option<&[u8]>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let config = kafka.client(&[
-        ("group.id", "clickline"),
-        ("enable.auto.commit", "false"),
-        ("enable.partition.eof", "true"),
-        ("isolation.level", "read_committed"),
-        ("fetch.wait.max.ms", "50"),
-    ]);
-    let consumer: BaseConsumer = config.create().context("the options under `kafka` do not make a consumer")?;
-    let mut open: BTreeSet<i32> = loop {
-        anyhow::ensure!(!stop.asked(), "stopped before the brokers answered");
-        match consumer.fetch_metadata(Some(topic), PATIENCE) {
-            Ok(metadata) => {
-                let partitions: BTreeSet<i32> =
-                    metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
-                if !partitions.is_empty() {
-                    break partitions;
-                }
-                tracing::warn!(topic, "the topic does not exist yet; still trying");
-            }
-            Err(error) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
-        }
-        thread::sleep(PAUSE);
-    };
-    let mut list = TopicPartitionList::with_capacity(open.len());
-    for partition in &open {
-        list.add_partition_offset(topic, *partition, Offset::Beginning)?;
-    }
-    consumer.assign(&list)?;
-    while !open.is_empty() {
-        anyhow::ensure!(!stop.asked(), "stopped before the topic {topic} was read");
-        match consumer.poll(PATIENCE) {
-            Some(Ok(message)) => each((message.partition(), message.offset()), message.key(), message.payload())?,
-            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-            Some(Err(error)) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
-            None => tracing::warn!(topic, "the brokers send nothing; still trying"),
-        }
-    }
-    Ok(())
 }
 
 fn parse(payload: &[u8]) -> anyhow::Result<Progress> {

@@ -20,7 +20,7 @@
 
 pub mod files;
 pub mod kafka;
-mod size;
+pub mod size;
 pub mod topics;
 
 use crate::model::outputs::Output;

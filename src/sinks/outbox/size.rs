@@ -12,6 +12,8 @@ use serde::Deserialize;
 const LARGEST: usize = 900_000;
 /// What is kept of the payload of a dead letter that would be larger, as base64; a multiple of 4.
 const KEPT_PAYLOAD: usize = 600_000;
+/// What the detail of a dead letter says of a payload that was cut.
+pub const CUT: &str = "the payload is cut";
 /// When a record that is too large for the brokers was made.
 #[derive(Deserialize)]
 struct Made {
@@ -29,13 +31,13 @@ pub fn fitting(output: &Output) -> Option<Output> {
         Ok(mut letter) if output.topic == Topic::DeadLetters => {
             letter.payload_base64.truncate(KEPT_PAYLOAD);
             letter.key_base64 = letter.key_base64.filter(|key| key.len() < KEPT_PAYLOAD / 4);
-            letter.detail = format!("{}; the payload is cut, {most}", letter.detail);
+            letter.detail = format!("{}; {CUT}, {most}", letter.detail);
             letter
         }
         _ => DeadLetter {
             v: 1,
             reason: "bounds".to_owned(),
-            detail: format!("a record for {} of {} bytes; the payload is cut, {most}", output.topic.default_name(), output.value.len()),
+            detail: format!("a record for {} of {} bytes; {CUT}, {most}", output.topic.default_name(), output.value.len()),
             source: output.topic.default_name().to_owned(),
             partition: 0,
             offset: 0,

@@ -2,8 +2,15 @@
 
 use super::proxy::Fault;
 use super::*;
-use crate::sinks::hubspot::exchange_code;
+use crate::oauth::{Condition, Facts, Feature};
+use crate::sinks::hubspot::Portal;
 use clickline_sandbox::Rotation;
+
+/// What is known of the portal's connection.
+pub(super) fn facts(sink: &Sink) -> Facts {
+    let [status] = sink.connections().status().expect("reads").try_into().expect("one portal");
+    status.facts.unwrap_or_else(|| panic!("{:?}", status.problem))
+}
 
 #[test]
 fn tokens_are_refreshed_in_time_and_rotated_ones_are_kept() {
@@ -16,12 +23,12 @@ fn tokens_are_refreshed_in_time_and_rotated_ones_are_kept() {
         wait(&sink, "delivered", |stats| stats.events == n + 1);
         std::thread::sleep(Duration::from_millis(500));
     }
+    let facts = facts(&sink);
     let stats = sink.stop().expect("stops");
     assert!((2..=5).contains(&stats.refreshes), "{stats:?}");
     let denied = world.sandbox.requests().iter().filter(|r| r.status == 401).count();
     assert_eq!(denied, 0, "refreshed before the end, not after a 401");
-    let row = State::open(&world.state()).expect("opens").token(PORTAL).expect("reads").expect("is there");
-    assert_eq!(row.rotations, i64::try_from(stats.refreshes).expect("few"));
+    assert_eq!((facts.rotations, facts.attempts), (stats.refreshes, stats.refreshes));
 
     // The configuration still holds the first refresh token, which is dead by now.
     std::thread::sleep(Duration::from_secs(2));
@@ -90,31 +97,65 @@ fn a_missing_scope_stops_its_lane_alone() {
     let stats = wait(&sink, "the others", |stats| stats.events == 1 && stats.properties == 1 && stats.suspended == 1);
     assert_eq!((stats.stages, stats.dead_letters, stats.lag), (0, 0, 1));
     assert_eq!(world.deal("1"), "appointmentscheduled");
+    let status = sink.connections().status().expect("reads");
+    assert_eq!(
+        status[0].gated.iter().find(|(feature, _)| *feature == Feature::MoveDeals).map(|(_, missing)| missing[0]),
+        Some("crm.objects.deals.write")
+    );
+
+    // Installed again with every scope: the deal that had waited is moved.
+    install(&world, &sink, PORTAL, &[PORTAL.to_owned()]).expect("installs");
+    let stats = wait(&sink, "the deal", |stats| stats.stages == 1);
+    assert_eq!((stats.suspended, stats.dead_letters), (0, 0));
+    assert_eq!(world.deal("1"), "qualifiedtobuy");
 }
 
 #[test]
-fn an_installation_connects_a_portal() {
+fn an_installation_connects_a_portal_that_had_been_waiting() {
     let mut world = World::new();
-    let portal = world.settings.portals.get_mut(PORTAL).expect("is there");
-    portal.refresh_token = None;
-    let failed = Sink::start(world.settings.clone(), world.kafka.clone(), vec![PORTAL.to_owned()], &world.state());
-    assert!(failed.expect_err("not connected").to_string().contains("log in"));
+    world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = None;
+    for n in 0..10 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "it waits", |stats| stats.suspended == 1 && stats.read == 10);
+    assert_eq!(sink.stats().refreshes, 0, "nothing to refresh");
 
+    let installed = install(&world, &sink, PORTAL, &[PORTAL.to_owned()]);
+    assert_eq!(installed.expect("installs").portal, PORTAL);
+    let began = Instant::now();
+    let stats = world.settle(&sink, "delivered", 10);
+    assert_eq!((stats.events, stats.suspended, stats.dead_letters), (10, 0, 0));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(facts(&sink).condition, Condition::Connected);
+}
+
+#[test]
+fn an_installation_in_another_account_connects_nothing_and_is_given_back() {
+    let world = World::with(Config { portals: vec![PORTAL.to_owned(), "77".to_owned()], ..Config::default() });
+    let sink = world.start();
+    let error = install(&world, &sink, "77", &[PORTAL.to_owned()]).expect_err("is foreign");
+    assert!(error.to_string().contains("77"), "{error}");
+    assert_eq!(world.posts("/token/revoke"), 1);
+}
+
+/// Installs the app in a portal for a workspace that has `portals`.
+pub(super) fn install(
+    world: &World,
+    sink: &Sink,
+    portal: &str,
+    portals: &[String],
+) -> Result<crate::oauth::Row, crate::oauth::InstallError> {
     let redirect = "http://localhost:1/cb";
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let installed = runtime.block_on(async {
+    runtime.block_on(async {
         let http = crate::http::client(Duration::from_secs(5)).expect("a client");
-        let address = format!("{}/sandbox/portals/{PORTAL}/authorization-code", world.sandbox.url());
+        let address = format!("{}/sandbox/portals/{portal}/authorization-code", world.sandbox.url());
         let made = http.post(address).json(&serde_json::json!({ "redirect_uri": redirect })).send().await.expect("answers");
         let made: serde_json::Value = made.json().await.expect("JSON");
-        let code = made["code"].as_str().expect("a code");
-        let state = State::open(&world.state()).expect("opens");
-        exchange_code(&world.settings, &state, code, redirect).await
-    });
-    assert_eq!(installed.expect("installs"), PORTAL);
-    world.put(Topic::Timeline, &nth(1));
-    let sink = world.start();
-    assert_eq!(world.settle(&sink, "delivered", 1).events, 1);
+        sink.connections().install(made["code"].as_str().expect("a code"), redirect, "acme", portals).await
+    })
 }
 
 #[test]
@@ -142,4 +183,39 @@ fn portals_do_not_wait_for_each_other() {
     let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals, &world.state()).expect("starts");
     let stats = wait(&sink, "the other portal", |stats| stats.caught_up);
     assert_eq!((stats.events, world.sandbox.snapshot("77").events.len(), world.sandbox.snapshot(PORTAL).events.len()), (300, 300, 300));
+}
+
+#[test]
+fn a_portal_that_cannot_be_written_to_is_passed_by_and_loses_nothing() {
+    let mut world = World::with(Config { portals: vec![PORTAL.to_owned(), "77".to_owned()], ..Config::default() });
+    let good = world.settings.portals[PORTAL].clone();
+    let broken = Portal { refresh_token: Some(super::super::Secret::new("na1-revoked")), ..good };
+    world.settings.portals.insert("77".to_owned(), broken);
+    // Twenty records an account: the dead one fills its share at once, in the same partition as the other.
+    world.settings.held = 40;
+    const EACH: usize = 200;
+    for n in 0..EACH {
+        world.put(Topic::Timeline, &TimelineEvent { portal: "77".into(), ..event(&format!("clk:c{n}:77"), "801") });
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.flush();
+    let portals = vec![PORTAL.to_owned(), "77".to_owned()];
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals.clone(), &world.state()).expect("starts");
+    let stats = wait(&sink, "the good portal", |stats| stats.events == EACH as u64);
+    wait(&sink, "the other is held back", |stats| stats.held_back as usize == EACH - 20);
+    assert_eq!((stats.dead_letters, stats.caught_up), (0, false));
+    sink.stop().expect("stops");
+
+    let token = world.sandbox.refresh_token("77");
+    world.sandbox.create_contact("77", Some("801"), &[("email", "ada@example.com")]);
+    world.settings.portals.get_mut("77").expect("is there").refresh_token = Some(super::super::Secret::new(token));
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), portals, &world.state()).expect("starts");
+    let stats = wait(&sink, "all", |stats| stats.caught_up);
+    assert_eq!((stats.events, stats.held_back, stats.dead_letters), (EACH as u64, 0, 0), "{stats:?}");
+    for portal in ["77", PORTAL] {
+        let mut ids: Vec<String> = world.sandbox.snapshot(portal).events.into_iter().map(|event| event.id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), EACH, "portal {portal}");
+    }
 }

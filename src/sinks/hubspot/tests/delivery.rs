@@ -102,22 +102,52 @@ fn properties_of_an_address_wait_for_its_contact() {
 }
 
 #[test]
-fn an_event_by_address_makes_the_contact_that_its_properties_wait_for() {
+fn nothing_makes_a_contact_unless_it_is_configured() {
     let mut world = World::new();
     world.settings.park_retry = Duration::from_secs(3600);
     let email = "grace@example.com";
-    world.put(Topic::ContactProperties, &by_email(properties("p1", "", &[("elido_last_utm_source", "webinar", 1)]), email));
-    let sink = world.start();
-    wait(&sink, "parked", |stats| stats.parked == 1);
     let by_address = TimelineEvent { person: Person::Email(email.into()), ..nth(1) };
     world.put(Topic::Timeline, &by_address);
+    world.put(Topic::ContactProperties, &by_email(properties("p1", "", &[("elido_last_utm_source", "webinar", 1)]), email));
+    let sink = world.start();
+    let stats = world.settle(&sink, "parked", 2);
+    assert_eq!((stats.parked, stats.events, stats.properties, stats.lag), (2, 0, 0, 0));
+    assert_eq!(world.sandbox.snapshot(PORTAL).contacts.len(), 1, "nobody was made");
+    sink.stop().expect("stops");
+
+    // Whatever finds the contact wakes all that waits for it.
+    world.settings.portals.get_mut(PORTAL).expect("is there").create_contacts = true;
+    let sink = world.start();
+    world.put(Topic::Timeline, &TimelineEvent { person: Person::Email(email.into()), ..nth(2) });
     world.flush();
-    wait(&sink, "written", |stats| stats.events == 1 && stats.properties == 1 && stats.parked == 0);
+    wait(&sink, "written", |stats| stats.events == 2 && stats.properties == 1 && stats.parked == 0);
     let snapshot = world.sandbox.snapshot(PORTAL);
-    let grace = snapshot.contacts.iter().find(|c| c.properties.get("email").is_some_and(|e| e == email)).expect("was made");
-    assert_eq!(grace.properties["elido_last_utm_source"], "webinar");
-    assert_eq!(snapshot.events[0].object_id, grace.id);
-    assert_eq!(world.contact("801")["email"], "ada@example.com", "nobody's address was changed");
+    let grace: Vec<_> = snapshot.contacts.iter().filter(|c| c.properties.get("email").is_some_and(|e| e == email)).collect();
+    assert_eq!(grace.len(), 1, "one contact");
+    assert_eq!(grace[0].properties["elido_last_utm_source"], "webinar");
+    assert!(snapshot.events.iter().all(|event| event.object_id == grace[0].id));
+    assert_eq!((world.posts("/contacts/batch/create"), world.contact("801")["email"].as_str()), (1, "ada@example.com"));
+}
+
+#[test]
+fn a_contact_that_somebody_else_makes_in_between_is_found() {
+    let mut world = World::new();
+    world.settings.portals.get_mut(PORTAL).expect("is there").create_contacts = true;
+    let email = "grace@example.com";
+    // HubSpot says that it is not there; by the time it is made, it is.
+    let gone = r#"{"status":"COMPLETE","results":[],"numErrors":1,"errors":[{"status":"error","category":"OBJECT_NOT_FOUND","message":"x","context":{"ids":["grace@example.com"]}}]}"#;
+    let proxy = Proxy::start(&world.sandbox.url(), "/contacts/batch/read", move |seen| match seen.number {
+        0 => proxy::Fault::Answer(207, None, gone),
+        _ => proxy::Fault::None,
+    });
+    world.through(&proxy);
+    let grace = world.sandbox.create_contact(PORTAL, None, &[("email", email)]);
+    world.put(Topic::Timeline, &TimelineEvent { person: Person::Email(email.into()), ..nth(1) });
+    let sink = world.start();
+    let stats = world.settle(&sink, "written", 1);
+    assert_eq!((stats.events, stats.dead_letters), (1, 0));
+    let snapshot = world.sandbox.snapshot(PORTAL);
+    assert_eq!((snapshot.contacts.len(), snapshot.events[0].object_id.as_str()), (2, grace.as_str()));
 }
 
 #[test]

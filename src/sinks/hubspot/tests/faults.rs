@@ -64,6 +64,49 @@ fn an_outage_is_sat_out_and_lost_answers_make_no_second_event() {
 }
 
 #[test]
+fn a_hubspot_that_cannot_be_reached_is_waited_for() {
+    let mut world = World::new();
+    let good = world.settings.base_url.clone();
+    world.settings.request_timeout = Duration::from_secs(2);
+    world.put(Topic::Timeline, &nth(1));
+    world.flush();
+    // A name that nobody has; a port that nobody listens on; a server that does not speak TLS.
+    for address in ["https://clickline.invalid".to_owned(), "http://127.0.0.1:9".to_owned(), good.replace("http:", "https:")] {
+        world.settings.base_url = address.clone();
+        let sink = world.start();
+        wait(&sink, "read", |stats| stats.read == 1);
+        std::thread::sleep(Duration::from_millis(500));
+        let stats = sink.stop().expect("stops");
+        assert_eq!((stats.lag, stats.dead_letters, stats.suspended), (1, 0, 0), "{address}: {stats:?}");
+    }
+    world.settings.base_url = good;
+    let sink = world.start();
+    assert_eq!(wait(&sink, "all", |stats| stats.caught_up).events, 1);
+}
+
+#[test]
+fn a_restart_gives_no_record_more_time() {
+    let mut world = World::new();
+    let proxy = Proxy::start(&world.sandbox.url(), "/create", |seen| match seen.path.ends_with("/create") {
+        true => Fault::Answer(500, None, "{}"),
+        false => Fault::None,
+    });
+    world.through(&proxy);
+    world.put(Topic::Timeline, &nth(1));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "it has failed", |stats| stats.retried >= 1);
+    sink.kill();
+    std::thread::sleep(Duration::from_secs(1));
+    // By its first failure of this run its time has been over for long.
+    world.settings.give_up_after = Duration::from_secs(1);
+    let sink = world.start();
+    let stats = wait(&sink, "given up", |stats| stats.caught_up);
+    assert_eq!((stats.dead_letters, stats.retried), (1, 1));
+    assert_eq!(world.dead_letters(1)[0].reason, "gave-up");
+}
+
+#[test]
 fn a_stop_does_not_wait_for_the_budget() {
     let mut world = World::new();
     // Two requests read the deal and its contacts; the one that moves it must wait ten seconds.

@@ -1,34 +1,22 @@
 //! One HubSpot account: its records, their associations, definitions, pipelines and timeline.
 
+mod links;
+mod store;
+mod timeline;
+
+use crate::changes::{Change, What};
 use crate::crm::Kind;
 use crate::crm::defaults;
 use crate::crm::pipelines::{Pipeline, Stage};
 use crate::crm::record::{Record, Source};
 use crate::crm::schema::{Authority, Invalid, Schema, validation_error};
+use crate::custom_events::definitions::Definitions;
 use crate::error::{ApiError, ApiResult};
+use crate::forms::Forms;
 use crate::timeline::events::{Event, EventKey};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
-/// The records of one object type.
-#[derive(Debug, Default)]
-pub(crate) struct Store {
-    pub records: BTreeMap<u64, Record>,
-    /// Merged away → survivor.
-    pub merged_into: BTreeMap<u64, u64>,
-    /// Associated records of the other type.
-    pub linked: BTreeMap<u64, BTreeSet<u64>>,
-}
-
-/// What an id stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// A live record.
-    Live(u64),
-    /// Merged into this live record.
-    Merged(u64),
-    /// None, or an archived one.
-    Missing,
-}
+pub(crate) use store::{Found, Store};
 
 /// One account.
 #[derive(Debug)]
@@ -45,6 +33,10 @@ pub(crate) struct Portal {
     pub events: Vec<Event>,
     pub event_index: HashMap<EventKey, usize>,
     pub events_of: BTreeMap<(Kind, u64), Vec<usize>>,
+    pub event_definitions: Definitions,
+    pub forms: Forms,
+    /// What happened and was not handed on yet.
+    pub feed: Vec<Change>,
     next_id: u64,
     /// Number of the last change.
     pub changes: u64,
@@ -68,6 +60,9 @@ impl Portal {
             events: Vec::new(),
             event_index: HashMap::new(),
             events_of: BTreeMap::new(),
+            event_definitions: Definitions::default(),
+            forms: Forms::default(),
+            feed: Vec::new(),
             next_id: 100_001,
             changes: 0,
             emptied_at: 0,
@@ -188,6 +183,7 @@ impl Portal {
     pub fn create(&mut self, kind: Kind, id: Option<u64>, checked: &[(String, String)], source: Source, now: u64) -> u64 {
         let id = id.unwrap_or_else(|| self.new_id());
         self.store_mut(kind).records.insert(id, Record::new(id, now));
+        self.feed.push(Change { kind, id, at: now, source, what: What::Created });
         if kind == Kind::Deal && checked.iter().any(|(n, _)| n == "dealstage") && !checked.iter().any(|(n, _)| n == "pipeline") {
             self.apply(kind, id, &[("pipeline".to_owned(), "default".to_owned())], source, now);
         }
@@ -207,10 +203,13 @@ impl Portal {
         }
         let Some(record) = self.store_mut(kind).records.get_mut(&id) else { return names };
         let old_email = record.get("email").map(str::to_owned);
-        let mut changed = false;
+        let mut news = Vec::new();
         for (name, value, source) in all {
-            changed |= record.set(name, &value, now, source);
+            if record.set(name, &value, now, source) {
+                news.push(Change { kind, id, at: now, source, what: What::Set { name: name.to_owned(), value } });
+            }
         }
+        let changed = !news.is_empty();
         let email = record.get("email").map(str::to_owned);
         if changed {
             record.updated_at = now;
@@ -218,6 +217,7 @@ impl Portal {
                 old_email.and_then(|e| self.emails.remove(&e));
                 email.and_then(|e| self.emails.insert(e, id));
             }
+            self.feed.append(&mut news);
             self.touch(kind, id);
         }
         names
@@ -242,79 +242,57 @@ impl Portal {
         derived
     }
 
-    /// Puts a record to the archive: reads no longer find it.
-    pub fn archive(&mut self, kind: Kind, id: u64, now: u64) {
+    /// Puts a record to the archive: reads no longer find it. Its associations go.
+    pub fn archive(&mut self, kind: Kind, id: u64, source: Source, now: u64) {
+        self.unlink_all(kind, id, source, now);
         let Some(record) = self.store_mut(kind).records.get_mut(&id) else { return };
         record.archived_at = Some(now);
         record.updated_at = now;
-        self.emails.retain(|_, contact| kind != Kind::Contact || *contact != id);
+        self.forget_addresses(kind, id);
+        self.feed.push(Change { kind, id, at: now, source, what: What::Deleted });
         self.touch(kind, id);
     }
 
-    /// Lets an address stand for a contact as an additional one.
-    pub fn also_known_as(&mut self, email: &str, contact: u64) {
-        self.emails.insert(email.to_owned(), contact);
+    /// Takes a record out of the archive again, without the associations it had. False when it is not there.
+    pub fn restore(&mut self, kind: Kind, id: u64, source: Source, now: u64) -> bool {
+        let Some(record) = self.store_mut(kind).records.get_mut(&id).filter(|r| r.archived_at.is_some()) else { return false };
+        record.archived_at = None;
+        record.updated_at = now;
+        if let Some(email) = record.get("email").map(str::to_owned)
+            && kind == Kind::Contact
+        {
+            self.emails.entry(email).or_insert(id);
+        }
+        self.feed.push(Change { kind, id, at: now, source, what: What::Restored });
+        self.touch(kind, id);
+        true
     }
 
-    /// Marks a record as changed for those who watch.
-    pub fn touch(&mut self, kind: Kind, id: u64) {
+    /// Deletes a contact for good: record, history, associations, timeline. Its id is never used again.
+    pub fn erase(&mut self, id: u64, source: Source, now: u64) {
+        let kind = Kind::Contact;
+        let archived = self.contacts.records.get(&id).is_some_and(|r| r.archived_at.is_some());
+        self.unlink_all(kind, id, source, now);
+        let Some(record) = self.contacts.records.remove(&id) else { return };
+        self.recent.remove(&record.touched);
+        self.forget_addresses(kind, id);
+        self.contacts.erased.insert(id);
+        self.contacts.linked.remove(&id);
+        self.keep_events(|event| event.kind != kind || event.object_id != id);
+        self.forms.forget(&record);
+        if !archived {
+            self.feed.push(Change { kind, id, at: now, source, what: What::Deleted });
+        }
+        self.feed.push(Change { kind, id, at: now, source, what: What::PrivacyDeleted });
         self.changes += 1;
-        let change = self.changes;
-        if let Some(record) = self.store_mut(kind).records.get_mut(&id) {
-            let before = std::mem::replace(&mut record.touched, change);
-            self.recent.remove(&before);
-            self.recent.insert(change, (kind, id));
-        }
     }
 
-    /// Associates a contact and a deal, both ways.
-    pub fn link(&mut self, contact: u64, deal: u64) {
-        self.contacts.linked.entry(contact).or_default().insert(deal);
-        self.deals.linked.entry(deal).or_default().insert(contact);
-        self.touch(Kind::Deal, deal);
-    }
-
-    /// Takes an association away, both ways.
-    pub fn unlink(&mut self, contact: u64, deal: u64) {
-        let both = [(&mut self.contacts, contact, deal), (&mut self.deals, deal, contact)];
-        for (store, from, to) in both {
-            store.linked.entry(from).or_default().remove(&to);
-        }
-        self.touch(Kind::Deal, deal);
+    fn forget_addresses(&mut self, kind: Kind, id: u64) {
+        self.emails.retain(|_, contact| kind != Kind::Contact || *contact != id);
     }
 }
 
 fn not_an_option(name: &str, value: &str, known: &[&str]) -> Invalid {
     let message = format!("{value} was not one of the allowed options: [{}]", known.join(", "));
     Invalid { name: name.to_owned(), code: "INVALID_OPTION", message }
-}
-
-impl Store {
-    /// Whether an id is or was in use.
-    pub fn taken(&self, id: u64) -> bool {
-        self.records.contains_key(&id) || self.merged_into.contains_key(&id)
-    }
-
-    /// What an id stands for.
-    pub fn find(&self, id: u64) -> Found {
-        let mut at = id;
-        while let Some(survivor) = self.merged_into.get(&at) {
-            at = *survivor;
-        }
-        match self.records.get(&at) {
-            Some(record) if record.archived_at.is_none() && at == id => Found::Live(at),
-            Some(record) if record.archived_at.is_none() => Found::Merged(at),
-            _ => Found::Missing,
-        }
-    }
-
-    /// All records that are not archived, by id.
-    pub fn live(&self) -> impl Iterator<Item = &Record> {
-        self.records.values().filter(|r| r.archived_at.is_none())
-    }
-
-    /// The associated records of the other type, by id.
-    pub fn linked_to(&self, id: u64) -> impl Iterator<Item = u64> {
-        self.linked.get(&id).into_iter().flatten().copied()
-    }
 }

@@ -1,0 +1,173 @@
+//! What is done with a row, case by case.
+
+use super::super::endpoint::Grant;
+use super::*;
+use proptest::prelude::*;
+
+const NOW: Ms = 1_800_000_000_000;
+
+fn row(facts: Facts) -> Row {
+    let secrets = Secrets { access_token: Some("a0".into()), refresh_token: "r0".into() };
+    Row { portal: "4242".into(), token_version: 3, facts, secrets }
+}
+
+/// An access token of 30 minutes that ends `left` ms from now.
+fn ends_in(left: Ms) -> Facts {
+    Facts { expires_at: NOW + left, refreshed_at: NOW + left - 1_800_000, ..Facts::default() }
+}
+
+fn caller(now: Ms) -> Caller<'static> {
+    Caller { holder: "me", credentials: "good", now, lease_for: 20_000, spread: 0.0, spent: false }
+}
+
+fn granted(refresh_token: Option<&str>) -> Reply {
+    let refresh_token = refresh_token.map(str::to_owned);
+    Reply::Granted(Grant { access_token: "a1".into(), refresh_token, lifetime: Duration::from_secs(1800), scopes: vec![], hub_id: None })
+}
+
+/// Takes the lease and gets a reply at once.
+fn call(row: &Row, now: Ms, reply: Reply) -> Row {
+    let Step::Call(facts) = step(row, &caller(now)) else { panic!("calls: {row:?}") };
+    settle(Row { facts: *facts, ..row.clone() }, row.facts.unanswered_since, reply, "good", now, 0.0)
+}
+
+#[test]
+fn it_refreshes_ninety_seconds_before_the_end_and_spread_earlier() {
+    assert_eq!(step(&row(ends_in(90_001)), &caller(NOW)), Step::Use);
+    assert!(matches!(step(&row(ends_in(90_000)), &caller(NOW)), Step::Call(_)));
+    let early = Caller { spread: 1.0, ..caller(NOW) };
+    assert_eq!(step(&row(ends_in(120_001)), &early), Step::Use);
+    assert!(matches!(step(&row(ends_in(120_000)), &early), Step::Call(_)));
+    // A short life is not refreshed all the time.
+    let short = Facts { expires_at: NOW + 2_000, refreshed_at: NOW, ..Facts::default() };
+    assert_eq!(step(&row(short), &caller(NOW)), Step::Use);
+}
+
+#[test]
+fn one_calls_and_the_others_wait_or_use_what_they_have() {
+    let leased = |left| Facts { lease: Some(Lease { holder: "other".into(), until: NOW + 9_000 }), ..ends_in(left) };
+    assert_eq!(step(&row(leased(60_000)), &caller(NOW)), Step::Use, "still good for a minute");
+    assert_eq!(step(&row(leased(0)), &caller(NOW)), Step::Look(NOW + 9_000));
+    let spent = Caller { spent: true, ..caller(NOW) };
+    assert_eq!(step(&row(leased(60_000)), &spent), Step::Look(NOW + 9_000));
+    let Step::Call(facts) = step(&row(leased(0)), &caller(NOW + 9_000)) else { panic!("the lease has run out") };
+    assert_eq!((facts.lease.expect("taken").holder, facts.attempts, facts.unanswered_since), ("me".into(), 1, Some(NOW + 9_000)));
+}
+
+#[test]
+fn whatever_refresh_token_comes_back_is_kept() {
+    for (came, kept, rotations) in [(None, "r0", 0), (Some("r0"), "r0", 0), (Some("r1"), "r1", 1)] {
+        let after = call(&row(ends_in(0)), NOW, granted(came));
+        assert_eq!((after.secrets.refresh_token.as_str(), after.facts.rotations), (kept, rotations));
+        assert_eq!((after.facts.expires_at, after.facts.refreshed_at), (NOW + 1_800_000, NOW));
+        assert_eq!((after.facts.lease, after.facts.unanswered_since), (None, None));
+    }
+}
+
+#[test]
+fn a_dead_grant_is_asked_after_at_most_three_times_in_any_hour() {
+    for reply in [Reply::Dead, Reply::BadClient("BAD_CLIENT_SECRET".into())] {
+        let mut now_row = row(ends_in(0));
+        let mut calls = Vec::new();
+        // Somebody asks every second for six hours; now and then the endpoint stumbles.
+        for now in (NOW..NOW + 6 * 3_600_000).step_by(1_000) {
+            match step(&now_row, &caller(now)) {
+                Step::Call(_) => {
+                    calls.push(now);
+                    let odd = calls.len() % 3 == 0;
+                    now_row = call(&now_row, now, if odd { Reply::Failed("502".into(), None) } else { reply.clone() });
+                }
+                step => assert!(matches!(step, Step::Refuse(Refusal::Dead(_) | Refusal::BadClient(_))), "{step:?}"),
+            }
+        }
+        let most = calls.iter().map(|from| calls.iter().filter(|at| (*from..=from + 3_600_000).contains(at)).count()).max();
+        assert!(most.is_some_and(|most| most <= 3) && calls.len() > 5, "{calls:?}");
+    }
+}
+
+#[test]
+fn other_credentials_are_tried_at_once() {
+    let after = call(&row(ends_in(0)), NOW, Reply::BadClient("BAD_CLIENT_SECRET".into()));
+    assert!(matches!(step(&after, &caller(NOW + 1)), Step::Refuse(Refusal::BadClient(_))));
+    assert!(matches!(step(&after, &Caller { credentials: "new", ..caller(NOW + 1) }), Step::Call(_)));
+}
+
+#[test]
+fn an_outage_of_the_token_endpoint_is_waited_out_with_growing_pauses() {
+    let mut now_row = row(ends_in(0));
+    let mut now = NOW;
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        now_row = call(&now_row, now, Reply::Failed("502".into(), None));
+        let Step::Refuse(Refusal::Later(at)) = step(&now_row, &caller(now)) else { panic!("later") };
+        pauses.push((at - now) / 1_000);
+        now = at;
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(now_row.facts.condition, Condition::Connected, "the grant is left alone");
+    let asked = call(&row(ends_in(0)), NOW, Reply::Throttled(Some(Duration::from_secs(77))));
+    assert_eq!(asked.facts.retry_at, NOW + 77_000);
+    let healed = call(&now_row, now, granted(None));
+    assert_eq!((healed.facts.failures, healed.facts.retry_at), (0, 0));
+}
+
+#[test]
+fn a_failed_early_refresh_costs_nothing_while_the_token_lasts() {
+    let after = call(&row(ends_in(60_000)), NOW, Reply::Failed("502".into(), None));
+    assert_eq!(step(&after, &caller(NOW + 1)), Step::Use);
+    let dead = call(&row(ends_in(60_000)), NOW, Reply::Dead);
+    assert_eq!(step(&dead, &caller(NOW + 1)), Step::Use, "HubSpot lets live access tokens live");
+    assert!(matches!(step(&dead, &caller(NOW + 58_000)), Step::Refuse(Refusal::Dead(Why::Refused))));
+}
+
+#[test]
+fn an_answer_that_was_never_stored_is_told_apart_from_a_removed_app() {
+    // The process ended during the call: the lease is still in the row.
+    let Step::Call(facts) = step(&row(ends_in(0)), &caller(NOW)) else { panic!("calls") };
+    let crashed = row(*facts);
+    assert!(matches!(step(&crashed, &caller(NOW + 1)), Step::Look(_)));
+    let later = NOW + 20_000;
+    assert_eq!(call(&crashed, later, granted(None)).facts.unanswered_since, None, "tokens that do not rotate go on");
+    let lost = call(&crashed, later, Reply::Dead);
+    assert_eq!(lost.facts.condition, Condition::ReinstallRequired(Why::LostAnswer { asked_at: NOW }));
+    // So after a broken connection, but not after an answer that says that nothing was done.
+    let broken = call(&row(ends_in(0)), NOW, Reply::Failed("no answer".into(), None));
+    assert!(matches!(call(&broken, later, Reply::Dead).facts.condition, Condition::ReinstallRequired(Why::LostAnswer { .. })));
+    let throttled = call(&row(ends_in(0)), NOW, Reply::Throttled(None));
+    assert_eq!(call(&throttled, later, Reply::Dead).facts.condition, Condition::ReinstallRequired(Why::Refused));
+}
+
+#[test]
+fn tokens_that_are_refused_while_new_do_not_make_a_storm() {
+    let mut now_row = row(ends_in(1_700_000));
+    let spent = |now| Caller { spent: true, ..caller(now) };
+    let Step::Call(facts) = step(&now_row, &spent(NOW)) else { panic!("one refresh") };
+    now_row = settle(Row { facts: *facts, ..now_row }, None, granted(None), "good", NOW, 0.0);
+    assert_eq!(step(&now_row, &spent(NOW + 10)), Step::Refuse(Refusal::Later(NOW + 60_000)));
+    assert!(matches!(step(&now_row, &spent(NOW + 60_000)), Step::Call(_)));
+}
+
+proptest! {
+    /// Whatever the row says and whatever comes back, there is an answer, and times do not overflow.
+    #[test]
+    fn every_row_has_a_next_step(
+        (expires_at, refreshed_at, retry_at, forced_at) in (0..NOW * 2, 0..NOW * 2, 0..NOW * 2, 0..NOW * 2),
+        (until, spent, spread, jitter) in (proptest::option::of(0..NOW * 2), any::<bool>(), any::<f64>(), any::<f64>()),
+        (condition, reply, failures, after) in (0..3_usize, 0..6_usize, any::<u32>(), proptest::option::of(any::<u64>())),
+    ) {
+        let conditions = [Condition::Connected, Condition::ReinstallRequired(Why::Refused), Condition::BadClient("X".into())];
+        let condition: Condition = conditions[condition].clone();
+        let lease = until.map(|until| Lease { holder: "other".into(), until });
+        let facts = Facts { condition, lease, expires_at, refreshed_at, retry_at, forced_at, failures, ..Facts::default() };
+        let now_row = row(facts);
+        if let Step::Call(facts) = step(&now_row, &Caller { spent, spread, ..caller(NOW) }) {
+            let after = after.map(Duration::from_secs);
+            let reply = [granted(Some("r1")), Reply::Dead, Reply::BadClient("X".into()), Reply::Throttled(after), Reply::Failed("x".into(), after), Reply::Odd("400".into())][reply].clone();
+            let good = matches!(reply, Reply::Granted(_));
+            let after = settle(Row { facts: *facts, ..now_row }, None, reply, "good", NOW, jitter);
+            prop_assert!(after.facts.lease.is_none());
+            prop_assert!(good || after.facts.retry_at > NOW, "no call follows a failure at once");
+            prop_assert!(good == (after.facts.failures == 0));
+        }
+    }
+}

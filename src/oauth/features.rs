@@ -1,0 +1,136 @@
+//! What a connection may do, by the scopes that were granted; and which scope is missing for the rest.
+//!
+//! HubSpot lets an app install with fewer scopes than it needs and refuses single calls later. So each feature names the scopes of its calls
+//! here, is left alone where one is missing, and the missing one is named at the start and in `clickline hubspot status`.
+
+use std::fmt;
+
+/// What an installation asks for unless the configuration says otherwise.
+pub const SCOPES: [&str; 7] = [
+    "oauth",
+    "timeline",
+    "crm.objects.contacts.read",
+    "crm.objects.contacts.write",
+    "crm.schemas.contacts.write",
+    "crm.objects.deals.read",
+    "crm.objects.deals.write",
+];
+
+/// What it asks for where the account can grant it.
+pub const OPTIONAL_SCOPES: [&str; 1] = ["forms"];
+
+/// Something that clickline does in an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// Writes an event for each click.
+    Events,
+    /// Finds contacts by their e-mail.
+    FindContacts,
+    /// Writes the last UTM values.
+    ContactProperties,
+    /// Makes the contact properties that are missing.
+    MakeProperties,
+    /// Reads deals, before a stage is changed and for the mirror.
+    ReadDeals,
+    /// Moves deals to their next stage.
+    MoveDeals,
+    /// Reads form submissions.
+    Forms,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Feature; 7] = [
+        Feature::Events,
+        Feature::FindContacts,
+        Feature::ContactProperties,
+        Feature::MakeProperties,
+        Feature::ReadDeals,
+        Feature::MoveDeals,
+        Feature::Forms,
+    ];
+
+    /// The scopes that its calls need, all of them; of several that HubSpot takes for a call, the one to ask for comes first.
+    pub fn needs(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Feature::Events => &[&["timeline", "crm.objects.contacts.write"]],
+            Feature::FindContacts => &[&["crm.objects.contacts.read"]],
+            Feature::ContactProperties => &[&["crm.objects.contacts.write"]],
+            Feature::MakeProperties => &[&["crm.schemas.contacts.write"]],
+            Feature::ReadDeals => &[&["crm.objects.deals.read"]],
+            Feature::MoveDeals => &[&["crm.objects.deals.read"], &["crm.objects.deals.write"]],
+            Feature::Forms => &[&["forms"]],
+        }
+    }
+
+    /// The scopes to ask for that are missing among `granted`; none: the feature works.
+    pub fn missing(self, granted: &[String]) -> Vec<&'static str> {
+        let has = |any: &&&[&str]| any.iter().any(|scope| granted.iter().any(|given| given == scope));
+        self.needs().iter().filter(|any| !has(any)).filter_map(|any| any.first().copied()).collect()
+    }
+
+    /// One word for it, as `status --format json` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Events => "events",
+            Feature::FindContacts => "find_contacts",
+            Feature::ContactProperties => "contact_properties",
+            Feature::MakeProperties => "make_properties",
+            Feature::ReadDeals => "read_deals",
+            Feature::MoveDeals => "move_deals",
+            Feature::Forms => "forms",
+        }
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Feature::Events => "write timeline events",
+            Feature::FindContacts => "find contacts by e-mail",
+            Feature::ContactProperties => "write contact properties",
+            Feature::MakeProperties => "make contact properties",
+            Feature::ReadDeals => "read deals",
+            Feature::MoveDeals => "move deals",
+            Feature::Forms => "read form submissions",
+        })
+    }
+}
+
+/// The features that do not work with these scopes, each with what is missing. Nothing is known of a connection without scopes (one that
+/// was never refreshed, or a static token): then nothing is said to be missing, and HubSpot says it call by call.
+pub fn gated(granted: &[String]) -> Vec<(Feature, Vec<&'static str>)> {
+    if granted.is_empty() {
+        return Vec::new();
+    }
+    Feature::ALL.into_iter().map(|feature| (feature, feature.missing(granted))).filter(|(_, missing)| !missing.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(scopes: &[&str]) -> Vec<String> {
+        scopes.iter().map(|scope| (*scope).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_articles_three_scopes_can_neither_move_a_deal_nor_make_a_property() {
+        let article = scopes(&["crm.objects.contacts.write", "crm.objects.deals.read", "timeline"]);
+        let expected = [
+            (Feature::FindContacts, vec!["crm.objects.contacts.read"]),
+            (Feature::MakeProperties, vec!["crm.schemas.contacts.write"]),
+            (Feature::MoveDeals, vec!["crm.objects.deals.write"]),
+            (Feature::Forms, vec!["forms"]),
+        ];
+        assert_eq!(gated(&article), expected);
+    }
+
+    #[test]
+    fn what_we_ask_for_is_enough() {
+        assert_eq!(gated(&scopes(&[&SCOPES[..], &OPTIONAL_SCOPES].concat())), []);
+        assert_eq!(gated(&scopes(&SCOPES)), [(Feature::Forms, vec!["forms"])], "the optional one");
+        assert_eq!(gated(&[]), [], "nothing is known");
+        assert_eq!(Feature::MoveDeals.missing(&scopes(&["oauth"])), ["crm.objects.deals.read", "crm.objects.deals.write"]);
+    }
+}

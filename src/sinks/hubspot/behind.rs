@@ -1,0 +1,132 @@
+//! Accounts that can't keep up: their records are passed over and read again later, so that no other account waits behind them.
+//!
+//! An account that has its share of records in memory and gets more is *held back* in that partition: the reader goes on, and the
+//! partition's offset stays before the first record that was passed over. When half of its share is free, the account's records are read
+//! again from there, a chunk at a time, by a consumer made for it. Once a chunk has come as far as the reader, the account is like any
+//! other. So per deal and contact deltas keep their order, and memory does not depend on how long an account is away.
+//!
+//! # Cost
+//! Each chunk reads past the other accounts' records. After a restart the partition is read from where the offset stands; what was
+//! delivered meanwhile is skipped by the ledger.
+
+use super::reader;
+use super::record::{Lane, Raw};
+use super::run::Run;
+use rdkafka::Message;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// How long a chunk is read for; also how long it may hold up a stop.
+const CHUNK_FOR: Duration = Duration::from_secs(3);
+
+/// What is to be read again.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Of which topic.
+    pub lane: Lane,
+    /// In which partition.
+    pub partition: i32,
+    /// Whose records.
+    pub portal: String,
+    /// From this offset …
+    pub from: i64,
+    /// … to before this one.
+    pub to: i64,
+    /// At most so many.
+    pub max: usize,
+}
+
+/// What was read again.
+#[derive(Debug)]
+pub struct Chunk {
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// The records, or what went wrong.
+    pub read: anyhow::Result<Vec<Raw>>,
+    /// Where to read on.
+    pub next: i64,
+}
+
+/// Whose record it is; all else is looked at later.
+#[derive(Deserialize)]
+struct Portal<'a> {
+    #[serde(borrow)]
+    portal: Cow<'a, str>,
+}
+
+/// Reads one account's records; blocks.
+fn read(kafka: &crate::kafka::Kafka, topic: &str, wanted: Wanted) -> Chunk {
+    let mut next = wanted.from;
+    let read = fill(kafka, topic, &wanted, &mut next);
+    Chunk { wanted, read, next }
+}
+
+fn fill(kafka: &crate::kafka::Kafka, topic: &str, wanted: &Wanted, next: &mut i64) -> anyhow::Result<Vec<Raw>> {
+    let consumer = reader::consumer(kafka)?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, wanted.partition, Offset::Offset(wanted.from))?;
+    consumer.assign(&list)?;
+    let mut records = Vec::new();
+    let end = Instant::now() + CHUNK_FOR;
+    while records.len() < wanted.max && *next < wanted.to && Instant::now() < end {
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Ok(message)) if message.offset() < wanted.to => {
+                *next = message.offset() + 1;
+                let payload = message.payload().unwrap_or_default();
+                // What does not even say whose it is was a dead letter when the reader came by.
+                if serde_json::from_slice::<Portal<'_>>(payload).is_ok_and(|record| record.portal == wanted.portal) {
+                    let (partition, offset) = (message.partition(), message.offset());
+                    records.push(Raw { partition, offset, key: message.key().map(<[u8]>::to_vec), payload: payload.to_vec() });
+                }
+            }
+            // The reader has not come this far, or there is nothing behind but the marks of transactions.
+            Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => *next = wanted.to,
+            Some(Err(error)) => return Err(error.into()),
+        }
+    }
+    Ok(records)
+}
+
+impl Run {
+    /// Has records that were held back read again, for accounts that have room for them.
+    pub(super) fn catch_up(&mut self) {
+        let max = self.share() / 2;
+        for lane in Lane::ALL {
+            if self.reading_again[lane.index()] {
+                continue;
+            }
+            let room = self.accounts.iter().filter(|(_, account)| account.held[lane.index()] <= max);
+            let wanted = room.filter_map(|(portal, _)| Some((portal, self.tracker.behind(lane, portal)?))).next();
+            let Some((portal, (partition, from, to))) = wanted else { continue };
+            let wanted = Wanted { lane, partition, portal: portal.clone(), from, to, max };
+            let (kafka, topic) = (self.kafka.clone(), self.topic(lane).to_owned());
+            self.reading_again[lane.index()] = true;
+            self.chores.spawn_blocking(move || super::run::Done::Behind(read(&kafka, &topic, wanted)));
+        }
+    }
+
+    /// Takes in what was read again.
+    pub(super) fn again_read(&mut self, chunk: Chunk) -> anyhow::Result<()> {
+        let Chunk { wanted: Wanted { lane, partition, portal, .. }, read, next } = chunk;
+        self.reading_again[lane.index()] = false;
+        match read {
+            Ok(records) => {
+                let taken = records.len() as u64;
+                for raw in records {
+                    self.tracker.read(lane, partition, raw.offset);
+                    self.record(lane, raw, true)?;
+                }
+                self.tracker.caught_up_to(lane, partition, &portal, next, taken);
+                self.catch_up();
+            }
+            // The next look tries again.
+            Err(error) => tracing::warn!(portal, topic = self.topic(lane), "records that were held back can't be read: {error:#}"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! The sources that fill the job's input topics from outside: the CRM mirror and the forms. Started and stopped here.
+//!
+//! # Meaning
+//! They run on one thread, apart from the job, and share with it the topics alone. Trouble with HubSpot is logged and tried again; when
+//! Kafka fails they begin anew from what is in the topics, after a pause that grows to a minute. Nothing of that ends the job.
+//!
+//! # Stop
+//! They end at once, wherever they are: what was not acknowledged is done again after the next start.
+
+use super::crm::{Crm, webhooks};
+use super::forms::{Forms, FormsSettings, endpoint};
+use super::kafka::Clock;
+use super::writer::Writer;
+use crate::dataflow::plan::Plan;
+use crate::kafka::Kafka;
+use crate::metrics::{FormSource, FormTaken, Metrics};
+use crate::model::time::{DAY, Ms};
+use crate::sinks::hubspot::{Service, Settings};
+use crate::sinks::outbox::topics::{self, Kept, Needed};
+use crate::sources::crm::{Changes, CrmSettings};
+use crate::stop::Stop;
+use anyhow::Context as _;
+use axum::Router;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long what webhooks say is kept: so long the job may be away and still follow them.
+const CHANGES_FOR: Ms = 7 * DAY;
+/// The first pause before a source that has ended begins anew, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What is to be fed, as it is configured.
+pub struct Feeding {
+    /// Brokers and topics.
+    pub kafka: Kafka,
+    /// The mirror, if there is to be one.
+    pub crm: Option<CrmSettings>,
+    /// The forms, if there are to be any.
+    pub forms: Option<FormsSettings>,
+    /// HubSpot's settings, and the way there.
+    pub(crate) hubspot: Option<(Settings, Arc<Service>)>,
+    /// The accounts to mirror.
+    pub portals: Vec<String>,
+    /// How the world reaches the job's HTTP server, without a slash at the end; none where there is no server.
+    pub public_url: Option<String>,
+    /// How far a form may lie ahead of the clock, ms.
+    pub max_future: Ms,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// The wall clock.
+    pub now: Clock,
+}
+
+/// What feeds, not started yet.
+pub struct Prepared {
+    kafka: Kafka,
+    crm: Option<Crm>,
+    forms: Option<Forms>,
+    routes: Router,
+}
+
+impl Feeding {
+    /// Whether anything is read from HubSpot.
+    pub fn reads_hubspot(&self) -> bool {
+        self.crm.is_some() || self.forms.as_ref().is_some_and(|forms| !forms.hubspot.is_empty())
+    }
+
+    /// Reads secrets and makes clients; opens no connection to HubSpot and waits for none to the brokers.
+    ///
+    /// # Errors
+    /// A secret that can't be read, or options that do not make a client.
+    pub fn prepare(self) -> anyhow::Result<Prepared> {
+        let Feeding { kafka, crm, forms, hubspot, portals, public_url, max_future, metrics, now } = self;
+        let mut routes = Router::new();
+        let crm = match (crm, &hubspot) {
+            (Some(settings), Some((hubspot, service))) => {
+                let webhooks = settings.changes == Changes::Webhooks;
+                let crm = Crm::new(
+                    kafka.clone(),
+                    settings,
+                    hubspot,
+                    Arc::clone(service),
+                    portals.clone(),
+                    Arc::clone(&now),
+                    Arc::clone(&metrics),
+                )?;
+                if let Some(secret) = crm.secret().filter(|_| webhooks) {
+                    let endpoint = webhooks::Endpoint {
+                        secret,
+                        public_url: public_url.context("crm: webhooks need the block `http`")?,
+                        portals: portals.into_iter().collect(),
+                        topic: kafka.topics.changes.clone(),
+                        writer: Writer::new(&kafka, Some(webhooks::PATIENCE))?,
+                    };
+                    routes = routes.merge(webhooks::routes(endpoint, Arc::clone(&now)));
+                }
+                Some(crm)
+            }
+            (Some(_), None) => anyhow::bail!("crm: needs the block `hubspot`"),
+            (None, _) => None,
+        };
+        let taken = |source| metrics.forms.get_or_create(&FormTaken { source }).clone();
+        let mut polled = None;
+        if let Some(settings) = forms {
+            if !settings.keys.is_empty() {
+                let keys: BTreeMap<_, _> = settings
+                    .keys
+                    .iter()
+                    .map(|(id, key)| Ok((id.clone(), (key.workspace.clone(), key.read(id)?))))
+                    .collect::<anyhow::Result<_>>()?;
+                let writer = Writer::new(&kafka, Some(endpoint::PATIENCE))?;
+                let (topic, now) = (kafka.topics.forms.clone(), Arc::clone(&now));
+                routes = routes.merge(endpoint::routes(endpoint::Endpoint {
+                    keys,
+                    topic,
+                    writer,
+                    max_future,
+                    taken: taken(FormSource::Post),
+                    now,
+                }));
+            }
+            if !settings.hubspot.is_empty() {
+                let (_, service) = hubspot.context("forms.hubspot: needs the block `hubspot`")?;
+                polled = Some(Forms { kafka: kafka.clone(), settings, service, taken: taken(FormSource::HubSpot), now });
+            }
+        }
+        Ok(Prepared { kafka, crm, forms: polled, routes })
+    }
+}
+
+/// The topics that are fed, and those that the sources keep for themselves.
+pub fn needed(kafka: &Kafka, plan: &Plan) -> Vec<Needed> {
+    let fed = [&kafka.topics.contacts, &kafka.topics.deals, &kafka.topics.forms];
+    let mut needed: Vec<Needed> = topics::needed(kafka, plan).into_iter().filter(|topic| fed.contains(&&topic.name)).collect();
+    let own = |name: &str, kept| Needed { name: name.to_owned(), kept, partitions: Some(1) };
+    needed.push(own(&kafka.topics.sources, Kept::Newest));
+    needed.push(own(&kafka.topics.changes, Kept::For(CHANGES_FOR)));
+    needed
+}
+
+/// Sources that run. Dropped, they stop.
+pub struct Feeds {
+    stop: Stop,
+    stopped: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Prepared {
+    /// The routes for the job's HTTP server.
+    pub fn routes(&self) -> Router {
+        self.routes.clone()
+    }
+
+    /// Starts what is to run beside the routes.
+    ///
+    /// # Errors
+    /// When the runtime or thread can't be made.
+    pub fn start(self, needed: Vec<Needed>) -> anyhow::Result<Feeds> {
+        let Prepared { kafka, crm, forms, routes: _ } = self;
+        let (stop, (stopped, wished)) = (Stop::new(), watch::channel(false));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the sources")?;
+        let asked = stop.clone();
+        let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
+            if let Err(error) = topics::ensure(&kafka, &needed, &asked) {
+                if !asked.asked() {
+                    tracing::error!("the sources do not start: {error:#}");
+                }
+                return;
+            }
+            let feeding = tokio::task::LocalSet::new();
+            if let Some(crm) = crm {
+                let asked = asked.clone();
+                feeding.spawn_local(async move {
+                    again("the CRM mirror", &asked, async || crm.run(&asked).await).await;
+                });
+            }
+            if let Some(forms) = forms {
+                feeding.spawn_local(async move {
+                    again("the forms source", &asked, async || forms.run(&asked).await).await;
+                });
+            }
+            feeding.block_on(&runtime, wait(wished));
+            drop(feeding);
+            // Calls to the brokers that block end within seconds, and nothing depends on them.
+            runtime.shutdown_background();
+        });
+        Ok(Feeds { stop, stopped, thread: Some(thread.context("no thread for the sources")?) })
+    }
+}
+
+async fn wait(mut wished: watch::Receiver<bool>) {
+    // An error says that nobody is there any more who could wish it.
+    let _ = wished.wait_for(|stop| *stop).await;
+}
+
+/// Runs a source again and again, with pauses that grow while it does not last.
+async fn again(what: &str, stop: &Stop, run: impl AsyncFn() -> anyhow::Result<()>) {
+    let mut pause = PAUSES.0;
+    loop {
+        let began = tokio::time::Instant::now();
+        let ended = run().await;
+        if stop.asked() {
+            return;
+        }
+        if let Err(error) = ended {
+            tracing::error!("{what} begins anew: {error:#}");
+        }
+        if began.elapsed() > PAUSES.1 {
+            pause = PAUSES.0;
+        }
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        pause = PAUSES.1.min(pause * 2);
+    }
+}
+
+impl Feeds {
+    /// Stops them; they end at once.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.ask();
+        // Nobody listens where the thread has ended.
+        let _ = self.stopped.send(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed; stopping has nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

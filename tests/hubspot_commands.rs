@@ -1,0 +1,236 @@
+//! `clickline hubspot …` as people type it, against the sandbox.
+
+mod support;
+
+use clickline::metrics::Metrics;
+use clickline::oauth::{CALLBACK, Connections, Installer, routes};
+use clickline::serve::{Bound, Server};
+use clickline::sinks::hubspot::Secret;
+use clickline::state::State;
+use clickline_sandbox::{Config, Sandbox};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use support::ports::free_addresses;
+
+const PORTAL: &str = "4242";
+
+struct World {
+    sandbox: Sandbox,
+    folder: tempfile::TempDir,
+    listen: SocketAddr,
+    key: String,
+}
+
+/// What a command said and how it ended.
+struct Said {
+    out: String,
+    err: String,
+    code: i32,
+}
+
+impl World {
+    fn new() -> World {
+        let [listen] = free_addresses();
+        let world = World {
+            sandbox: Sandbox::start(Config::default()).expect("a sandbox"),
+            folder: tempfile::tempdir().expect("a folder"),
+            listen: listen.parse().expect("an address"),
+            key: String::new(),
+        };
+        let text = format!(
+            "kafka: {{brokers: 'localhost:1'}}
+http: {{listen: '{listen}'}}
+hubspot:
+  base_url: '{url}'
+  client_id: clickline
+  client_secret_env: SECRET
+  developer_key_env: DEVELOPER_KEY
+  connections: {{environment: test, authorize_url: '{url}/oauth/authorize'}}
+  portals:
+    '{PORTAL}': {{app_id: 1000001}}
+workspaces:
+  acme: {{portals: ['{PORTAL}']}}
+",
+            url = world.sandbox.url()
+        );
+        std::fs::write(world.config(), text).expect("writes");
+        let key = world.run(&["hubspot", "key"]);
+        assert_eq!(key.code, 0);
+        World { key: key.out.trim().to_owned(), ..world }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("clickline.yaml")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
+        command.args(args).env("SECRET", "sandbox-secret").env("DEVELOPER_KEY", "sandbox-developer-key");
+        command.env_remove("CLICKLINE_TOKEN_KEYS");
+        if !self.key.is_empty() {
+            command.env("CLICKLINE_TOKEN_KEYS", &self.key);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        said(self.command(args).spawn().expect("starts"))
+    }
+
+    /// A `clickline hubspot` command with the configuration.
+    fn hubspot(&self, args: &[&str]) -> Said {
+        let config = self.config();
+        let config = config.to_str().expect("text");
+        self.run(&[&["hubspot"], args, &["--config", config]].concat())
+    }
+
+    /// Requests of a method to paths with this end.
+    fn count(&self, method: &str, end: &str) -> usize {
+        self.sandbox.requests().iter().filter(|request| request.method == method && request.path.ends_with(end)).count()
+    }
+}
+
+fn said(child: Child) -> Said {
+    let output = child.wait_with_output().expect("ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Said { out: text(output.stdout), err: text(output.stderr), code: output.status.code().expect("ends by itself") }
+}
+
+/// The first line of a command's output that holds an address, without what stands around it.
+fn address(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> String {
+    let line = lines.find_map(|line| line.ok().filter(|line| line.trim().starts_with("http"))).expect("an address");
+    line.trim().to_owned()
+}
+
+fn block_on<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(what)
+}
+
+fn header(answer: &reqwest::Response, name: &str) -> String {
+    answer.headers().get(name).expect(name).to_str().expect("text").to_owned()
+}
+
+/// Lets the app in on the sandbox's page; gives back where the browser is sent.
+async fn let_in(http: &reqwest::Client, authorize: &str) -> String {
+    let url = url::Url::parse(authorize).expect("an address");
+    let mut form: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+    form.extend([("portal", PORTAL), ("decision", "grant")].map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let answer = http.post(url.join("/oauth/authorize").expect("an address")).form(&form).send().await.expect("answers");
+    header(&answer, "location")
+}
+
+/// What a person does with the address of an install page; gives back the last page.
+fn browse(page: &str) -> String {
+    let http = clickline::http::client(Duration::from_secs(5)).expect("a client");
+    block_on(async {
+        let answer = http.get(page).send().await.expect("answers");
+        let cookie = header(&answer, "set-cookie").split(';').next().expect("a cookie").to_owned();
+        let back = let_in(&http, &header(&answer, "location")).await;
+        http.get(back).header("cookie", cookie).send().await.expect("answers").text().await.expect("a page")
+    })
+}
+
+#[test]
+fn an_account_is_connected_without_a_browser_here_made_ready_and_told_of() {
+    let world = World::new();
+    let status = world.hubspot(&["status"]);
+    assert_eq!(status.code, 1, "{}", status.err);
+    assert!(status.out.contains("not connected") && status.out.contains("clickline hubspot login"), "{}", status.out);
+    let check = world.hubspot(&["setup", "--check"]);
+    assert_eq!(check.code, 1, "{}", check.out);
+
+    let config = world.config();
+    let mut login = world.command(&["hubspot", "login", "--code", "--config", config.to_str().expect("text")]).spawn().expect("starts");
+    let mut lines = BufReader::new(login.stdout.take().expect("piped")).lines();
+    let authorize = address(&mut lines);
+    let http = clickline::http::client(Duration::from_secs(5)).expect("a client");
+    let back = block_on(let_in(&http, &authorize));
+    assert!(back.starts_with(&format!("http://localhost:{}{CALLBACK}?", world.listen.port())), "{back}");
+    writeln!(login.stdin.take().expect("piped"), "{back}").expect("types");
+    let words: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    let ended = said(login);
+    assert!(ended.code == 0 && words.iter().any(|line| line.contains("Account 4242 is connected")), "{words:?} {}", ended.err);
+
+    let status = world.hubspot(&["status", "--format", "json"]);
+    assert_eq!(status.code, 0, "{}", status.err);
+    let told: serde_json::Value = serde_json::from_str(&status.out).expect("JSON");
+    assert_eq!((&told[0]["state"], &told[0]["workspace"], &told[0]["mode"]), (&"connected".into(), &"acme".into(), &"app".into()));
+    assert_eq!(told[0]["gated"], serde_json::json!([]));
+
+    // Looking makes nothing and names what is missing.
+    let check = world.hubspot(&["setup", "--check"]);
+    assert_eq!(check.code, 1);
+    for missing in ["elido_last_utm_source: missing", "elido_last_utm_campaign: missing", "elido_last_utm_medium: missing", "type of event"]
+    {
+        assert!(check.out.contains(missing), "{missing}: {}", check.out);
+    }
+    let made = || (world.count("POST", "/properties/2026-03/contacts"), world.count("POST", "/event-templates"));
+    assert_eq!(made(), (0, 0));
+    let setup = world.hubspot(&["setup"]);
+    assert!(setup.code == 0 && setup.out.contains(": made"), "{} {}", setup.out, setup.err);
+    assert_eq!(made(), (3, 1));
+    let again = world.hubspot(&["setup"]);
+    assert!(again.code == 0 && !again.out.contains("made"), "{}", again.out);
+    assert_eq!((made(), world.hubspot(&["setup", "--check"]).code), ((3, 1), 0), "nothing twice");
+
+    // Nothing that was said holds a token, and the key is needed.
+    let keyless = World { key: String::new(), ..world };
+    let refused = keyless.hubspot(&["status"]);
+    assert!(refused.code == 2 && refused.err.contains("clickline hubspot key"), "{}", refused.err);
+    for said in [status, check, setup, again, ended] {
+        assert!(!said.out.contains("na1-") && !said.out.contains("CPz") && !said.err.contains("na1-") && !said.err.contains("CPz"));
+    }
+}
+
+#[test]
+fn a_browser_comes_back_to_the_command_or_to_the_running_job() {
+    let world = World::new();
+    let config = world.config();
+    let login = || {
+        let mut login =
+            world.command(&["hubspot", "login", "--wait", "30", "--config", config.to_str().expect("text")]).spawn().expect("starts");
+        let mut lines = BufReader::new(login.stdout.take().expect("piped")).lines();
+        let page = address(&mut lines);
+        (login, lines, page)
+    };
+    let (child, lines, page) = login();
+    assert!(page.ends_with("/oauth/install?workspace=acme"), "{page}");
+    assert!(browse(&page).contains("is connected to"));
+    let words: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    let ended = said(child);
+    assert!(ended.code == 0 && words.iter().any(|line| line.contains("is connected")), "{words:?} {}", ended.err);
+    let version = |world: &World| {
+        let told: serde_json::Value = serde_json::from_str(&world.hubspot(&["status", "--format", "json"]).out).expect("JSON");
+        told[0]["token_version"].as_i64().expect("a version")
+    };
+    assert_eq!(version(&world), 1);
+
+    // The job has the address now: the login goes through it.
+    let loaded = clickline::config::Config::load(&config).expect("is right");
+    let mut settings = loaded.hubspot.expect("a block");
+    settings.client_secret = Some(Secret::new("sandbox-secret"));
+    settings.connections.keys = Some(Secret::new(world.key.as_str()));
+    let state = Arc::new(State::open(&loaded.state).expect("opens"));
+    let connections =
+        Connections::open(&settings, &state, &loaded.state, &[PORTAL.to_owned()], Arc::new(Metrics::default())).expect("opens");
+    let callback = format!("http://localhost:{}{CALLBACK}", world.listen.port());
+    let workspaces = BTreeMap::from([("acme".to_owned(), vec![PORTAL.to_owned()])]);
+    let installer = Installer::new(Arc::new(connections), &settings.connections, workspaces, callback).expect("is right");
+    let job = Server::start(Bound::to(world.listen).expect("binds"), routes(Arc::new(installer))).expect("starts");
+    let (child, lines, page) = login();
+    assert!(browse(&page).contains("is connected to"));
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("is connected")));
+    assert_eq!(said(child).code, 0);
+    assert_eq!(version(&world), 2);
+    job.stop();
+
+    let mut nobody = world.command(&["hubspot", "login", "--wait", "0", "--config", config.to_str().expect("text")]);
+    let ended = said(nobody.spawn().expect("starts"));
+    assert!(ended.code == 1 && ended.err.contains("nobody"), "{}", ended.err);
+}

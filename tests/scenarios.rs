@@ -1,0 +1,72 @@
+//! Scenarios of the sinks: a file each, played between an embedded broker and a HubSpot that misbehaves by script.
+//!
+//! `docs/scenarios.md` has the format and says which fault each of them covers.
+
+mod scenario;
+
+macro_rules! scenarios {
+    ($($name:ident)*) => {
+        /// All of them.
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                scenario::play(stringify!($name), include_str!(concat!("scenarios/", stringify!($name), ".yaml")));
+            }
+        )*
+    };
+}
+
+scenarios! {
+    app_events
+    app_events_poison
+    bad_bodies
+    budget_is_kept
+    contact_made_by_two
+    crash
+    custom_events
+    daily_limit
+    deal_before_backlog
+    empty_success
+    expired_token
+    gave_up
+    gone
+    guards
+    hot_contact
+    locked_and_moving
+    long_outage
+    lost_answers
+    lost_answers_as_of_v1
+    merged
+    missing_scope
+    moved_by_a_person
+    no_contact
+    own_daily_limit
+    partial_success
+    partial_success_as_200
+    poison
+    poison_first_and_last
+    rate_limited
+    rate_limited_with_retry_after
+    read_only_property
+    reinstall
+    server_errors
+    undecodable
+    validation_rule
+    version_2026_09
+    version_v3
+}
+
+#[test]
+fn every_file_is_played_and_said_what_for() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
+    let table = include_str!("../docs/scenarios.md");
+    let mut files = 0;
+    for file in std::fs::read_dir(folder).expect("is there") {
+        let name = file.expect("is there").file_name().to_string_lossy().trim_end_matches(".yaml").to_owned();
+        assert!(NAMES.contains(&name.as_str()), "{name} is not played");
+        assert!(table.contains(&format!("`{name}`")), "{name} is not in docs/scenarios.md");
+        files += 1;
+    }
+    assert_eq!(files, NAMES.len());
+}

@@ -1,0 +1,131 @@
+//! A real PostgreSQL for a test: a cluster of the test's own, on a free port, in a temporary folder.
+//!
+//! # Meaning
+//! [`Postgres::start_if_there`] makes a cluster, starts its server and returns when it takes connections. It can be stopped and started again on
+//! the same address and folder.
+//!
+//! # Ties and edges
+//! - The server is Debian's (`apt install postgresql`), or whatever is in the path. Where there is none, the test returns, and
+//!   `tests/zz_left_out.rs` names what was left out.
+//! - PostgreSQL does not run as root: then it runs as `nobody`.
+//! - The server ends with the test's process, however that ends.
+//!
+//! # Cost
+//! About 3 s and 40 MB a cluster.
+
+use super::ports::free_addresses;
+use super::process::{bound_to_this_process, wait_for};
+use std::fs::File;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// The folder of PostgreSQL's programs, if they are installed.
+pub fn programs() -> Option<PathBuf> {
+    let has = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("postgres").is_file();
+    let in_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|version| version.path().join("bin"));
+    in_path.into_iter().chain(debian).find(has)
+}
+
+/// A running (or stopped) server.
+pub struct Postgres {
+    dir: tempfile::TempDir,
+    programs: PathBuf,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl Postgres {
+    /// A server with an empty database, or `None` where PostgreSQL is not installed: then the test has nothing to run on and returns.
+    ///
+    /// # Panics
+    /// When it is installed and does not start: that is a failure, not a reason to leave something out.
+    pub fn start_if_there() -> Option<Postgres> {
+        let programs = programs()?;
+        let dir = tempfile::tempdir().expect("a folder");
+        let [address] = free_addresses();
+        let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        if root() {
+            let status = Command::new("chown").arg("nobody").arg(dir.path()).status().expect("chown starts");
+            assert!(status.success(), "root may give a folder away");
+        }
+        let mut server = Postgres { dir, programs, port, process: None };
+        let mut init = server.command("initdb");
+        init.args(["--auth", "trust", "--username", "clickline", "--encoding", "UTF8", "--no-sync", "--pgdata"]).arg(server.data());
+        let status = init.status().expect("initdb starts (apt install postgresql)");
+        assert!(status.success(), "initdb refused:\n{}", server.last_words());
+        server.start();
+        Some(server)
+    }
+
+    /// The address as the configuration has it.
+    pub fn address(&self) -> String {
+        format!("postgres://clickline@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Ends the server at once, as `pg_ctl stop -m fast` does: open connections are cut.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let status = Command::new("kill").args(["-INT", &process.id().to_string()]).status();
+            assert!(status.is_ok_and(|status| status.success()), "kill -INT reaches our own child");
+            wait_for("the server to stop", || process.try_wait().ok().flatten());
+        }
+    }
+
+    /// Starts a server that was stopped; returns when it takes connections.
+    pub fn start(&mut self) {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).args(["-p", &self.port.to_string()]);
+        command.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
+        self.process = Some(bound_to_this_process(command));
+        let port = self.port;
+        wait_for("the server to take connections", || {
+            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the server ended ({ended:?}):\n{}", self.last_words());
+            TcpStream::connect(("127.0.0.1", port)).ok()?;
+            // It listens a little before it answers.
+            self.last_words().contains("ready to accept connections").then_some(())
+        });
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let log = || File::options().create(true).append(true).open(self.log()).expect("writes its log");
+        let mut command = Command::new("setpriv");
+        if root() {
+            command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
+        }
+        command.args(["--pdeathsig", "INT", "--"]).arg(self.programs.join(program));
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(log()).stderr(log());
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("server.log")
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // SIGQUIT takes the server's own children with it; SIGKILL would not.
+            let _ = Command::new("kill").args(["-QUIT", &process.id().to_string()]).status();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+}
