@@ -151,6 +151,20 @@ async fn parts_of_a_batch_fail_and_results_come_in_another_order() {
 }
 
 #[tokio::test]
+async fn a_person_interferes_between_a_read_and_a_write() {
+    let bench = bench().await;
+    bench.sandbox.create_deal(PORTAL, Some("9001"), &[("dealstage", "appointmentscheduled")], &[]);
+    let edit = json!({ "kind": "edit", "object": "deals", "id": "9001", "properties": { "dealstage": "closedlost" } });
+    bench.sandbox.fault(json!({ "match": { "method": "PATCH", "path": "*/deals/9001" }, "fault": edit }));
+    let moved = bench.patch("/crm/v3/objects/deals/9001", json!({ "properties": { "dealstage": "qualifiedtobuy" } })).await;
+    assert_eq!(moved.ok(200)["properties"]["dealstage"], "qualifiedtobuy");
+    let stages: Vec<(String, String)> =
+        bench.sandbox.snapshot(PORTAL).deals[0].stages.iter().map(|s| (s.stage.clone(), s.source_type.clone())).collect();
+    let expected = [("appointmentscheduled", "IMPORT"), ("closedlost", "CRM_UI"), ("qualifiedtobuy", "INTEGRATION")];
+    assert_eq!(stages, expected.map(|(stage, by)| (stage.to_owned(), by.to_owned())));
+}
+
+#[tokio::test]
 async fn tokens_expire_and_grants_are_revoked_in_the_middle() {
     let mut bench = bench().await;
     let refresh_token = bench.sandbox.refresh_token(PORTAL);
@@ -165,6 +179,12 @@ async fn tokens_expire_and_grants_are_revoked_in_the_middle() {
     assert_eq!(dead.error(400)["status"], "BAD_REFRESH_TOKEN");
     bench.sandbox.configure(|config| config.bad_refresh_status = 401);
     assert_eq!(bench.refresh("2026-03", &refresh_token).await.error(401)["status"], "BAD_REFRESH_TOKEN");
+    let log = bench.sandbox.requests();
+    assert_eq!(
+        (log.last().unwrap().status, log.last().unwrap().portal.as_deref()),
+        (401, Some(PORTAL)),
+        "also a dead token says whose it is"
+    );
     assert_eq!(names(&bench.sandbox)[0], "Alan");
     let print = Sandbox::fingerprint(&bench.token);
     assert!(bench.sandbox.requests().iter().any(|r| r.token.as_deref() == Some(print.as_str()) && r.status == 200));

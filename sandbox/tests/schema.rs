@@ -173,6 +173,10 @@ async fn search_filters_sorts_and_pages() {
     assert_eq!((&page.ok(200)["total"], &page.body["paging"]["next"]["after"]), (&4.into(), &"3".into()));
     assert_eq!(ids(json!({ "limit": 3, "after": "3" })).await, ["9004"]);
 
+    let names = |value: &str| json!({ "filters": [{ "propertyName": "dealname", "operator": "IN", "values": [value] }] });
+    bench.sandbox.edit_deal(PORTAL, "9004", &[("dealname", "No Amount")]);
+    assert_eq!((ids(names("no amount")).await, ids(names("No Amount")).await), (vec!["9004".to_owned()], vec![]), "IN wants lower case");
+    bench.post("/crm/v3/objects/deals/search", filter("dealname", "EQ", &"x".repeat(3_000))).await.error(400);
     bench.post("/crm/v3/objects/deals/search", filter("nosuch", "EQ", "x")).await.error(400);
     bench.post("/crm/v3/objects/deals/search", json!({ "limit": 201 })).await.error(400);
     bench.post("/crm/v3/objects/deals/search", json!({ "limit": 200, "after": "9900" })).await.error(400);

@@ -69,7 +69,7 @@ pub(crate) fn alter(fault: &Fault, answer: Option<Answer>, taken: &[Value], rng:
             let errors = taken.iter().map(|input| entry(input, category, message)).collect();
             (answer.map(|answer| with_errors(answer, *status, errors, now)), Wire::Whole)
         }
-        Fault::ExpireToken | Fault::RevokeGrant => (answer, Wire::Whole),
+        Fault::ExpireToken | Fault::RevokeGrant | Fault::Edit { .. } => (answer, Wire::Whole),
     }
 }
 

@@ -103,6 +103,8 @@ pub(crate) struct OAuth {
     access: HashMap<String, AccessToken>,
     /// Refresh tokens that were rotated away, with their family.
     spent: HashMap<String, u64>,
+    /// The portal of every refresh token that ever was: a dead one still says whose call it is.
+    origin: HashMap<String, String>,
     app_tokens: HashMap<String, AppToken>,
     static_tokens: HashMap<String, StaticToken>,
     families: u64,
@@ -151,6 +153,7 @@ impl OAuth {
 
     fn refresh_of(&mut self, grant: Grant, family: u64) -> String {
         let token = format!("na1-{}", secret());
+        self.origin.insert(token.clone(), grant.portal.clone());
         self.refresh.insert(token.clone(), Refresh { grant, family, dies_at: None });
         token
     }
@@ -244,7 +247,7 @@ impl OAuth {
     /// The portal that a token, code or refresh token belongs to, alive or not.
     pub fn portal_of(&self, token: &str) -> Option<&str> {
         let of_access = || self.access.get(token).map(|t| t.grant.portal.as_str());
-        let of_refresh = || self.refresh.get(token).map(|t| t.grant.portal.as_str());
+        let of_refresh = || self.origin.get(token).map(String::as_str);
         let of_code = || self.codes.get(token).map(|t| t.grant.portal.as_str());
         let of_static = || self.static_tokens.get(token).map(|t| t.portal.as_str());
         of_access().or_else(of_refresh).or_else(of_code).or_else(of_static)
