@@ -82,7 +82,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, the request log cannot be opened, or a portal's id is not a number.
+    /// The address cannot be listened on, the request log cannot be opened, a portal's id is not a number, or the machine
+    /// has no usable TLS.
     pub fn start(config: Config) -> io::Result<Self> {
         if let Some(id) = config.portals.iter().find(|id| !world::valid_portal_id(id)) {
             let reason = format!("{id:?} is no HubSpot account id: use a positive number of up to 10 digits");

@@ -130,13 +130,15 @@ async fn parts_of_a_batch_fail_and_results_come_in_another_order() {
     let bench = bench().await;
     let ids = ["801", "802", "803", "804", "805"];
     bench.sandbox.play_faults(json!({ "seed": 3, "rules": [
-        { "match": { "path": "*/batch/update", "nth": [1] }, "fault": { "kind": "partial", "inputs": [1, 3], "category": "RATE_LIMITS" } },
+        { "match": { "path": "*/batch/update", "nth": [1] }, "fault": { "kind": "partial", "inputs": [1, 3], "category": "RATE_LIMITS", "reorder": true } },
         { "match": { "path": "*/batch/update", "nth": [2] }, "fault": { "kind": "partial", "share": 1.0, "status": 200 } },
         { "match": { "path": "*/batch/update" }, "fault": { "kind": "reorder" } },
     ] }));
     let part = bench.post(UPDATE, rename(&ids, "Grace")).await;
     let body = part.ok(207);
     assert_eq!((body["results"].as_array().unwrap().len(), &body["numErrors"]), (3, &2.into()));
+    let order: Vec<&str> = body["results"].as_array().unwrap().iter().map(|r| r["id"].as_str().unwrap()).collect();
+    assert_ne!(order, ["801", "803", "805"]);
     assert_eq!(body["errors"][0]["context"], json!({ "ids": ["802"], "objectWriteTraceId": ["t802"] }));
     assert_eq!((&body["errors"][1]["category"], &body["errors"][1]["context"]["ids"][0]), (&"RATE_LIMITS".into(), &"804".into()));
     assert_eq!(names(&bench.sandbox), ["Grace", "Ada", "Grace", "Ada", "Grace"], "the failed ones had no effect");

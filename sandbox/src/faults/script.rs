@@ -105,6 +105,9 @@ pub(crate) enum Fault {
         category: String,
         #[serde(default = "internal_message")]
         message: String,
+        /// The `results` come in another order besides.
+        #[serde(default)]
+        reorder: bool,
     },
     /// The access token of this request has expired, from now on.
     ExpireToken,
