@@ -257,3 +257,15 @@ async fn the_log_file_holds_what_memory_forgets() {
     let error = Sandbox::start(Config { request_log: Some(folder.path().join("no/such/folder")), ..Config::default() }).err().unwrap();
     assert!(error.to_string().contains("request log"), "{error}");
 }
+
+#[tokio::test]
+async fn the_script_of_the_readme_is_one() {
+    let bench = bench().await;
+    let readme = include_str!("../README.md");
+    let (_, call) = readme.split_once("/sandbox/faults -H").unwrap();
+    let script = call.split_once("-d '").unwrap().1.split_once('\'').unwrap().0;
+    bench.sandbox.play_faults(serde_json::from_str(script).unwrap());
+    for (nth, status) in [(1, 200), (2, 429), (3, 429), (4, 200)] {
+        assert_eq!(bench.post(UPDATE, rename(&["801"], "B")).await.status, status, "request {nth}");
+    }
+}
