@@ -254,7 +254,7 @@ async fn the_log_file_holds_what_memory_forgets() {
     assert_eq!(lines.len(), 51, "the token call and all others");
     assert!(lines[50]["request_body"].as_str().unwrap().contains("Ada 49"));
     assert!(lines.iter().enumerate().all(|(at, line)| line["number"] == at + 1));
-    let error = Sandbox::start(Config { request_log: Some(folder.path().join("no/such/folder")), ..Config::default() }).err().unwrap();
+    let error = Sandbox::start(Config { request_log: Some(file.join("is/no/folder")), ..Config::default() }).err().unwrap();
     assert!(error.to_string().contains("request log"), "{error}");
 }
 
