@@ -1,6 +1,7 @@
 //! Places at which a test may end the process, as a power cut would.
 //!
-//! `CLICKLINE_FAILPOINT=outbox.commit@7` kills the process (SIGKILL) when it comes to that place for the seventh time.
+//! `CLICKLINE_FAILPOINT=outbox.commit@7` kills the process (SIGKILL) when it comes to that place for the seventh time;
+//! with `!panic` behind it the thread that comes there panics instead.
 //! Only builds with debug assertions look at the variable: a release build has no such places.
 
 /// A place that a test may choose; does nothing otherwise.
@@ -36,17 +37,20 @@ mod armed {
     struct Armed {
         place: String,
         left: AtomicU64,
+        panics: bool,
     }
 
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
         let wanted = std::env::var("CLICKLINE_FAILPOINT").ok()?;
-        let (place, left) = wanted.split_once('@').unwrap_or((&wanted, "1"));
-        Some(Armed { place: place.to_owned(), left: AtomicU64::new(left.parse().unwrap_or(1)) })
+        let (wanted, panics) = wanted.strip_suffix("!panic").map_or((&*wanted, false), |wanted| (wanted, true));
+        let (place, left) = wanted.split_once('@').unwrap_or((wanted, "1"));
+        Some(Armed { place: place.to_owned(), left: AtomicU64::new(left.parse().unwrap_or(1)), panics })
     });
 
     pub fn hit(place: &str) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.place == place) else { return };
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            assert!(!armed.panics, "a test wanted it: {place}");
             // Nothing of the process runs after this: no destructor, no flush, no farewell to the brokers.
             let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
         }

@@ -3,104 +3,12 @@
 
 mod support;
 
-use clickline::model::time::{Ms, millis};
-use rdkafka::Message;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant, SystemTime};
-use support::kafka::{Broker, wait_for};
+use std::time::Duration;
+use support::job::{Job, assert_once, events, produce, topics, wait_for_events};
+use support::kafka::Broker;
 
 /// What the contract gives a job that is asked to stop.
 const TO_STOP: Duration = Duration::from_secs(10);
-
-/// A job in a process of its own, with its log.
-struct Job {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Job {
-    fn start(broker: &Broker, folder: &Path, name: &str) -> Job {
-        let config = folder.join("clickline.yaml");
-        let text = format!("kafka: {{brokers: '{}'}}\nworkspaces: {{w: {{portals: ['1'], counts: all}}}}\n", broker.address());
-        fs::write(&config, text).expect("writes");
-        let log = folder.join(format!("{name}.log"));
-        let file = || File::options().create(true).append(true).open(&log).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
-        command.args(["run", "--no-sink", "--workers", "2", "--config"]).arg(config);
-        let child = command.stdin(Stdio::null()).stdout(file()).stderr(file()).env("RUST_LOG", "info").spawn().expect("starts");
-        Job { child, log }
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    fn wait_to_say(&self, words: &str) {
-        wait_for(&format!("the job to say `{words}`"), || self.said().contains(words).then_some(()));
-    }
-
-    /// Sends SIGTERM and waits; how it ended, and after how long.
-    fn stop(&mut self) -> (ExitStatus, Duration) {
-        let began = Instant::now();
-        Command::new("kill").arg(self.child.id().to_string()).status().expect("a signal");
-        (self.child.wait().expect("our own child"), began.elapsed())
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        // Ended already, unless the test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn topics(broker: &Broker) {
-    broker.create_topic("clicks", 2, &[("message.timestamp.type", "LogAppendTime")]);
-    broker.create_topic("hubspot.timeline", 2, &[]);
-}
-
-fn produce(broker: &Broker, name: &str, count: usize) {
-    let now: Ms = millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"));
-    let producer: ThreadedProducer<DefaultProducerContext> = broker.client(&[("linger.ms", "5")]).create().expect("a producer");
-    for n in 0..count {
-        let click = format!(r#"{{"id":"{name}{n}","ts":{now},"workspace":"w","link":"d/1","tags":["x"],"contact_id":"{}"}}"#, n % 500);
-        while producer.send(BaseRecord::<(), _>::to("clicks").payload(&click)).is_err() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if n % 100 == 99 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    producer.flush(Duration::from_secs(30)).expect("delivered");
-}
-
-/// Ids of the clicks that have an event, as readers of committed records find them.
-fn events(broker: &Broker) -> Vec<String> {
-    let mut found = Vec::new();
-    broker.read("hubspot.timeline", "read_committed", |message| {
-        let event: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
-        found.push(event["click_id"].as_str().expect("an id").to_owned());
-    });
-    found
-}
-
-fn wait_for_events(broker: &Broker, count: usize) {
-    wait_for(&format!("{count} events"), || (events(broker).len() >= count).then_some(()));
-}
-
-/// Each click has one event.
-fn assert_once(broker: &Broker, names: &[(&str, usize)]) {
-    let mut found = events(broker);
-    found.sort();
-    let mut expected: Vec<String> = names.iter().flat_map(|(name, count)| (0..*count).map(move |n| format!("{name}{n}"))).collect();
-    expected.sort();
-    assert_eq!(found.len(), expected.len());
-    assert!(found == expected, "each click once");
-}
 
 #[test]
 fn a_second_job_shuts_the_first_one_out_which_says_so() {

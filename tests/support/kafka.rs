@@ -14,8 +14,9 @@
 //! About 3 s and 250 MB a node.
 
 use super::ports::free_addresses;
-pub use super::process::wait_for;
+use super::process::wait_for;
 use super::process::{PATIENCE, bound_to_this_process};
+pub use super::proxy::Proxy;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -67,12 +68,25 @@ impl Broker {
     /// # Panics
     /// When it does not start; with the node's own last words.
     pub fn start(lib: PathBuf) -> Broker {
-        let dir = tempfile::Builder::new().prefix("clickline-kafka-").tempdir().expect("a temporary folder");
         let [clients, controller] = free_addresses();
+        Broker::start_at(lib, &clients, clients.clone(), &controller)
+    }
+
+    /// A node that its clients, and it itself, reach through a proxy; `None` where Kafka's jars were not fetched.
+    pub fn start_behind_proxy_if_there() -> Option<(Broker, Proxy)> {
+        let lib = jars()?;
+        let [listens, clients, controller] = free_addresses();
+        let proxy = Proxy::start(&clients, &listens);
+        Some((Broker::start_at(lib, &listens, clients, &controller), proxy))
+    }
+
+    fn start_at(lib: PathBuf, listens: &str, clients: String, controller: &str) -> Broker {
+        let dir = tempfile::Builder::new().prefix("clickline-kafka-").tempdir().expect("a temporary folder");
         let data = dir.path().join("data");
         let properties = PROPERTIES
-            .replace("@CLIENTS@", &clients)
-            .replace("@CONTROLLER@", &controller)
+            .replace("advertised.listeners=CLIENTS://@CLIENTS@", &format!("advertised.listeners=CLIENTS://{clients}"))
+            .replace("@CLIENTS@", listens)
+            .replace("@CONTROLLER@", controller)
             .replace("@DIR@", data.to_str().expect("temporary folders have plain names"));
         std::fs::write(dir.path().join("server.properties"), properties).expect("writes the configuration");
         let mut broker = Broker { dir, lib, clients, process: None };
