@@ -41,6 +41,7 @@ scenarios! {
     missing_scope
     moved_by_a_person
     no_contact
+    older_value_behind_a_slow_answer
     own_daily_limit
     partial_success
     partial_success_as_200
