@@ -14,10 +14,12 @@
 //! would deliver the same records. About 60 bytes a delivered record; 10 million records are 600 MB.
 
 mod connections;
+mod dead_letters;
 mod settle;
 
 pub use connections::ClearTokens;
-pub use settle::{ContactValue, DeadLetterRow, Park, Parked, Settlement, Standing};
+pub use dead_letters::DeadLetterRow;
+pub use settle::{ContactValue, Park, Parked, Settlement, Standing};
 
 use anyhow::{Context, bail};
 use rusqlite::Connection;

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use support::kafka::{Broker, wait_for};
 use support::ports::free_addresses;
 
 const PORTAL: &str = "4242";
@@ -35,6 +36,10 @@ struct Said {
 
 impl World {
     fn new() -> World {
+        World::with_brokers("localhost:1")
+    }
+
+    fn with_brokers(brokers: &str) -> World {
         let [listen] = free_addresses();
         let world = World {
             sandbox: Sandbox::start(Config::default()).expect("a sandbox"),
@@ -43,7 +48,7 @@ impl World {
             key: String::new(),
         };
         let text = format!(
-            "kafka: {{brokers: 'localhost:1'}}
+            "kafka: {{brokers: '{brokers}'}}
 http: {{listen: '{listen}'}}
 hubspot:
   base_url: '{url}'
@@ -233,4 +238,29 @@ fn a_browser_comes_back_to_the_command_or_to_the_running_job() {
     let mut nobody = world.command(&["hubspot", "login", "--wait", "0", "--config", config.to_str().expect("text")]);
     let ended = said(nobody.spawn().expect("starts"));
     assert!(ended.code == 1 && ended.err.contains("nobody"), "{}", ended.err);
+}
+
+#[test]
+fn the_running_job_connects_an_account_by_its_own_server_and_shows_it() {
+    let Some(broker) = Broker::start_if_there() else { return };
+    let world = World::with_brokers(broker.address());
+    let config = world.config();
+    let job = world.command(&["run", "--config", config.to_str().expect("text")]).spawn().expect("starts");
+    let http = clickline::http::client(Duration::from_secs(5)).expect("a client");
+    let at = |path: &str| format!("http://localhost:{}{path}", world.listen.port());
+    let get = |path: &str| block_on(async { http.get(at(path)).send().await.ok()?.text().await.ok() });
+    let shown = |line: &str| wait_for(line, || get("/metrics").filter(|text| text.lines().any(|found| found.starts_with(line))));
+    wait_for("the server", || get("/healthz").filter(|said| said == "ok\n"));
+    shown("hubspot_connected{portal=\"4242\"} 0");
+    assert!(browse(&at("/oauth/install?workspace=acme")).contains("is connected to"));
+    // The sink notices, and makes what the account lacks.
+    shown("hubspot_connected{portal=\"4242\"} 1");
+    let text = shown("hubspot_last_refresh_timestamp_seconds{portal=\"4242\"} 1");
+    assert!(text.contains("hubspot_installs_total{result=\"ok\"} 1"), "{text}");
+    wait_for("the properties", || (world.count("POST", "/properties/2026-03/contacts") == 3).then_some(()));
+    let asked = Command::new("kill").args(["-TERM", &job.id().to_string()]).status().expect("kill starts");
+    assert!(asked.success());
+    let ended = said(job);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(!ended.err.contains("na1-") && !ended.err.contains("CPz") && !ended.err.contains("code="), "no token and no code in the log");
 }

@@ -26,6 +26,7 @@ scenarios! {
     crash
     custom_events
     daily_limit
+    deal_before_backlog
     empty_success
     expired_token
     gave_up
@@ -40,6 +41,7 @@ scenarios! {
     missing_scope
     moved_by_a_person
     no_contact
+    own_daily_limit
     partial_success
     partial_success_as_200
     poison
@@ -51,6 +53,8 @@ scenarios! {
     server_errors
     undecodable
     validation_rule
+    version_2026_09
+    version_v3
 }
 
 #[test]

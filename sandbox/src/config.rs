@@ -55,7 +55,9 @@ pub struct Config {
     pub requests_kept: usize,
     /// Bytes of request and answer bodies that the log keeps in memory; the oldest are dropped, the requests stay.
     pub bodies_kept: usize,
-    /// A file that every request is appended to as one line of JSON, bodies included, whatever memory forgets.
+    /// A file that every request is appended to as one line of JSON, bodies included, whatever memory forgets. Where none is
+    /// named and the environment variable `CLICKLINE_SANDBOX_LOGS` names a folder, it is a file of its own there: what tests
+    /// exchange with any sandbox can then be held to HubSpot's documents.
     pub request_log: Option<PathBuf>,
     /// How far search lags behind writes. HubSpot is eventually consistent by up to tens of seconds; the default is none.
     pub search_delay: Duration,

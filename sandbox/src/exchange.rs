@@ -1,6 +1,7 @@
 //! One request and its answer: read whole, hit by the scripted fault if there is one, noted in the log, sent.
 
 use crate::access::{PortalTag, bearer};
+use crate::crm::Kind;
 use crate::error::ApiError;
 use crate::faults::Hit;
 use crate::faults::alter::{Answer, alter, applies, empty_batch, take_inputs};
@@ -47,6 +48,12 @@ pub(crate) async fn observe(State(app): State<AppState>, request: Request, next:
         }
         (portal, hit)
     };
+    if let (Some(Hit { name, fault: Fault::Edit { object, id, properties }, .. }), Some(portal)) = (&hit, portal.as_deref()) {
+        let values: Vec<(String, String)> = properties.clone().into_iter().collect();
+        if let Err(error) = Kind::parse(object).and_then(|kind| app.edit(portal, kind, id, &values)) {
+            tracing::error!(rule = name, reason = error.message(), "a scripted edit could not be made");
+        }
+    }
     let name = hit.as_ref().map(|hit| hit.name.clone());
     let applied = hit.as_ref().is_none_or(|hit| applies(&hit.fault));
     let (answer, wire, tag) = perform(parts, bytes.clone(), hit, next, at_ms).await;

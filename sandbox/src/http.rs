@@ -71,19 +71,35 @@ impl AppState {
 /// A JSON body. HubSpot answers 415 to another content type and 400 to what it cannot read.
 pub(crate) struct Body<T>(pub T);
 
+/// A JSON body and its length in characters, for a call that bounds it.
+pub(crate) struct Measured<T>(pub T, pub usize);
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if !content_type.to_ascii_lowercase().starts_with("application/json") {
-            return Err(ApiError::bare(StatusCode::UNSUPPORTED_MEDIA_TYPE, "HTTP 415 Unsupported Media Type"));
-        }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|_| ApiError::bare(StatusCode::PAYLOAD_TOO_LARGE, "HTTP 413 Request Entity Too Large"))?;
-        serde_json::from_slice(&bytes).map(Body).map_err(ApiError::bad_json)
+        let bytes = json_bytes(request, state).await?;
+        serde_json::from_slice(&bytes).map(Self).map_err(ApiError::bad_json)
     }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Measured<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = json_bytes(request, state).await?;
+        let length = String::from_utf8_lossy(&bytes).chars().count();
+        serde_json::from_slice(&bytes).map(|body| Self(body, length)).map_err(ApiError::bad_json)
+    }
+}
+
+async fn json_bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !content_type.to_ascii_lowercase().starts_with("application/json") {
+        return Err(ApiError::bare(StatusCode::UNSUPPORTED_MEDIA_TYPE, "HTTP 415 Unsupported Media Type"));
+    }
+    let too_large = |_| ApiError::bare(StatusCode::PAYLOAD_TOO_LARGE, "HTTP 413 Request Entity Too Large");
+    Bytes::from_request(request, state).await.map_err(too_large)
 }
 
 /// A query string in which a name may come several times, each with a list separated by commas.

@@ -82,11 +82,15 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, the request log cannot be opened, or a portal's id is not a number.
-    pub fn start(config: Config) -> io::Result<Self> {
+    /// The address cannot be listened on, the request log cannot be opened, a portal's id is not a number, or the machine
+    /// has no usable TLS.
+    pub fn start(mut config: Config) -> io::Result<Self> {
         if let Some(id) = config.portals.iter().find(|id| !world::valid_portal_id(id)) {
             let reason = format!("{id:?} is no HubSpot account id: use a positive number of up to 10 digits");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        if config.request_log.is_none() {
+            config.request_log = log::from_environment();
         }
         if let Some(path) = &config.request_log {
             log::open(path).map_err(|e| io::Error::new(e.kind(), format!("opening the request log {}: {e}", path.display())))?;

@@ -183,7 +183,7 @@ impl AppState {
         let now = self.now();
         let mut world = self.world();
         let grant = self.grant(&mut world, portal, client_id, scopes)?;
-        Ok(world.oauth.new_code(grant, redirect_uri, now))
+        Ok(world.oauth.new_code(grant, redirect_uri, None, now))
     }
 
     /// A copy of a portal.

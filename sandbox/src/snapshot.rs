@@ -66,7 +66,7 @@ pub struct StageChange {
 pub struct TimelineEvent {
     /// The event's own id, unique per template.
     pub id: String,
-    /// Its template.
+    /// Its template; the full name of its type when it is an app event, of its definition when it is a custom one.
     pub template_id: String,
     /// The app that wrote it.
     pub app_id: u64,

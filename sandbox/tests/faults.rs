@@ -130,13 +130,15 @@ async fn parts_of_a_batch_fail_and_results_come_in_another_order() {
     let bench = bench().await;
     let ids = ["801", "802", "803", "804", "805"];
     bench.sandbox.play_faults(json!({ "seed": 3, "rules": [
-        { "match": { "path": "*/batch/update", "nth": [1] }, "fault": { "kind": "partial", "inputs": [1, 3], "category": "RATE_LIMITS" } },
+        { "match": { "path": "*/batch/update", "nth": [1] }, "fault": { "kind": "partial", "inputs": [1, 3], "category": "RATE_LIMITS", "reorder": true } },
         { "match": { "path": "*/batch/update", "nth": [2] }, "fault": { "kind": "partial", "share": 1.0, "status": 200 } },
         { "match": { "path": "*/batch/update" }, "fault": { "kind": "reorder" } },
     ] }));
     let part = bench.post(UPDATE, rename(&ids, "Grace")).await;
     let body = part.ok(207);
     assert_eq!((body["results"].as_array().unwrap().len(), &body["numErrors"]), (3, &2.into()));
+    let order: Vec<&str> = body["results"].as_array().unwrap().iter().map(|r| r["id"].as_str().unwrap()).collect();
+    assert_ne!(order, ["801", "803", "805"]);
     assert_eq!(body["errors"][0]["context"], json!({ "ids": ["802"], "objectWriteTraceId": ["t802"] }));
     assert_eq!((&body["errors"][1]["category"], &body["errors"][1]["context"]["ids"][0]), (&"RATE_LIMITS".into(), &"804".into()));
     assert_eq!(names(&bench.sandbox), ["Grace", "Ada", "Grace", "Ada", "Grace"], "the failed ones had no effect");
@@ -148,6 +150,20 @@ async fn parts_of_a_batch_fail_and_results_come_in_another_order() {
     assert_ne!(order, ids);
     assert_eq!(order.len(), 5);
     assert!(names(&bench.sandbox).iter().all(|name| name == "Alan"));
+}
+
+#[tokio::test]
+async fn a_person_interferes_between_a_read_and_a_write() {
+    let bench = bench().await;
+    bench.sandbox.create_deal(PORTAL, Some("9001"), &[("dealstage", "appointmentscheduled")], &[]);
+    let edit = json!({ "kind": "edit", "object": "deals", "id": "9001", "properties": { "dealstage": "closedlost" } });
+    bench.sandbox.fault(json!({ "match": { "method": "PATCH", "path": "*/deals/9001" }, "fault": edit }));
+    let moved = bench.patch("/crm/v3/objects/deals/9001", json!({ "properties": { "dealstage": "qualifiedtobuy" } })).await;
+    assert_eq!(moved.ok(200)["properties"]["dealstage"], "qualifiedtobuy");
+    let stages: Vec<(String, String)> =
+        bench.sandbox.snapshot(PORTAL).deals[0].stages.iter().map(|s| (s.stage.clone(), s.source_type.clone())).collect();
+    let expected = [("appointmentscheduled", "IMPORT"), ("closedlost", "CRM_UI"), ("qualifiedtobuy", "INTEGRATION")];
+    assert_eq!(stages, expected.map(|(stage, by)| (stage.to_owned(), by.to_owned())));
 }
 
 #[tokio::test]
@@ -165,6 +181,12 @@ async fn tokens_expire_and_grants_are_revoked_in_the_middle() {
     assert_eq!(dead.error(400)["status"], "BAD_REFRESH_TOKEN");
     bench.sandbox.configure(|config| config.bad_refresh_status = 401);
     assert_eq!(bench.refresh("2026-03", &refresh_token).await.error(401)["status"], "BAD_REFRESH_TOKEN");
+    let log = bench.sandbox.requests();
+    assert_eq!(
+        (log.last().unwrap().status, log.last().unwrap().portal.as_deref()),
+        (401, Some(PORTAL)),
+        "also a dead token says whose it is"
+    );
     assert_eq!(names(&bench.sandbox)[0], "Alan");
     let print = Sandbox::fingerprint(&bench.token);
     assert!(bench.sandbox.requests().iter().any(|r| r.token.as_deref() == Some(print.as_str()) && r.status == 200));
@@ -232,6 +254,18 @@ async fn the_log_file_holds_what_memory_forgets() {
     assert_eq!(lines.len(), 51, "the token call and all others");
     assert!(lines[50]["request_body"].as_str().unwrap().contains("Ada 49"));
     assert!(lines.iter().enumerate().all(|(at, line)| line["number"] == at + 1));
-    let error = Sandbox::start(Config { request_log: Some(folder.path().join("no/such/folder")), ..Config::default() }).err().unwrap();
+    let error = Sandbox::start(Config { request_log: Some(file.join("is/no/folder")), ..Config::default() }).err().unwrap();
     assert!(error.to_string().contains("request log"), "{error}");
+}
+
+#[tokio::test]
+async fn the_script_of_the_readme_is_one() {
+    let bench = bench().await;
+    let readme = include_str!("../README.md");
+    let (_, call) = readme.split_once("/sandbox/faults -H").unwrap();
+    let script = call.split_once("-d '").unwrap().1.split_once('\'').unwrap().0;
+    bench.sandbox.play_faults(serde_json::from_str(script).unwrap());
+    for (nth, status) in [(1, 200), (2, 429), (3, 429), (4, 200)] {
+        assert_eq!(bench.post(UPDATE, rename(&["801"], "B")).await.status, status, "request {nth}");
+    }
 }

@@ -52,6 +52,38 @@ async fn a_person_lets_the_app_in() {
 }
 
 #[tokio::test]
+async fn a_code_challenge_is_kept_to() {
+    let bench = Bench::start().await;
+    // The pair of RFC 7636, appendix B.
+    let (verifier, challenge) = ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    let code = async |method: &str| {
+        let fields = [
+            ("client_id", "clickline"),
+            ("redirect_uri", "https://job.example/cb"),
+            ("scope", "oauth"),
+            ("code_challenge", challenge),
+            ("code_challenge_method", method),
+            ("portal", PORTAL),
+            ("decision", "grant"),
+        ];
+        let granted = bench.send(bench.request(Method::POST, "/oauth/authorize").form(&fields)).await;
+        let back = url::Url::parse(granted.header("location")?).unwrap();
+        back.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned())
+    };
+    let exchange = async |code: &str, verifier: Option<&str>| {
+        let mut fields = vec![("grant_type", "authorization_code"), ("code", code), ("redirect_uri", "https://job.example/cb")];
+        fields.extend(verifier.map(|v| ("code_verifier", v)));
+        bench.form("/oauth/2026-03/token", &fields).await
+    };
+    exchange(&code("S256").await.unwrap(), Some(verifier)).await.ok(200);
+    for wrong in [None, Some("another")] {
+        let refused = exchange(&code("S256").await.unwrap(), wrong).await;
+        assert_eq!(token_error(&refused, "BAD_CODE_VERIFIER")["error"], "invalid_grant");
+    }
+    assert_eq!(code("plain").await, None);
+}
+
+#[tokio::test]
 async fn a_wrong_authorize_url_redirects_nowhere() {
     let bench = Bench::start_with(|config| config.required_scopes = vec!["oauth".into()]).await;
     let good = "redirect_uri=https://job.example/cb&scope=oauth";

@@ -100,6 +100,41 @@ async fn pipelines_name_the_stages_that_deals_may_take() {
 }
 
 #[tokio::test]
+async fn pipelines_and_groups_are_changed_and_replaced() {
+    let bench = Bench::start().await;
+    let base = "/crm/pipelines/2026-03/deals";
+    let stage = |id: &str, label: &str, order: u32| json!({ "stageId": id, "label": label, "displayOrder": order, "metadata": { "probability": "0.5" } });
+    let new = json!({ "label": "Renewals", "displayOrder": 1, "stages": [stage("open", "Open", 0), stage("late", "Late", 1)] });
+    let id = bench.post(base, new).await.ok(201)["id"].as_str().unwrap().to_owned();
+    bench.sandbox.create_deal(PORTAL, Some("9001"), &[("pipeline", &id), ("dealstage", "open")], &[]);
+    let path = format!("{base}/{id}");
+    assert_eq!(bench.patch(&path, json!({ "label": "Again" })).await.ok(200)["stages"][1]["id"], "late", "the stages stay");
+    let replaced = json!({ "label": "Third", "displayOrder": 3, "stages": [stage("late", "Later", 0), stage("open", "Opened", 1)] });
+    let answer = bench.call(Method::PUT, &path, Some(&replaced)).await;
+    assert_eq!((&answer.ok(200)["label"], &answer.body["stages"][0]["label"]), (&"Third".into(), &"Later".into()));
+    let taken = json!({ "label": "Third", "displayOrder": 3, "stages": [stage("closedwon", "Won", 0)] });
+    bench.call(Method::PUT, &path, Some(&taken)).await.error(409);
+    let one = bench.call(Method::PUT, &format!("{path}/stages/late"), Some(&stage("late", "Last", 5))).await;
+    assert_eq!((&one.ok(200)["label"], &one.body["displayOrder"]), (&"Last".into(), &5.into()));
+    bench.patch("/crm/v3/objects/deals/9001", json!({ "properties": { "dealstage": "late" } })).await.ok(200);
+
+    let groups = "/crm/v3/properties/contacts/groups";
+    bench.post(groups, json!({ "name": "elido", "label": "Elido" })).await.ok(201);
+    let patched = bench.patch(&format!("{groups}/elido"), json!({ "displayOrder": 4 })).await;
+    assert_eq!((&patched.ok(200)["label"], &patched.body["displayOrder"]), (&"Elido".into(), &4.into()));
+    let new = |name: &str| json!({ "groupName": "elido", "name": name, "label": "L", "type": "string", "fieldType": "text" });
+    bench.post("/crm/v3/properties/contacts/batch/create", json!({ "inputs": [new("one"), new("two")] })).await.ok(201);
+    let archive = async |names: &[&str]| {
+        let inputs: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+        bench.post("/crm/v3/properties/contacts/batch/archive", json!({ "inputs": inputs })).await.status
+    };
+    assert_eq!((archive(&["one", "email"]).await, archive(&["one", "nosuch"]).await), (400, 404));
+    bench.get("/crm/v3/properties/contacts/one").await.ok(200);
+    assert_eq!(archive(&["one", "two"]).await, 204);
+    bench.get("/crm/v3/properties/contacts/one").await.error(404);
+}
+
+#[tokio::test]
 async fn associations_are_read_made_and_taken_away() {
     let bench = Bench::start().await;
     bench.sandbox.create_contact(PORTAL, Some("801"), &[]);
@@ -173,6 +208,10 @@ async fn search_filters_sorts_and_pages() {
     assert_eq!((&page.ok(200)["total"], &page.body["paging"]["next"]["after"]), (&4.into(), &"3".into()));
     assert_eq!(ids(json!({ "limit": 3, "after": "3" })).await, ["9004"]);
 
+    let names = |value: &str| json!({ "filters": [{ "propertyName": "dealname", "operator": "IN", "values": [value] }] });
+    bench.sandbox.edit_deal(PORTAL, "9004", &[("dealname", "No Amount")]);
+    assert_eq!((ids(names("no amount")).await, ids(names("No Amount")).await), (vec!["9004".to_owned()], vec![]), "IN wants lower case");
+    bench.post("/crm/v3/objects/deals/search", filter("dealname", "EQ", &"x".repeat(3_000))).await.error(400);
     bench.post("/crm/v3/objects/deals/search", filter("nosuch", "EQ", "x")).await.error(400);
     bench.post("/crm/v3/objects/deals/search", json!({ "limit": 201 })).await.error(400);
     bench.post("/crm/v3/objects/deals/search", json!({ "limit": 200, "after": "9900" })).await.error(400);

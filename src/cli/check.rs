@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Ask HubSpot, too: whether each account has the type of event and the contact properties that are written, and whether they can be
-    /// written. Nothing is changed there.
+    /// written; whether it has the pipelines and stages that its rules name. Nothing is changed there.
     #[arg(long)]
     pub online: bool,
 }
@@ -32,7 +32,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
-    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look).map_err(Failure::Configuration)?;
+    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &config.moves())
+        .map_err(Failure::Configuration)?;
     let mut wrong = 0;
     for (portal, findings) in found {
         for finding in findings {

@@ -11,12 +11,12 @@ use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, W
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
 use crate::serve::Http;
-use crate::sinks::hubspot::Settings;
+use crate::sinks::hubspot::{Move, Settings};
 use crate::sources::crm::CrmSettings;
 use crate::sources::forms::FormsSettings;
 use crate::sources::kafka::Limits;
 use raw::{RawConfig, RawWorkspace, RulesAt};
-use rules::{Rule, RuleError};
+use rules::{Mode, Rule, RuleError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use ustr::ustr;
@@ -112,6 +112,22 @@ impl Config {
     pub fn portals(&self) -> Vec<String> {
         let portals: BTreeSet<&String> = self.workspaces.iter().flat_map(|workspace| &workspace.portals).collect();
         portals.into_iter().cloned().collect()
+    }
+
+    /// What the rules do to deals, by HubSpot account; those that are off not among them.
+    pub fn moves(&self) -> BTreeMap<String, Vec<Move>> {
+        let mut moves: BTreeMap<String, Vec<Move>> = BTreeMap::new();
+        for workspace in &self.workspaces {
+            let of = self.rules.iter().filter(|rule| rule.workspace.as_ref() == Some(&workspace.name) && rule.mode != Mode::Off);
+            for Rule { name, pipeline, from_stage, to_stage, .. } in of {
+                for portal in &workspace.portals {
+                    let (rule, pipeline) = (name.clone(), pipeline.clone());
+                    let (from_stage, to_stage) = (from_stage.clone(), to_stage.clone());
+                    moves.entry(portal.clone()).or_default().push(Move { rule, pipeline, from_stage, to_stage });
+                }
+            }
+        }
+        moves
     }
 
     /// What the dataflow is asked to compute.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::dataflow::plan::Counts;
 use crate::model::time::{DAY, HOUR};
+use crate::oauth::Sealing;
 use std::fs;
 
 const RULE: &str = "trigger: {link_tag: sales, contact_window: 30d, click_threshold: 50}
@@ -19,7 +20,9 @@ times: {dedupe_horizon: 24h, idle_slack: 1s}
 workers: 2
 in_flight: 16MiB
 state: state/clickline.sqlite
+http: {listen: "127.0.0.1:9000", public_url: "https://clickline.example.com/"}
 hubspot:
+  connections: {environment: staging, witness: /var/lib/witness, scopes: [oauth, timeline], seal: off}
   base_url: "http://localhost:8080"
   client_id: app
   client_secret_env: HUBSPOT_SECRET
@@ -56,6 +59,10 @@ fn a_full_configuration_means_what_it_says() {
     assert_eq!(config.kafka.topics.forms, "forms");
     assert_eq!((config.times.tick, config.times.dedupe_horizon, config.times.max_lateness), (250, 24 * HOUR, 33 * DAY));
     assert_eq!((config.limits.idle_slack, config.limits.in_flight_bytes, config.workers), (1_000, 16 << 20, 2));
+    let connections = &config.hubspot.as_ref().expect("a sink").connections;
+    assert_eq!((connections.environment.as_str(), connections.scopes.len(), connections.seal), ("staging", 2, Sealing::Off));
+    let http = config.http.as_ref().expect("a server");
+    assert_eq!((http.listen.port(), http.address(9000, "/oauth/callback")), (9000, "https://clickline.example.com/oauth/callback".into()));
     let provision = &config.hubspot.as_ref().expect("a sink").provision;
     assert!(provision.contains(&"last_source".to_owned()) && provision.contains(&"elido_last_utm_source".to_owned()));
     assert!(config.state.ends_with("state/clickline.sqlite") && config.state.is_absolute(), "beside the configuration");
@@ -97,12 +104,14 @@ fn mistakes_are_told_with_line_or_field_and_what_to_do() {
         ("portals: [\"7\"]", "portals: [\"7/8\"]", &["workspaces.beta.portals", "7/8"]),
         ("utm_source: last_source", "utm_source: hs_analytics_source", &["workspaces.acme.field_mapping.utm_source", "HubSpot keeps"]),
         ("click_threshold: 3", "click_threshold: 0", &["workspaces.beta.rules", "fast", "at least 1"]),
-        ("click_threshold: 3", "click_treshold: 3", &["click_treshold", "line 29"]),
+        ("click_threshold: 3", "click_treshold: 3", &["click_treshold", "line 31"]),
         ("- name: fast", "- name: fast\n        workspace: gamma", &["workspaces.beta.rules", "gamma"]),
         ("\"7\": {event_template_id: \"3\"}", "\"8\": {event_template_id: \"3\"}", &["hubspot", "portal 7"]),
         ("http://localhost:8080", "http://api.example", &["hubspot", "https"]),
-        ("client_id: app", "client: app", &["client", "line 13"]),
-        ("counts: all", "counts: some", &["some", "line 22"]),
+        ("client_id: app", "client: app", &["client", "line 15"]),
+        ("environment: staging", "environment: 'a b'", &["hubspot", "environment"]),
+        ("https://clickline.example.com/", "http://clickline.example.com/", &["http", "https with a name"]),
+        ("counts: all", "counts: some", &["some", "line 24"]),
     ] {
         let text = FULL.replace(from, to);
         assert_ne!(text, FULL, "{from} stands there");

@@ -28,6 +28,9 @@ const STORE_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks whether somebody has logged in, where a portal is not connected.
 const LOOK_FOR_LOGINS: Duration = Duration::from_secs(1);
 
+/// Between two looks whether a connection was not used for long.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(3600);
+
 /// How a portal is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -124,9 +127,14 @@ impl Connections {
             let prepared = Arc::clone(&keeper);
             connections.wait(async move { prepared.prepare(&state, &configured).await })??;
             connections.runtime.as_ref().context("it is stopping")?.spawn(async move {
+                let mut alive_at = Instant::now();
                 loop {
                     tokio::time::sleep(LOOK_FOR_LOGINS).await;
                     keeper.look_for_logins().await;
+                    if alive_at.elapsed() >= KEEP_ALIVE_EVERY {
+                        alive_at = Instant::now();
+                        keeper.keep_alive().await;
+                    }
                 }
             });
         }

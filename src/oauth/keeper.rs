@@ -128,7 +128,10 @@ impl Keeper {
     pub async fn get(&self, portal: &str, spent: Option<&Access>) -> Result<Access, TokenError> {
         let mut cell = match self.portals.get(portal).ok_or(TokenError::NotConnected)? {
             Link::Static(token) if spent.is_none() => return Ok(Access { token: token.clone() }),
-            Link::Static(_) => return Err(TokenError::BadStaticToken),
+            Link::Static(_) => {
+                self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(0);
+                return Err(TokenError::BadStaticToken);
+            }
             Link::App(cell) => cell.lock().await,
         };
         let got = self.obtain(portal, spent).await;

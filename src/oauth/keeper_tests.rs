@@ -7,6 +7,28 @@ use super::*;
 use crate::sinks::hubspot::Settings;
 use crate::state::State;
 
+#[test]
+fn a_connection_that_nobody_uses_is_refreshed_once_a_week() {
+    use crate::model::time::{DAY, now};
+    let sandbox = clickline_sandbox::Sandbox::start(clickline_sandbox::Config::default()).expect("a sandbox");
+    let settings = Settings::for_sandbox(&sandbox.url(), "clickline", "sandbox-secret", BTreeMap::new());
+    let (_folder, mut keeper, _, claimed) = claimed();
+    keeper.endpoint = Some(Endpoint::new(&settings).expect("is right"));
+    let secrets = Secrets { access_token: Some("old".to_owned()), refresh_token: sandbox.refresh_token("4242") };
+    run(async {
+        let mut version = claimed.token_version;
+        for (days, calls) in [(6, 0), (8, 1), (0, 1)] {
+            let at = now() - days * DAY;
+            let facts = Facts { client_id: "clickline".to_owned(), refreshed_at: at, expires_at: at + 1_800_000, ..Facts::default() };
+            let row = Row { portal: "4242".to_owned(), token_version: version + 10, facts, secrets: secrets.clone() };
+            assert!(keeper.swap(version, &row).await.expect("writes"));
+            keeper.keep_alive().await;
+            version = keeper.row("4242").await.expect("opens").token_version;
+            assert_eq!(sandbox.requests().len(), calls, "{days} days");
+        }
+    });
+}
+
 /// A keeper over a new file, with a row at version 1; and its own process's claim on it.
 fn claimed() -> (tempfile::TempDir, Keeper, Row, Row) {
     let folder = tempfile::tempdir().expect("a folder");

@@ -5,10 +5,14 @@ use super::features::gated;
 use super::keeper::{Keeper, Link, TokenError};
 use super::row::{Condition, Facts, Row, Secrets, fingerprint};
 use crate::metrics::Portal;
+use crate::model::time::{DAY, Ms};
 use crate::sinks::hubspot::Secret;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+
+/// A connection that nobody uses is refreshed after this.
+const KEEP_ALIVE: Ms = 7 * DAY;
 
 impl Keeper {
     /// A portal's row, if it may be used.
@@ -30,6 +34,7 @@ impl Keeper {
                 row.facts.client_id
             )));
         }
+        self.gauge(&row);
         let before = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(portal.to_owned(), row.facts.scopes.clone());
         if before.as_ref() != Some(&row.facts.scopes) {
             for (feature, missing) in gated(&row.facts.scopes) {
@@ -96,10 +101,17 @@ impl Keeper {
         }
     }
 
+    /// Shows when a connection was refreshed last, also by another process or before this one began.
+    fn gauge(&self, row: &Row) {
+        if row.facts.refreshed_at > 0 {
+            let seconds = i64::try_from(row.facts.refreshed_at / 1000).unwrap_or(i64::MAX);
+            self.metrics.last_refresh.get_or_create(&Portal { portal: row.portal.clone() }).set(seconds);
+        }
+    }
+
     /// Notes new tokens outside the store.
     pub(super) fn noted(&self, row: &Row) {
-        let seconds = i64::try_from(row.facts.refreshed_at / 1000).unwrap_or(i64::MAX);
-        self.metrics.last_refresh.get_or_create(&Portal { portal: row.portal.clone() }).set(seconds);
+        self.gauge(row);
         if let Err(error) = self.witness.note(row) {
             tracing::warn!(portal = row.portal, "an old row that is put back may go unnoticed: {error:#}");
         }
@@ -108,6 +120,20 @@ impl Keeper {
     pub(super) fn revive(&self, portal: &str) {
         tracing::info!(portal, "connected");
         self.revived.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Refreshes what nobody has asked for in a long while: a refresh token that is never used may end one day.
+    pub(super) async fn keep_alive(&self) {
+        for (portal, link) in &self.portals {
+            if matches!(link, Link::App(_))
+                && let Ok(row) = self.row(portal).await
+                && row.facts.refreshed_at > 0
+                && (self.now)() > row.facts.refreshed_at + KEEP_ALIVE
+            {
+                // What comes of it is in the row, and was said.
+                let _ = self.get(portal, None).await;
+            }
+        }
     }
 
     /// Looks whether somebody has connected again what was not: another process, or a login. HubSpot is not asked.

@@ -26,6 +26,11 @@ pub fn check(scenario: &Scenario, world: &mut World, took: Duration) {
     once(&snapshot);
     struck(scenario, &requests);
     hubspot(expect, &snapshot);
+    for (id, most) in &expect.moved_within {
+        let moved = snapshot.deal(id).and_then(|deal| deal.stages.last()).map_or(u64::MAX, |change| change.at_ms);
+        let took = Duration::from_millis(moved.saturating_sub(world.earned_at[id]));
+        assert!(took <= *most, "deal {id} was moved after {took:?}");
+    }
     ledger(expect, world);
     log(expect, &requests);
     if let Some(least) = expect.takes {

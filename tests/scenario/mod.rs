@@ -223,6 +223,9 @@ pub struct Expect {
     pub writes_at_most: BTreeMap<String, BTreeMap<String, usize>>,
     /// The stages of deals, oldest first.
     pub deals: BTreeMap<String, Vec<String>>,
+    /// How long after its delta was put a deal must have been moved, at most.
+    #[serde(deserialize_with = "durations")]
+    pub moved_within: BTreeMap<String, Duration>,
     /// Ledger outcomes and how many records have each.
     pub outcomes: BTreeMap<String, usize>,
     /// Dead letters by reason.
@@ -313,4 +316,9 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
 
 fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     duration(from).map(Some)
+}
+
+fn durations<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Duration>, D::Error> {
+    let texts = BTreeMap::<String, String>::deserialize(from)?;
+    texts.into_iter().map(|(key, text)| Ok((key, humantime::parse_duration(&text).map_err(D::Error::custom)?))).collect()
 }

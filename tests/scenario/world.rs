@@ -32,6 +32,8 @@ pub struct World {
     folder: tempfile::TempDir,
     settings: Settings,
     pub put: Vec<Put>,
+    /// When the stage delta of a deal was put, ms since the Unix epoch.
+    pub earned_at: BTreeMap<String, u64>,
     /// Records that a replay put again.
     pub replayed: u64,
 }
@@ -67,6 +69,7 @@ impl World {
             folder: tempfile::tempdir().expect("a folder"),
             settings,
             put: Vec::new(),
+            earned_at: BTreeMap::new(),
             replayed: 0,
         }
     }
@@ -187,6 +190,7 @@ impl World {
             last_click: LastClick { id: "c1".to_owned(), ts: 1 },
             at: now(),
         };
+        self.earned_at.insert(deal.to_owned(), now());
         self.record(Topic::DealStages, Some(delta.id.clone()), &delta);
     }
 

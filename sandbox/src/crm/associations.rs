@@ -26,8 +26,12 @@ const WRITE_MAX: usize = 2_000;
 /// Associated records on a page, also when the caller asks for more.
 const PAGE_MAX: usize = 500;
 
-/// Any one of these lets a token read and write associations here.
-const SCOPES: &[&str] = &["crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.deals.read", "crm.objects.deals.write"];
+/// Any one of these lets a token read and write associations in batches.
+const BATCH_SCOPES: &[&str] =
+    &["crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.deals.read", "crm.objects.deals.write"];
+/// For single associations the specifications add the scope that every OAuth app has.
+const SINGLE_SCOPES: &[&str] =
+    &["crm.objects.contacts.read", "crm.objects.contacts.write", "crm.objects.deals.read", "crm.objects.deals.write", "oauth"];
 
 /// The batch routes, below any of the version prefixes.
 pub(super) fn batch_routes() -> Router<AppState> {
@@ -56,8 +60,8 @@ pub(super) fn type_id(from: Kind, to: Kind) -> u64 {
     }
 }
 
-fn pair(from: &str, to: &str, access: &Access) -> ApiResult<(Kind, Kind)> {
-    access.any_of(SCOPES)?;
+fn pair(from: &str, to: &str, access: &Access, scopes: &[&str]) -> ApiResult<(Kind, Kind)> {
+    access.any_of(scopes)?;
     let (from, to) = (Kind::parse(from)?, Kind::parse(to)?);
     if from == to {
         return Err(ApiError::validation(format!("Associations from {} to {} are not kept by this sandbox", from.plural(), to.plural())));
@@ -98,7 +102,7 @@ async fn batch_read(
     Path((from, to)): Path<(String, String)>,
     Body(input): Body<Inputs<Fetch>>,
 ) -> ApiResult {
-    let (from, to) = pair(&from, &to, &access)?;
+    let (from, to) = pair(&from, &to, &access, BATCH_SCOPES)?;
     check_count(input.inputs.len(), READ_MAX)?;
     let now = app.now();
     let mut world = app.world();
@@ -180,7 +184,7 @@ async fn batch_create(
     Path((from, to)): Path<(String, String)>,
     Body(input): Body<Inputs<Labelled>>,
 ) -> ApiResult {
-    let (from, to) = pair(&from, &to, &access)?;
+    let (from, to) = pair(&from, &to, &access, BATCH_SCOPES)?;
     check_count(input.inputs.len(), WRITE_MAX)?;
     for one in &input.inputs {
         check_types(&one.types, from, to)?;
@@ -220,7 +224,7 @@ async fn batch_default(
     Path((from, to)): Path<(String, String)>,
     Body(input): Body<Inputs<Plain>>,
 ) -> ApiResult {
-    let (from, _) = pair(&from, &to, &access)?;
+    let (from, _) = pair(&from, &to, &access, BATCH_SCOPES)?;
     check_count(input.inputs.len(), WRITE_MAX)?;
     let now = app.now();
     let mut world = app.world();
@@ -243,7 +247,7 @@ async fn batch_archive(
     Path((from, to)): Path<(String, String)>,
     Body(input): Body<Inputs<Unlink>>,
 ) -> ApiResult {
-    let (from, _) = pair(&from, &to, &access)?;
+    let (from, _) = pair(&from, &to, &access, BATCH_SCOPES)?;
     check_count(input.inputs.len(), WRITE_MAX)?;
     let now = app.now();
     let mut world = app.world();
@@ -266,7 +270,7 @@ async fn list(
     Path((from, id, to)): Path<(String, String, String)>,
     pairs: Pairs,
 ) -> ApiResult<Json<Value>> {
-    let (from, _) = pair(&from, &to, &access)?;
+    let (from, _) = pair(&from, &to, &access, SINGLE_SCOPES)?;
     let limit = pairs.get("limit").map_or(Ok(PAGE_MAX), str::parse).unwrap_or(0);
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(ApiError::validation(format!("limit must be between 1 and {PAGE_MAX}")));
@@ -290,7 +294,7 @@ async fn create(
     Path((from, id, to, to_id)): Four,
     Body(types): Body<Vec<AssociationType>>,
 ) -> ApiResult {
-    let (from, to) = pair(&from, &to, &access)?;
+    let (from, to) = pair(&from, &to, &access, SINGLE_SCOPES)?;
     check_types(&types, from, to)?;
     let now = app.now();
     let mut world = app.world();
@@ -299,7 +303,7 @@ async fn create(
 }
 
 async fn create_default(State(app): State<AppState>, Extension(access): Extension<Access>, Path((from, id, to, to_id)): Four) -> ApiResult {
-    let (from, _) = pair(&from, &to, &access)?;
+    let (from, _) = pair(&from, &to, &access, SINGLE_SCOPES)?;
     let now = app.now();
     let mut world = app.world();
     let (id, other) = link(world.portal(&access.portal), from, &id, &to_id, source(&access), now)?;
@@ -311,7 +315,7 @@ async fn remove(
     Extension(access): Extension<Access>,
     Path((from, id, to, to_id)): Four,
 ) -> ApiResult<StatusCode> {
-    let (from, _) = pair(&from, &to, &access)?;
+    let (from, _) = pair(&from, &to, &access, SINGLE_SCOPES)?;
     let now = app.now();
     let mut world = app.world();
     let portal = world.portal(&access.portal);

@@ -115,8 +115,8 @@ impl Kind {
     /// Any one of these lets a token read property definitions and pipelines.
     pub fn schema_read_scopes(self) -> &'static [&'static str] {
         match self {
-            Self::Contact => &["crm.objects.contacts.read", "crm.objects.contacts.write", "crm.schemas.contacts.read"],
-            Self::Deal => &["crm.objects.deals.read", "crm.objects.deals.write", "crm.schemas.deals.read"],
+            Self::Contact => &["crm.objects.contacts.read", "crm.objects.contacts.write", "crm.schemas.contacts.read", "timeline"],
+            Self::Deal => &["crm.objects.deals.read", "crm.objects.deals.write", "crm.schemas.deals.read", "timeline"],
         }
     }
 

@@ -8,7 +8,7 @@ use super::values::Id;
 use crate::access::Access;
 use crate::clock::parse_time;
 use crate::error::{ApiError, ApiResult};
-use crate::http::{AppState, Body};
+use crate::http::{AppState, Measured};
 use crate::portal::Portal;
 use axum::extract::{Path, State};
 use axum::routing::post;
@@ -17,6 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 
+/// Characters of a query's body.
+const BODY_MAX: usize = 3_000;
 /// Filter groups of a query (the specification's number; a guide says 5).
 const GROUPS_MAX: usize = 6;
 /// Filters of a group.
@@ -142,7 +144,10 @@ impl Seen<'_> {
             }
             _ => false,
         };
-        let listed = || value.as_ref().is_some_and(|v| filter.values.iter().any(|w| self.order(name, v, &w.0) == Ordering::Equal));
+        // Text in a list must be written in lower case to be found; elsewhere case makes no difference.
+        let text = self.schema.properties.get(name).is_none_or(|p| p.data_type == "string");
+        let one_of = |v: &str, w: &str| if text { v.to_lowercase() == w } else { self.order(name, v, w) == Ordering::Equal };
+        let listed = || value.as_ref().is_some_and(|v| filter.values.iter().any(|w| one_of(v, &w.0)));
         match filter.operator {
             Operator::Eq => against(&filter.value) == Some(Ordering::Equal),
             Operator::Neq => value.is_some() && against(&filter.value) != Some(Ordering::Equal),
@@ -216,10 +221,13 @@ async fn search(
     State(app): State<AppState>,
     Extension(access): Extension<Access>,
     Path(kind): Path<String>,
-    Body(query): Body<Query>,
+    Measured(query, length): Measured<Query>,
 ) -> ApiResult<Json<Value>> {
     let kind = Kind::parse(&kind)?;
     access.any_of(kind.read_scopes())?;
+    if length > BODY_MAX {
+        return Err(ApiError::validation(format!("The body of a search may have at most {BODY_MAX} characters")));
+    }
     let limit = query.limit.unwrap_or(PAGE_DEFAULT);
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(ApiError::validation(format!("limit must be between 1 and {PAGE_MAX}")));

@@ -65,11 +65,12 @@ pub(crate) fn alter(fault: &Fault, answer: Option<Answer>, taken: &[Value], rng:
         Fault::Endless => (answer, Wire::Endless),
         Fault::Bomb { bytes } => (answer, Wire::Bomb { bytes: *bytes }),
         Fault::Reorder => (answer.map(|answer| reorder(answer, rng)), Wire::Whole),
-        Fault::Partial { status, category, message, .. } => {
+        Fault::Partial { status, category, message, reorder: shuffled, .. } => {
             let errors = taken.iter().map(|input| entry(input, category, message)).collect();
-            (answer.map(|answer| with_errors(answer, *status, errors, now)), Wire::Whole)
+            let answer = answer.map(|answer| with_errors(answer, *status, errors, now));
+            (if *shuffled { answer.map(|answer| reorder(answer, rng)) } else { answer }, Wire::Whole)
         }
-        Fault::ExpireToken | Fault::RevokeGrant => (answer, Wire::Whole),
+        Fault::ExpireToken | Fault::RevokeGrant | Fault::Edit { .. } => (answer, Wire::Whole),
     }
 }
 

@@ -11,10 +11,12 @@
 //! A rule counts the requests that its `match` fits by method, path, portal and body, whether or not another rule hits them;
 //! `nth`, `skip`, `every`, `times` and `probability` choose among those. Where several rules would hit, the first one does.
 
+use crate::crm::Kind;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A whole script.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -103,11 +105,21 @@ pub(crate) enum Fault {
         category: String,
         #[serde(default = "internal_message")]
         message: String,
+        /// The `results` come in another order besides.
+        #[serde(default)]
+        reorder: bool,
     },
     /// The access token of this request has expired, from now on.
     ExpireToken,
     /// Every refresh token of this request's portal is dead, from now on; the request itself goes on.
     RevokeGrant,
+    /// A person changes a record of this request's portal just before the request is looked at.
+    Edit {
+        /// `contacts` or `deals`.
+        object: String,
+        id: String,
+        properties: BTreeMap<String, String>,
+    },
 }
 
 /// An answer that a script writes.
@@ -202,6 +214,7 @@ impl Rule {
             Fault::Reply(Reply { status, .. }) | Fault::Partial { status, .. } if !(200..600).contains(status) => {
                 return Err(format!("{status} is not a status that an answer can have: 200 to 599"));
             }
+            Fault::Edit { object, .. } if Kind::parse(object).is_err() => return Err("an edit is of contacts or deals".into()),
             Fault::Dribble { bytes: 0, .. } => return Err("a dribble needs pieces of 1 byte or more".into()),
             _ => {}
         }

@@ -8,10 +8,12 @@ mod redact;
 use crate::config::Config;
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, process};
 
 pub(crate) use redact::fingerprint;
 
@@ -162,8 +164,20 @@ impl RequestLog {
     }
 }
 
-/// Opens a log file to append to.
+/// A file of its own below the folder that `CLICKLINE_SANDBOX_LOGS` names, if it names one: `PROGRAM-PROCESS-NUMBER.jsonl`.
+pub(crate) fn from_environment() -> Option<PathBuf> {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let folder = PathBuf::from(env::var_os("CLICKLINE_SANDBOX_LOGS")?);
+    let program = env::current_exe().ok()?;
+    let program = program.file_stem()?.to_string_lossy().into_owned();
+    Some(folder.join(format!("{program}-{}-{}.jsonl", process::id(), STARTED.fetch_add(1, Ordering::Relaxed))))
+}
+
+/// Opens a log file to append to, in a folder that is made if need be.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
     OpenOptions::new().create(true).append(true).open(path)
 }
 

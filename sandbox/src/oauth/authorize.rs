@@ -28,6 +28,8 @@ struct Request {
     redirect_text: String,
     scopes: BTreeSet<String>,
     state: Option<String>,
+    /// Of PKCE, S256. HubSpot's documents name the verifier only; here a challenge is kept to.
+    challenge: Option<String>,
 }
 
 /// Text as it may stand in HTML, also between quotes.
@@ -84,9 +86,13 @@ impl Request {
         if let Some(missing) = config.required_scopes.iter().find(|s| !scopes.contains(*s)) {
             return Err(format!("The app's settings require the scope {missing}, and the authorize URL does not ask for it."));
         }
+        let challenge = pairs.get("code_challenge").map(str::to_owned);
+        if challenge.is_some() && pairs.get("code_challenge_method") != Some("S256") {
+            return Err("The code challenge needs the method S256.".into());
+        }
         let optional = pairs.get("optional_scope").unwrap_or_default().split_whitespace();
         scopes.extend(optional.filter(|s| SCOPES.contains(s)).map(str::to_owned));
-        Ok(Self { app: index, redirect_uri, redirect_text, scopes, state: pairs.get("state").map(str::to_owned) })
+        Ok(Self { app: index, redirect_uri, redirect_text, scopes, state: pairs.get("state").map(str::to_owned), challenge })
     }
 
     fn back(&self, pairs: &[(&str, &str)]) -> Response {
@@ -125,7 +131,7 @@ fn consent(app: &AppState, pairs: &Pairs, chosen: Option<&str>) -> Response {
         })
         .collect();
     let scopes: String = request.scopes.iter().map(|s| format!("<li><code>{}</code></li>", escape(s))).collect();
-    let names = ["client_id", "redirect_uri", "scope", "optional_scope", "state"];
+    let names = ["client_id", "redirect_uri", "scope", "optional_scope", "state", "code_challenge", "code_challenge_method"];
     let hidden: String = names
         .iter()
         .filter_map(|name| Some((name, pairs.get(name)?)))
@@ -157,7 +163,7 @@ async fn decide(State(app): State<AppState>, body: Bytes) -> Response {
         return refuse("Choose one of the accounts.");
     }
     let grant = Grant { app: request.app, portal, scopes: Arc::new(request.scopes.clone()) };
-    let code = world.oauth.new_code(grant, &request.redirect_text, now);
+    let code = world.oauth.new_code(grant, &request.redirect_text, request.challenge.as_deref(), now);
     request.back(&[("code", &code)])
 }
 

@@ -11,6 +11,9 @@ pub(crate) mod token;
 use crate::access::{Access, Caller};
 use crate::config::{Config, Rotation};
 use crate::error::{ApiError, ApiResult};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -62,7 +65,17 @@ pub(crate) struct Grant {
 struct Code {
     grant: Grant,
     redirect_uri: String,
+    /// What the verifier must hash to (RFC 7636, S256), when the authorize URL said so.
+    challenge: Option<String>,
     expires_at: u64,
+}
+
+/// What comes with a code to be exchanged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange<'a> {
+    pub code: &'a str,
+    pub redirect_uri: &'a str,
+    pub verifier: Option<&'a str>,
 }
 
 #[derive(Debug)]
@@ -103,6 +116,8 @@ pub(crate) struct OAuth {
     access: HashMap<String, AccessToken>,
     /// Refresh tokens that were rotated away, with their family.
     spent: HashMap<String, u64>,
+    /// The portal of every refresh token that ever was: a dead one still says whose call it is.
+    origin: HashMap<String, String>,
     app_tokens: HashMap<String, AppToken>,
     static_tokens: HashMap<String, StaticToken>,
     families: u64,
@@ -123,6 +138,7 @@ pub(crate) struct Pair {
 pub(crate) enum Refusal {
     BadCode,
     WrongRedirect,
+    WrongVerifier,
     BadRefreshToken,
 }
 
@@ -131,15 +147,22 @@ fn secret() -> String {
     format!("{}{}", Uuid::now_v7().simple(), Uuid::now_v7().simple())
 }
 
+/// The S256 challenge of a verifier.
+fn challenge_of(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()))
+}
+
 fn lifetime_ms(config: &Config) -> u64 {
     u64::try_from(config.access_token_for.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 impl OAuth {
     /// A code that can be exchanged once, within a minute.
-    pub fn new_code(&mut self, grant: Grant, redirect_uri: &str, now: u64) -> String {
+    pub fn new_code(&mut self, grant: Grant, redirect_uri: &str, challenge: Option<&str>, now: u64) -> String {
         let code = format!("na1-{}", secret());
-        self.codes.insert(code.clone(), Code { grant, redirect_uri: redirect_uri.to_owned(), expires_at: now + CODE_MS });
+        let challenge = challenge.map(str::to_owned);
+        let made = Code { grant, redirect_uri: redirect_uri.to_owned(), challenge, expires_at: now + CODE_MS };
+        self.codes.insert(code.clone(), made);
         code
     }
 
@@ -151,15 +174,19 @@ impl OAuth {
 
     fn refresh_of(&mut self, grant: Grant, family: u64) -> String {
         let token = format!("na1-{}", secret());
+        self.origin.insert(token.clone(), grant.portal.clone());
         self.refresh.insert(token.clone(), Refresh { grant, family, dies_at: None });
         token
     }
 
     /// Exchanges a code. It is used up, whatever comes of it.
-    pub fn exchange(&mut self, app: usize, code: &str, redirect_uri: &str, config: &Config, now: u64) -> Result<Pair, Refusal> {
-        let code = self.codes.remove(code).filter(|c| c.grant.app == app && now < c.expires_at).ok_or(Refusal::BadCode)?;
-        if code.redirect_uri != redirect_uri {
+    pub fn exchange(&mut self, app: usize, it: Exchange<'_>, config: &Config, now: u64) -> Result<Pair, Refusal> {
+        let code = self.codes.remove(it.code).filter(|c| c.grant.app == app && now < c.expires_at).ok_or(Refusal::BadCode)?;
+        if code.redirect_uri != it.redirect_uri {
             return Err(Refusal::WrongRedirect);
+        }
+        if code.challenge.is_some_and(|challenge| it.verifier.map(challenge_of) != Some(challenge)) {
+            return Err(Refusal::WrongVerifier);
         }
         let refresh_token = self.new_refresh(code.grant.clone());
         Ok(self.pair(code.grant, self.families, refresh_token, config, now))
@@ -244,7 +271,7 @@ impl OAuth {
     /// The portal that a token, code or refresh token belongs to, alive or not.
     pub fn portal_of(&self, token: &str) -> Option<&str> {
         let of_access = || self.access.get(token).map(|t| t.grant.portal.as_str());
-        let of_refresh = || self.refresh.get(token).map(|t| t.grant.portal.as_str());
+        let of_refresh = || self.origin.get(token).map(String::as_str);
         let of_code = || self.codes.get(token).map(|t| t.grant.portal.as_str());
         let of_static = || self.static_tokens.get(token).map(|t| t.portal.as_str());
         of_access().or_else(of_refresh).or_else(of_code).or_else(of_static)

@@ -1,6 +1,6 @@
 //! `POST /oauth/{v1,v3,2026-03,2026-09}/token`: codes and refresh tokens for access tokens, and tokens of an app for itself.
 
-use super::{APP_SCOPES, OAuth, Pair, Refusal, SCOPES};
+use super::{APP_SCOPES, Exchange, OAuth, Pair, Refusal, SCOPES};
 use crate::config::{App, Config};
 use crate::error::correlation_id;
 use crate::http::{AppState, Pairs};
@@ -111,7 +111,8 @@ fn grant(app: &AppState, form: &Form) -> Result<Value, TokenError> {
     let outcome = match form.get("grant_type") {
         Some("authorization_code") => {
             let code = form.get("code").ok_or(TokenError::new("invalid_request", "MISSING_AUTH_CODE", "missing auth code"))?;
-            oauth.exchange(client, code, form.get("redirect_uri").unwrap_or_default(), &config, now)
+            let redirect_uri = form.get("redirect_uri").unwrap_or_default();
+            oauth.exchange(client, Exchange { code, redirect_uri, verifier: form.get("code_verifier") }, &config, now)
         }
         Some("refresh_token") => oauth.refresh(client, form.get("refresh_token").unwrap_or_default(), &config, now),
         Some("client_credentials") => return client_credentials(oauth, client, form, &config, now),
@@ -122,6 +123,7 @@ fn grant(app: &AppState, form: &Form) -> Result<Value, TokenError> {
         Refusal::WrongRedirect => {
             TokenError::new("invalid_grant", "BAD_REDIRECT_URI", "redirect_uri does not match the one the code was given to")
         }
+        Refusal::WrongVerifier => TokenError::new("invalid_grant", "BAD_CODE_VERIFIER", "code_verifier does not match the code_challenge"),
         Refusal::BadRefreshToken => TokenError {
             status: StatusCode::from_u16(config.bad_refresh_status).unwrap_or(StatusCode::BAD_REQUEST),
             ..TokenError::new("invalid_grant", "BAD_REFRESH_TOKEN", "missing or invalid refresh token")

@@ -109,3 +109,16 @@ def reason(call, file, problem):
 
 def reasons():
     return [why for _, why in ALLOWED]
+
+
+def kinds(path):
+    """The types of records that a path names."""
+    names = re.findall(r"/(contacts|deals|0-1|0-3)(?=/|$)", path)
+    return tuple(sorted({{"0-1": "contacts", "0-3": "deals"}.get(name, name) for name in names}))
+
+
+def about(scope, kinds):
+    """Whether a scope is about one of these types. The files list the scopes of all types at once where the type is a part of
+    the path; only those of the type that is named are enough."""
+    named = re.search(r"\.(contacts|deals)\.", scope)
+    return not kinds or not named or named.group(1) in kinds

@@ -78,6 +78,15 @@ class Operation:
     def __str__(self):
         return f"{self.method} {self.template}"
 
+    def scopes(self):
+        """The scopes of an account's token of which any one is enough, as far as they are about contacts and deals."""
+        found = {scope for way in self.spec.get("security", []) for scope in way.get("oauth2", [])}
+        return {scope for scope in found if not re.search("sensitive|legacyOnly", scope)}
+
+    def rate_limited(self):
+        """Whether a call counts against the limit of ten seconds."""
+        return "ten-secondly" not in self.spec.get("x-hubspot-rate-limit-exemptions", [])
+
     def parameter_names(self):
         return {p["name"] for p in self.spec.get("parameters", []) if p.get("in") == "query"}
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import requests
@@ -16,7 +17,8 @@ PORTAL = "4242"
 CLIENT_ID, SECRET, DEVELOPER_KEY, APP_ID = "clickline", "sandbox-secret", "sandbox-developer-key", 1000001
 
 BINARY = Path(os.environ["CLICKLINE_SANDBOX"])
-DOCUMENTS = Documents(os.environ["CLICKLINE_OPENAPI"])
+# None where the files are not: they are HubSpot's, and not part of this repository.
+DOCUMENTS = Documents(os.environ["CLICKLINE_OPENAPI"]) if os.environ.get("CLICKLINE_OPENAPI") else None
 
 
 class Sandbox:
@@ -50,10 +52,13 @@ class Sandbox:
         return [json.loads(line) for line in lines]
 
 
-def problems(log, requests=True):
+def problems(log, requests=True, most=None):
     """Everything in a log that is not as the documents say and is not allowed; the operations that were called with success;
-    and the reasons of `allowed` that were needed. Without `requests` only answers are looked at."""
-    found, called, needed = {}, set(), set()
+    and the reasons of `allowed` that were needed. Without `requests` only answers are looked at; of one
+    operation and status no more than `most`."""
+    found, called, needed, seen = {}, set(), set(), Counter()
+    if DOCUMENTS is None:
+        return [], called, needed
 
     def judge(entry, file, what, problem, body):
         call = f'{entry["method"]} {entry["path"]} {entry["status"]}'
@@ -71,6 +76,9 @@ def problems(log, requests=True):
         if not operations:
             judge(entry, "no file", "call", "described nowhere", entry["response_body"])
         for operation in operations:
+            seen[operation, entry["status"]] += 1
+            if most and seen[operation, entry["status"]] > most:
+                continue
             for problem in DOCUMENTS.check_answer(operation, entry["status"], entry["response_body"]):
                 judge(entry, operation.file, "answer", problem, entry["response_body"])
             if entry["status"] < 300:

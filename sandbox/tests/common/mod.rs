@@ -5,8 +5,6 @@
 use clickline_sandbox::{Clock, Config, ManualClock, Sandbox};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The portal of all tests.
 pub const PORTAL: &str = "4242";
@@ -49,15 +47,6 @@ impl Answer {
     }
 }
 
-/// A file of its own below `CLICKLINE_SANDBOX_LOGS`: what these tests exchange is then held to HubSpot's documents, too.
-fn log_file() -> Option<PathBuf> {
-    static STARTED: AtomicUsize = AtomicUsize::new(0);
-    let folder = std::env::var_os("CLICKLINE_SANDBOX_LOGS")?;
-    std::fs::create_dir_all(&folder).unwrap();
-    let number = STARTED.fetch_add(1, Ordering::Relaxed);
-    Some(PathBuf::from(folder).join(format!("{}-{number}.jsonl", std::process::id())))
-}
-
 impl Bench {
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
@@ -68,7 +57,7 @@ impl Bench {
         // An error means that another test of this process was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (clock, hand) = Clock::manual(START_MS);
-        let mut config = Config { clock, request_log: log_file(), ..Config::default() };
+        let mut config = Config { clock, ..Config::default() };
         change(&mut config);
         let sandbox = Sandbox::start(config).unwrap();
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();

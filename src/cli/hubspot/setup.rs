@@ -1,4 +1,4 @@
-//! `clickline hubspot setup`: makes what accounts must have, or only looks.
+//! `clickline hubspot setup`: makes what accounts must have, or only looks; and looks at what rules expect of them.
 
 use super::{Failure, Of};
 use crate::sinks::hubspot::{Change, Standing, setup_accounts};
@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let change = if args.check { Change::Look } else { Change::Make };
     let mut wrong = 0;
-    for (portal, findings) in setup_accounts(&settings, &portals, &config.state, change)? {
+    for (portal, findings) in setup_accounts(&settings, &portals, &config.state, change, &config.moves())? {
         println!("account {portal}");
         for finding in &findings {
             wrong += usize::from(matches!(finding.standing, Standing::Missing | Standing::Refused(_)));

@@ -1,17 +1,18 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
+use super::portal::NO_EVENTS;
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
-use super::settings::NO_EVENTS;
 use super::work::Suspend;
 use crate::model::time::now as wall_ms;
 use crate::oauth::Feature;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Parked records that may be in memory.
-const PARKED_HELD: usize = 2_000;
+/// Parked records of one account that may be in memory.
+const PARKED_HELD: usize = 500;
 /// A parked record that was loaded is due again after this, should we crash.
 const PARKED_LEASE_MS: u64 = 600_000;
 /// Ledger rows forgotten at once.
@@ -101,21 +102,8 @@ impl Run {
         for (portal, email) in std::mem::take(&mut self.appeared) {
             self.state.parked_appeared(&portal, &email, wall)?;
         }
-        if self.loaded.len() < PARKED_HELD {
-            for mut row in self.state.parked_due(wall, PARKED_HELD / 4)? {
-                row.next_at = wall + PARKED_LEASE_MS;
-                self.settlement.park.push(row.clone());
-                let Some(lane) = Lane::of(&self.topics, &row.topic) else { continue };
-                let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
-                let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
-                let (portal, parked) = (row.portal.clone(), Some((row.parked_at, row.tries)));
-                let receipt = Receipt { lane, portal, raw, ledger_key: row.ledger_key, parked, failing_since: None };
-                if let Some(account) = self.accounts.get_mut(&row.portal)
-                    && self.loaded.insert(row.ledger_key)
-                {
-                    account.lanes.push(delta, receipt, now);
-                }
-            }
+        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
+            self.load_parked(&portal, wall, now)?;
         }
         self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
@@ -124,6 +112,27 @@ impl Run {
         let (open, oldest) = self.state.dead_letters_open()?;
         self.stats.dead_letters_open = open;
         self.stats.dead_letters_oldest_at = oldest.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Brings an account's parked records back that are due, as many as it may have in memory.
+    fn load_parked(&mut self, portal: &str, wall: u64, now: Instant) -> anyhow::Result<()> {
+        let room = PARKED_HELD.saturating_sub(self.loaded.get(portal).map_or(0, HashSet::len));
+        if room == 0 {
+            return Ok(());
+        }
+        for mut row in self.state.parked_due(portal, wall, room)? {
+            row.next_at = wall + PARKED_LEASE_MS;
+            self.settlement.park.push(row.clone());
+            let Some(lane) = Lane::of(&self.topics, &row.topic) else { continue };
+            let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
+            let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
+            let parked = Some((row.parked_at, row.tries));
+            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since: None };
+            if self.loaded.entry(portal.to_owned()).or_default().insert(row.ledger_key) {
+                self.with(portal, |account| account.lanes.push(delta, receipt, now));
+            }
+        }
         Ok(())
     }
 

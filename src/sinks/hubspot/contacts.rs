@@ -4,7 +4,7 @@
 //! in one batch makes HubSpot refuse all of it.
 
 use super::budget::Share;
-use super::lanes::Properties;
+use super::entries::Properties;
 use super::outcome::{ItemError, Outcome, Refusal, item_errors};
 use super::queue::Entry;
 use super::reason;

@@ -7,12 +7,14 @@
 //! # Cost
 //! A batch of events, contacts and addresses of each account in memory, and all deal stages.
 
+use super::entries::Addressed;
 use super::event_api::{EventApi, batch_max};
-use super::lanes::{Addressed, BATCH_MAX, Batch, Lanes, Work};
+use super::lanes::{BATCH_MAX, Batch, Lanes, Work};
+use super::portal::Events;
 use super::reader;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::request::{self, Method, Request};
-use super::settings::{Events, Settings};
+use super::settings::Settings;
 use crate::kafka::Kafka;
 use crate::state::{LedgerKey, Standing, State};
 use crate::stop::Stop;

@@ -4,7 +4,7 @@
 //! contact or not; then it is looked for once more.
 
 use super::budget::Share;
-use super::lanes::Addressed;
+use super::entries::Addressed;
 use super::outcome::{ItemError, Outcome, item_errors};
 use super::queue::Entry;
 use super::reason;

@@ -12,10 +12,10 @@
 //!
 //! An event always names its contact by id: an e-mail address could make a contact, and with an id it would change the contact's address.
 
-use super::lanes::Event;
+use super::entries::Event;
 use super::paths::Paths;
+use super::portal::Events;
 use super::request::{self, Request};
-use super::settings::Events;
 use crate::model::time::rfc3339;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;

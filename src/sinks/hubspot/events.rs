@@ -9,8 +9,8 @@
 //! is tried again with none but its own events, and HubSpot stores all of a batch or nothing: one known id then means that all are.
 
 use super::budget::Share;
+use super::entries::Event;
 use super::event_api::{Acceptance, EventApi};
-use super::lanes::Event;
 use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
 use super::reason;
@@ -29,7 +29,10 @@ pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> 
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return report };
     match outcome {
         Outcome::Done(body) => itemised(desk, &mut report, api, batch, &body).await,
-        Outcome::Exists if stored_before(api, &batch) => report.fates.extend(batch.into_iter().map(|entry| (entry, Fate::Delivered))),
+        Outcome::Exists if stored_before(api, &batch) => {
+            report.known += size as u64;
+            report.fates.extend(batch.into_iter().map(|entry| (entry, Fate::Delivered)));
+        }
         outcome => {
             for entry in batch {
                 let fate = if size > 1 { smaller(size) } else { single(desk, &mut report, &entry, &outcome).await };
@@ -76,7 +79,10 @@ async fn single(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event>
     match outcome {
         Outcome::NotFound(refusal) => missing(desk, report, entry, &refusal.detail()).await,
         Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
-        _ => Fate::Delivered,
+        _ => {
+            report.known += 1;
+            Fate::Delivered
+        }
     }
 }
 

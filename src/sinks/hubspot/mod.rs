@@ -9,6 +9,7 @@
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
 //!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
 //!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
+//!     │                               pipelines.rs  what rules expect of an account
 //!     ▼                               suspects.rs  what makes HubSpot stumble
 //!  HubSpot                            behind.rs    accounts that can't keep up
 //!                                     dead_letters.rs  refused records to their topic
@@ -37,13 +38,17 @@ mod dead_letters;
 mod deal;
 pub mod dry;
 mod emails;
+mod entries;
 mod event_api;
 mod events;
 #[cfg(test)]
 mod fixtures;
+mod intake;
 mod lanes;
 mod outcome;
 mod paths;
+mod pipelines;
+mod portal;
 mod prepare;
 mod queue;
 mod reader;
@@ -68,12 +73,14 @@ mod work;
 pub(crate) use budget::{Share, Wait, Window};
 pub(crate) use outcome::{Outcome, classify, item_errors, text};
 pub use paths::{Paths, Version};
+pub use pipelines::Move;
+pub use portal::{Events, Portal};
 pub use prepare::accounts as setup_accounts;
 pub(crate) use record::delta_id;
 pub(crate) use request::{Method, Request, segment};
 pub use secret::{Secret, read as read_secret};
 pub(crate) use service::Service;
-pub use settings::{Budget, Events, Portal, Settings};
+pub use settings::{Budget, Settings};
 pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;

@@ -32,6 +32,8 @@ pub struct Paths {
     pub contacts: String,
     /// Deals.
     pub deals: String,
+    /// Pipelines.
+    pub pipelines: String,
     /// Associations.
     pub associations: String,
     /// Timeline events with templates. It has no dated successor.
@@ -53,6 +55,7 @@ struct RawPaths {
     properties: Option<String>,
     contacts: Option<String>,
     deals: Option<String>,
+    pipelines: Option<String>,
     associations: Option<String>,
     timeline: Option<String>,
     app_events: Option<String>,
@@ -82,6 +85,7 @@ impl Paths {
             properties: crm("properties"),
             contacts: crm("objects/contacts"),
             deals: crm("objects/deals"),
+            pipelines: crm("pipelines"),
             associations: associations.to_owned(),
             timeline: "/integrators/timeline/v3".to_owned(),
             app_events: match version {
@@ -102,14 +106,26 @@ impl Default for Paths {
 
 impl From<RawPaths> for Paths {
     fn from(raw: RawPaths) -> Self {
-        let RawPaths { version, token, properties, contacts, deals, associations, timeline, app_events, custom_events, event_definitions } =
-            raw;
+        let RawPaths {
+            version,
+            token,
+            properties,
+            contacts,
+            deals,
+            pipelines,
+            associations,
+            timeline,
+            app_events,
+            custom_events,
+            event_definitions,
+        } = raw;
         let preset = Paths::of(version);
         Paths {
             token: token.unwrap_or(preset.token),
             properties: properties.unwrap_or(preset.properties),
             contacts: contacts.unwrap_or(preset.contacts),
             deals: deals.unwrap_or(preset.deals),
+            pipelines: pipelines.unwrap_or(preset.pipelines),
             associations: associations.unwrap_or(preset.associations),
             timeline: timeline.unwrap_or(preset.timeline),
             app_events: app_events.unwrap_or(preset.app_events),

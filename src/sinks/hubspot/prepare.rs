@@ -2,6 +2,7 @@
 
 use super::event_api::EventApi;
 use super::outcome::Outcome;
+use super::pipelines::{self, Move};
 use super::record::Lane;
 use super::service::Service;
 use super::settings::Settings;
@@ -54,7 +55,9 @@ impl Prepared {
 fn in_the_way(what: &str, outcome: &Outcome) -> Option<String> {
     Some(match outcome {
         Outcome::Throttled(_) | Outcome::Transient(..) => return None,
-        Outcome::Disconnected => "HubSpot no longer accepts our tokens for this account: install the app again".to_owned(),
+        Outcome::Disconnected => {
+            "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned()
+        }
         Outcome::Unauthorized => format!("{what}: HubSpot does not accept the credentials"),
         Outcome::Forbidden(scopes) => format!("{what}: the app lacks one of these scopes: {}", scopes.join(", ")),
         Outcome::NotFound(refusal) | Outcome::Refused(refusal) => format!("{what}: {}", refusal.detail()),
@@ -83,11 +86,18 @@ pub async fn account(service: &Service, settings: &Settings, portal: &str) -> Pr
     prepared
 }
 
-/// Looks at everything that these accounts must have, or makes it; what fails is a finding, too. Blocks.
+/// Looks at everything that these accounts must have, or makes it, and at the moves of their rules, by account; what fails is a finding,
+/// too. Blocks.
 ///
 /// # Errors
 /// When a secret can't be read, or the state database can't be opened.
-pub fn accounts(settings: &Settings, portals: &[String], state: &Path, change: Change) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
+pub fn accounts(
+    settings: &Settings,
+    portals: &[String],
+    state: &Path,
+    change: Change,
+    moves: &BTreeMap<String, Vec<Move>>,
+) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
     settings.check(portals)?;
     let path = state;
     let state = Arc::new(State::open(path)?);
@@ -97,18 +107,26 @@ pub fn accounts(settings: &Settings, portals: &[String], state: &Path, change: C
     runtime.block_on(async {
         let mut found = BTreeMap::new();
         for portal in portals {
-            found.insert(portal.clone(), inspect(&service, settings, portal, change).await);
+            let mut findings = inspect(&service, settings, portal, change).await;
+            if let Some(moves) = moves.get(portal) {
+                match pipelines::read(&service, settings, portal).await {
+                    Ok(known) => findings.extend(pipelines::check(&known, moves)),
+                    Err(outcome) => findings.push(failed("pipelines", &outcome)),
+                }
+            }
+            found.insert(portal.clone(), findings);
         }
         Ok(found)
     })
 }
 
+fn failed(what: &str, outcome: &Outcome) -> Finding {
+    let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
+    Finding { what: what.to_owned(), standing: Standing::Refused(why) }
+}
+
 /// Looks at everything that an account must have, or makes it.
 pub async fn inspect(service: &Service, settings: &Settings, portal: &str, change: Change) -> Vec<Finding> {
-    let failed = |what: &str, outcome: &Outcome| {
-        let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
-        Finding { what: what.to_owned(), standing: Standing::Refused(why) }
-    };
     let mut findings = Vec::new();
     match setup::contact_properties(service, settings, portal, change).await {
         Ok(found) => {

@@ -1,6 +1,6 @@
 //! Effects as HTTP requests. Pure.
 
-use super::lanes::Properties;
+use super::entries::Properties;
 use super::paths::Paths;
 use serde_json::{Map, Value, json};
 

@@ -17,16 +17,15 @@ use super::account::Account;
 use super::dead_letters::DeadLetters;
 use super::lanes::Batch;
 use super::reader::Read;
-use super::reason;
-use super::record::{Delta, Lane, Raw, Receipt};
+use super::record::Lane;
 use super::service::Service;
 use super::settings::Settings;
 use super::stats::Stats;
 use super::work::{Desk, Report};
-use super::{contacts, emails, events, lanes, prepare, stages};
+use super::{contacts, emails, entries, events, prepare, stages};
 use crate::kafka::Kafka;
 use crate::model::time::now as wall_ms;
-use crate::state::{LedgerKey, Settlement, Standing, State};
+use crate::state::{LedgerKey, Settlement, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -54,13 +53,13 @@ pub enum Stop {
 /// What came of a task.
 pub enum Done {
     /// Deals.
-    Stages(String, Report<lanes::Stages>),
+    Stages(String, Report<entries::Stages>),
     /// E-mail addresses.
-    Emails(String, Report<lanes::Addressed>),
+    Emails(String, Report<entries::Addressed>),
     /// Contacts.
-    Contacts(String, Report<lanes::Properties>),
+    Contacts(String, Report<entries::Properties>),
     /// Events.
-    Events(String, Report<lanes::Event>),
+    Events(String, Report<entries::Event>),
     /// An account's template and properties, or what is in the way.
     Prepared(String, prepare::Prepared),
     /// Whether all dead letters of so many commits are on their topic.
@@ -82,8 +81,8 @@ pub struct Run {
     pub(super) tracker: super::tracker::Tracker,
     /// What the next commit holds.
     pub(super) settlement: Settlement,
-    /// Parked records in memory.
-    pub(super) loaded: HashSet<LedgerKey>,
+    /// Parked records in memory, by account.
+    pub(super) loaded: BTreeMap<String, HashSet<LedgerKey>>,
     /// Portals and addresses that have a contact now.
     pub(super) appeared: Vec<(String, String)>,
     /// Batches that were sent without an answer.
@@ -97,7 +96,7 @@ pub struct Run {
     /// Everything else under way; not waited for at a stop.
     pub(super) chores: JoinSet<Done>,
     /// Per lane, the partitions and whether they were read to their end.
-    ends: [BTreeMap<i32, bool>; 3],
+    pub(super) ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
     /// How often a connection had come back to life, when it was looked at last.
     pub(super) revived: u64,
@@ -140,7 +139,7 @@ impl Run {
             topics,
             tracker: super::tracker::Tracker::default(),
             settlement: Settlement::default(),
-            loaded: HashSet::new(),
+            loaded: BTreeMap::new(),
             appeared: Vec::new(),
             sends: 0,
             reading_again: [false; 3],
@@ -239,78 +238,6 @@ impl Run {
         Ok(self.stats)
     }
 
-    fn take_in(&mut self, lane: Lane, read: Read) -> anyhow::Result<()> {
-        match read {
-            Read::Assigned(partitions) => {
-                for (partition, next) in partitions {
-                    self.tracker.start(lane, partition, next);
-                    self.ends[lane.index()].insert(partition, false);
-                }
-            }
-            Read::End(partition) => {
-                self.ends[lane.index()].insert(partition, true);
-            }
-            Read::Record(raw) => {
-                self.ends[lane.index()].insert(raw.partition, false);
-                self.tracker.read(lane, raw.partition, raw.offset);
-                self.record(lane, raw, false)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Records of a lane that one account may have in memory.
-    pub(super) fn share(&self) -> usize {
-        (self.settings.held / self.accounts.len().max(1)).max(1)
-    }
-
-    /// A record of a delta topic; `again` when it was held back before.
-    pub(super) fn record(&mut self, lane: Lane, raw: Raw, again: bool) -> anyhow::Result<()> {
-        let delta = match Delta::decode(lane, &raw.payload) {
-            Ok(delta) => delta,
-            Err(detail) => {
-                self.stats.read += 1;
-                let place = format!("{}:{}", raw.partition, raw.offset);
-                let ledger_key = LedgerKey::of(self.topic(lane), &place);
-                let receipt = Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None };
-                self.dead(&receipt, reason::MALFORMED, &detail);
-                return Ok(());
-            }
-        };
-        let (several, share, portal) = (self.accounts.len() > 1, self.share(), delta.portal().to_owned());
-        let Some(account) = self.accounts.get_mut(&portal) else {
-            self.stats.read += 1;
-            self.stats.foreign += 1;
-            self.tracker.settled(lane, raw.partition, raw.offset);
-            return Ok(());
-        };
-        let full = several && !again && account.held[lane.index()] >= share;
-        if full || (!again && self.tracker.held_back(lane, raw.partition, &portal)) {
-            self.tracker.hold_back(lane, raw.partition, &portal, raw.offset);
-            return Ok(());
-        }
-        self.stats.read += 1;
-        let ledger_key = LedgerKey::of(self.topic(lane), delta.id());
-        let failing_since = match self.state.standing(ledger_key)? {
-            Standing::Settled => {
-                self.stats.skipped += 1;
-                self.tracker.settled(lane, raw.partition, raw.offset);
-                return Ok(());
-            }
-            Standing::Failing(since) => Some(since),
-            Standing::New => None,
-        };
-        let receipt = Receipt { lane, portal: portal.clone(), ledger_key, raw, parked: None, failing_since };
-        self.with(&portal, |account| account.held[lane.index()] += 1);
-        if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
-            self.stats.shadow += 1;
-            self.settle(&receipt, "shadow".to_owned());
-        } else {
-            self.with(&portal, |account| account.lanes.push(delta, receipt, Instant::now()));
-        }
-        Ok(())
-    }
-
     /// Sends what may be sent.
     fn plan(&mut self, now: Instant) -> anyhow::Result<()> {
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
@@ -333,8 +260,8 @@ impl Run {
     fn worth_writing(
         &mut self,
         portal: &str,
-        batch: Vec<super::queue::Entry<lanes::Properties>>,
-    ) -> anyhow::Result<Vec<super::queue::Entry<lanes::Properties>>> {
+        batch: Vec<super::queue::Entry<entries::Properties>>,
+    ) -> anyhow::Result<Vec<super::queue::Entry<entries::Properties>>> {
         let mut worth = Vec::with_capacity(batch.len());
         for mut entry in batch {
             self.with(portal, |account| {
@@ -437,7 +364,7 @@ impl Run {
         let load = Ordering::Relaxed;
         let outstanding: usize = Lane::ALL.iter().map(|lane| self.tracker.outstanding(*lane)).sum();
         self.stats.held_back = self.tracker.held_back_count();
-        self.stats.lag = (outstanding + self.loaded.len()) as u64 + self.stats.held_back;
+        self.stats.lag = (outstanding + self.loaded.values().map(HashSet::len).sum::<usize>()) as u64 + self.stats.held_back;
         self.stats.calls = self.service.calls.load(load);
         self.stats.rate_limited = self.service.rate_limited.load(load);
         self.stats.refreshes = self.service.refreshes();

@@ -6,7 +6,7 @@
 //! offset pass.
 
 use super::account::Account;
-use super::lanes::{Addressed, Event, Properties, Records, Stages};
+use super::entries::{Addressed, Event, Properties, Records, Stages};
 use super::outcome::refused_everywhere;
 use super::queue::{Entry, Tries};
 use super::reason;
@@ -42,7 +42,7 @@ impl Run {
     fn leave(&mut self, receipt: &Receipt) {
         match receipt.parked {
             Some(_) => {
-                self.loaded.remove(&receipt.ledger_key);
+                self.loaded.entry(receipt.portal.clone()).or_default().remove(&receipt.ledger_key);
             }
             None => {
                 self.tracker.settled(receipt.lane, receipt.raw.partition, receipt.raw.offset);
@@ -93,8 +93,9 @@ impl Run {
 
     /// What is the same for every kind of batch.
     fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
-        let Report { mut fates, suspend, ignored } = report;
+        let Report { mut fates, suspend, ignored, known } = report;
         self.stats.ignored += ignored;
+        self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
         account.in_flight[lane.index()] -= 1;
         if fates.iter().all(|(_, fate)| matches!(fate, Fate::Again(Again { counts: true, .. }))) {

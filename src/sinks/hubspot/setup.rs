@@ -5,10 +5,11 @@
 use super::budget::Share;
 use super::event_api::{CUSTOM_EXTRA, EventApi, batch_max};
 use super::outcome::{Outcome, classify, text};
+use super::portal::{Events, NO_EVENTS, Portal};
 use super::request;
 use super::secret::Secret;
 use super::service::Service;
-use super::settings::{Events, NO_EVENTS, Portal, Settings};
+use super::settings::Settings;
 use super::work::results;
 use crate::http;
 use serde_json::{Value, json};
@@ -67,7 +68,7 @@ impl std::fmt::Display for Finding {
         match standing {
             Standing::Ready => write!(f, "{what}: ready"),
             Standing::Made => write!(f, "{what}: made"),
-            Standing::Missing => write!(f, "{what}: missing; `clickline hubspot setup` or the next start of the job makes it"),
+            Standing::Missing => write!(f, "{what}: missing; the next start makes it"),
             Standing::Refused(why) => write!(f, "{what}: {why}"),
         }
     }

@@ -9,7 +9,7 @@
 
 use super::budget::Share;
 use super::deal::{DealNow, Verdict, judge};
-use super::lanes::Stages;
+use super::entries::Stages;
 use super::outcome::{Outcome, item_errors, text};
 use super::queue::Entry;
 use super::reason;

@@ -9,6 +9,8 @@ pub struct Stats {
     pub read: u64,
     /// Timeline events delivered.
     pub events: u64,
+    /// Events of these that HubSpot had already: their answer was lost. Many of them mean that the ledger was.
+    pub known: u64,
     /// Property deltas delivered, coalesced ones included.
     pub properties: u64,
     /// Stage deltas delivered.

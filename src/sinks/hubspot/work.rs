@@ -59,12 +59,14 @@ pub struct Report<V> {
     pub suspend: Option<Suspend>,
     /// Property values that HubSpot took and did not keep.
     pub ignored: u64,
+    /// Events that HubSpot had already.
+    pub known: u64,
 }
 
 impl<V> Report<V> {
     /// An empty report.
     pub fn new() -> Self {
-        Report { fates: Vec::new(), suspend: None, ignored: 0 }
+        Report { fates: Vec::new(), suspend: None, ignored: 0, known: 0 }
     }
 
     /// Gives every entry the fate of the whole batch, for outcomes that don't depend on what was sent; else gives the batch back.
@@ -86,7 +88,8 @@ impl<V> Report<V> {
             Outcome::Throttled(_) => Some(Fate::Again(Again { after: Duration::from_secs(1), ..Again::default() })),
             Outcome::Transient(_, after) => Some(Fate::Again(Again { counts: true, cap: None, after: after.unwrap_or_default() })),
             Outcome::Unauthorized | Outcome::Disconnected => {
-                let why = "HubSpot no longer accepts our tokens for this account: install the app again".to_owned();
+                let why =
+                    "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned();
                 self.suspend = Some(Suspend { lane: None, why });
                 Some(Fate::Again(Again::default()))
             }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dead_letters::{DeadLetters, Decision, Filter, Letter, Replay, Replayer};
-use crate::sinks::hubspot::{Change, dry, setup_accounts};
+use crate::sinks::hubspot::{Change, Move, dry, setup_accounts};
 use crate::stop::Stop;
 
 fn open(world: &World) -> DeadLetters {
@@ -137,13 +137,18 @@ fn what_an_account_lacks_or_forbids_is_told_before_anything_is_written() {
     let mut world = World::new();
     world.settings.provision.push("hs_object_id".to_owned());
     let ask = |change| {
-        let found = setup_accounts(&world.settings, &[PORTAL.to_owned()], &world.state(), change).expect("asks");
+        let m =
+            |to: &str| Move { rule: to.into(), pipeline: "default".into(), from_stage: "appointmentscheduled".into(), to_stage: to.into() };
+        let moves = BTreeMap::from([(PORTAL.to_owned(), vec![m("qualifiedtobuy"), m("Qualified to buy")])]);
+        let found = setup_accounts(&world.settings, &[PORTAL.to_owned()], &world.state(), change, &moves).expect("asks");
         found[PORTAL].iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let before = ask(Change::Look);
     assert!(before.iter().any(|line| line == "contact property elido_last_utm_source: missing; the next start makes it"), "{before:?}");
     assert!(before.iter().any(|line| line.starts_with("contact property hs_object_id: it is read-only")), "{before:?}");
     assert!(before.iter().any(|line| line.contains("type of event") && line.contains("missing")), "{before:?}");
+    assert!(before.iter().any(|line| line == "rule qualifiedtobuy: ready"), "{before:?}");
+    assert!(before.iter().any(|line| line.contains("no stage `Qualified to buy`; it has appointmentscheduled, ")), "{before:?}");
     let writes = world.sandbox.requests().iter().filter(|r| r.method != "GET" && !r.path.ends_with("/token")).count();
     assert_eq!(writes, 0, "only looked");
     let made = ask(Change::Make);

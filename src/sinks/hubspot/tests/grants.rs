@@ -5,7 +5,7 @@ use super::proxy::{Fault, Proxy};
 use super::*;
 use crate::metrics::{Refresh, RefreshResult};
 use crate::oauth::{Condition, Mode, Why};
-use crate::sinks::hubspot::{Portal, Secret};
+use crate::sinks::hubspot::{Events, Portal, Secret};
 use clickline_sandbox::Rotation;
 
 /// What HubSpot says of a dead refresh token, in the article's words.
@@ -172,14 +172,9 @@ fn wrong_credentials_of_the_app_are_told_and_tried_anew_with_others() {
 fn a_private_apps_token_moves_deals_and_writes_properties_but_no_timeline_events() {
     let mut world = World::new();
     world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["801"]);
-    // Any bearer token that the account takes.
-    let connected = world.start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let token = runtime.block_on(connected.connections().access(PORTAL)).expect("a token").token;
-    drop(connected);
-    let calls = token_calls(&world).len();
+    let token = Secret::new(world.sandbox.static_token(PORTAL, None));
     let portal = Portal { access_token: Some(token), ..Portal::default() };
-    world.settings.portals.insert(PORTAL.to_owned(), portal);
+    world.settings.portals.insert(PORTAL.to_owned(), portal.clone());
     // Nothing of an app is needed then.
     world.settings.client_secret = None;
     world.settings.client_id = String::new();
@@ -192,5 +187,23 @@ fn a_private_apps_token_moves_deals_and_writes_properties_but_no_timeline_events
     let stats = wait(&sink, "deal and contact", |stats| stats.stages == 1 && stats.properties == 1 && stats.suspended == 1);
     assert_eq!((stats.events, stats.dead_letters, stats.lag), (0, 0, 1), "the event waits");
     assert_eq!((world.deal("1").as_str(), world.posts("/events/batch/create")), ("qualifiedtobuy", 0));
-    assert_eq!((token_calls(&world).len(), sink.connections().status().expect("reads")[0].mode), (calls, Mode::Static));
+    assert_eq!((token_calls(&world).len(), sink.connections().status().expect("reads")[0].mode), (0, Mode::Static));
+    sink.stop().expect("stops");
+
+    // Custom events take it.
+    world.settings.portals.insert(PORTAL.to_owned(), Portal { events: Events::CustomEvents, ..portal.clone() });
+    let sink = world.start();
+    assert_eq!(world.settle(&sink, "the event, too", 1).events, 1);
+    sink.stop().expect("stops");
+
+    // A token that HubSpot refuses is not tried again and again.
+    world.settings.portals.insert(PORTAL.to_owned(), Portal { access_token: Some(Secret::new("pat-wrong")), ..portal });
+    world.put(Topic::ContactProperties, &properties("p2", "801", &[("elido_last_utm_source", "y", 2)]));
+    let before = world.sandbox.requests().len();
+    let sink = world.start();
+    wait(&sink, "suspended", |stats| stats.suspended == 1);
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = world.sandbox.requests().len() - before;
+    assert!(asked <= 4 && token_calls(&world).is_empty(), "{asked} requests");
+    assert!(sink.connections().metrics().text().expect("writes").contains("hubspot_connected{portal=\"4242\"} 0"));
 }

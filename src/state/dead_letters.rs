@@ -1,0 +1,148 @@
+//! Refused records: on their way to the dead-letter topic, and what was decided about them.
+
+use super::settle::{int, uint};
+use super::{LedgerKey, State};
+use rusqlite::params;
+
+/// A refused record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterRow {
+    /// The row; 0 before it is stored.
+    pub id: i64,
+    /// When it was refused, ms since the Unix epoch.
+    pub at: u64,
+    /// Reason code.
+    pub reason: String,
+    /// What is wrong, without quoting the record.
+    pub detail: String,
+    /// Where it was read.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// The original bytes.
+    pub payload: Vec<u8>,
+}
+
+impl State {
+    /// Up to `limit` refused records that are not yet on the dead-letter topic, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn dead_letters_unpublished(&self, limit: usize) -> anyhow::Result<Vec<DeadLetterRow>> {
+        let db = self.db();
+        let mut statement = db.prepare_cached(
+            "SELECT id, at, reason, detail, topic, partition, \"offset\", key, payload FROM dead_letters
+             WHERE published = 0 ORDER BY id LIMIT ?1",
+        )?;
+        let rows = statement.query_map([int(limit as u64)], |row| {
+            Ok(DeadLetterRow {
+                id: row.get(0)?,
+                at: uint(row, 1)?,
+                reason: row.get(2)?,
+                detail: row.get(3)?,
+                topic: row.get(4)?,
+                partition: row.get(5)?,
+                offset: row.get(6)?,
+                key: row.get(7)?,
+                payload: row.get(8)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// These refused records are on the dead-letter topic; their bytes are no longer kept here.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn dead_letters_published(&self, ids: &[i64]) -> anyhow::Result<()> {
+        let mut db = self.db();
+        let tx = db.transaction()?;
+        {
+            let mut statement = tx.prepare_cached("UPDATE dead_letters SET published = 1, key = NULL, payload = x'' WHERE id = ?1")?;
+            for id in ids {
+                statement.execute([id])?;
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// How many refused records nobody has decided about, and when the oldest of them was refused (ms since the Unix epoch).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn dead_letters_open(&self) -> anyhow::Result<(u64, Option<u64>)> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("SELECT count(*), min(at) FROM dead_letters")?;
+        Ok(statement.query_row([], |row| Ok((uint(row, 0)?, row.get::<_, Option<i64>>(1)?.map(|at| u64::try_from(at).unwrap_or(0)))))?)
+    }
+
+    /// Decides about a dead letter, in one transaction: `decision` names it, `outcome` is kept for it; the record that was read at
+    /// `place` no longer counts as an open one. With `again` the record of that ledger key is to be sent once more.
+    ///
+    /// # Errors
+    /// When the database fails; nothing has changed then.
+    pub fn decide(
+        &self,
+        decision: LedgerKey,
+        outcome: &str,
+        place: (&str, i32, i64),
+        again: Option<LedgerKey>,
+        now: u64,
+    ) -> anyhow::Result<()> {
+        let mut db = self.db();
+        let tx = db.transaction()?;
+        tx.execute(
+            "INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET outcome = excluded.outcome, at = excluded.at",
+            params![decision.0.as_slice(), outcome, int(now)],
+        )?;
+        if let Some(record) = again {
+            // Only a dead one: what was delivered meanwhile stays so.
+            tx.execute("UPDATE ledger SET outcome = 'replay' WHERE key = ?1 AND outcome LIKE 'dead:%'", [record.0.as_slice()])?;
+        }
+        let (topic, partition, offset) = place;
+        tx.execute(
+            "DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND published = 1",
+            params![topic, partition, offset],
+        )?;
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settle::Settlement;
+    use super::super::tests::open;
+    use super::*;
+
+    #[test]
+    fn dead_letters_are_published_once() {
+        let (_folder, state) = open();
+        let dead = DeadLetterRow {
+            id: 0,
+            at: 1,
+            reason: "refused".into(),
+            detail: "d".into(),
+            topic: "t".into(),
+            partition: 0,
+            offset: 3,
+            key: Some(b"k".to_vec()),
+            payload: b"p".to_vec(),
+        };
+        state.settle(&Settlement { dead: vec![dead.clone()], ..Default::default() }, 1).expect("settles");
+        let rows = state.dead_letters_unpublished(10).expect("reads");
+        assert_eq!(rows, [DeadLetterRow { id: rows[0].id, ..dead }]);
+        state.dead_letters_published(&[rows[0].id]).expect("writes");
+        assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
+        assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)));
+        let decision = LedgerKey::of("decisions", "t:0:3");
+        state.decide(decision, "dropped", ("t", 0, 3), None, 5).expect("decides");
+        assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
+        assert_eq!(state.outcome(decision).expect("reads").as_deref(), Some("dropped"));
+    }
+}
