@@ -25,7 +25,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::kafka::{Broker, wait_for};
+use support::kafka::Broker;
+use support::process::wait_for;
 
 /// How long a start may go on before it is killed, at the latest.
 const LONGEST_START: Duration = Duration::from_secs(8);
