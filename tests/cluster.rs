@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::kafka::{Broker, wait_for};
+use support::kafka::Broker;
 use support::ports::free_addresses;
+use support::process::wait_for;
 
 /// How long the others may take to notice that one of them is gone, and to end.
 const TO_FAIL: Duration = Duration::from_secs(15);

@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use support::kafka::{Broker, wait_for};
+use support::kafka::Broker;
 use support::ports::free_addresses;
+use support::process::wait_for;
 
 const PORTAL: &str = "4242";
 

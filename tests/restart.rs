@@ -21,7 +21,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use support::kafka::{Broker, wait_for};
+use support::kafka::Broker;
+use support::process::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

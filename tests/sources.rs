@@ -18,8 +18,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
-use support::kafka::{Broker, wait_for};
+use support::kafka::Broker;
 use support::ports::free_addresses;
+use support::process::wait_for;
 
 const PORTAL: &str = "4242";
 const FORMS_SECRET: &str = "0123456789abcdef0123456789abcdef";
