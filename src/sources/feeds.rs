@@ -60,6 +60,8 @@ pub struct Prepared {
     crm: Option<Crm>,
     forms: Option<Forms>,
     routes: Router,
+    /// Whether nothing is configured.
+    idle: bool,
 }
 
 impl Feeding {
@@ -74,6 +76,7 @@ impl Feeding {
     /// A secret that can't be read, or options that do not make a client.
     pub fn prepare(self) -> anyhow::Result<Prepared> {
         let Feeding { kafka, crm, forms, hubspot, portals, public_url, max_future, metrics, now } = self;
+        let idle = crm.is_none() && forms.is_none();
         let mut routes = Router::new();
         let crm = match (crm, &hubspot) {
             (Some(settings), Some((hubspot, service))) => {
@@ -127,7 +130,7 @@ impl Feeding {
                 polled = Some(Forms { kafka: kafka.clone(), settings, service, taken: taken(FormSource::HubSpot), now });
             }
         }
-        Ok(Prepared { kafka, crm, forms: polled, routes })
+        Ok(Prepared { kafka, crm, forms: polled, routes, idle })
     }
 }
 
@@ -154,13 +157,16 @@ impl Prepared {
         self.routes.clone()
     }
 
-    /// Starts what is to run beside the routes.
+    /// Starts what is to run beside the routes; nothing at all where nothing is configured.
     ///
     /// # Errors
     /// When the runtime or thread can't be made.
     pub fn start(self, needed: Vec<Needed>) -> anyhow::Result<Feeds> {
-        let Prepared { kafka, crm, forms, routes: _ } = self;
+        let Prepared { kafka, crm, forms, routes: _, idle } = self;
         let (stop, (stopped, wished)) = (Stop::new(), watch::channel(false));
+        if idle {
+            return Ok(Feeds { stop, stopped, thread: None });
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the sources")?;
         let asked = stop.clone();
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {

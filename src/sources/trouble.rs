@@ -84,7 +84,7 @@ impl Patience {
         self.said.clear();
     }
 
-    /// Logs trouble and waits as long as it asks for, and at least a second or a minute. Gives back what the loop can't go on after.
+    /// Logs trouble and waits as long as it asks for, and at least half a second; a minute where somebody must act. Gives back what the loop can't go on after.
     ///
     /// # Errors
     /// What Kafka said.
@@ -93,7 +93,10 @@ impl Patience {
         let words = trouble.to_string();
         match trouble {
             Trouble::Kafka(error) => return Err(error),
-            Trouble::Lost(_) => tracing::warn!(portal, "{what}: {words}: everything is read again"),
+            Trouble::Lost(_) => {
+                tracing::warn!(portal, "{what}: {words}: everything is read again");
+                tokio::time::sleep(*pause).await;
+            }
             Trouble::Stuck(_) => {
                 // Once; it is tried again in silence until something else happens.
                 if *said != words {
