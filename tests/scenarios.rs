@@ -40,7 +40,9 @@ scenarios! {
     merged
     missing_scope
     moved_by_a_person
+    moved_in_the_last_moment
     no_contact
+    older_value_behind_a_slow_answer
     own_daily_limit
     partial_success
     partial_success_as_200

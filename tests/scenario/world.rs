@@ -278,7 +278,8 @@ fn settings(sandbox: &Sandbox, given: &Value) -> Settings {
     });
     merge(&mut block, given);
     let read: Settings = serde_json::from_value(block).expect("settings that a configuration could hold");
-    let mut settings = Settings { client_secret: base.client_secret.clone(), developer_key: base.developer_key.clone(), ..read };
+    let Settings { client_secret, developer_key, connections, .. } = base.clone();
+    let mut settings = Settings { client_secret, developer_key, connections, ..read };
     for (id, portal) in &mut settings.portals {
         if portal.events == Events::AppEvents {
             let properties: Vec<Value> = ["title", "link_slug"].map(|name| json!({ "name": name, "label": name, "type": "string" })).into();

@@ -181,6 +181,8 @@ impl Run {
                 self.chores_at = now + CHORES;
                 self.look_around(now)?;
             }
+            // Before planning: which click a value was written from is looked up in the database.
+            self.commit(now)?;
             self.plan(now)?;
             self.commit(now)?;
             self.publish();
