@@ -28,8 +28,7 @@ impl World {
         let tokens = BTreeMap::from([(PORTAL.to_owned(), sandbox.refresh_token(PORTAL))]);
         let mut settings = Settings::for_sandbox(&sandbox.url(), "clickline", "sandbox-secret", tokens);
         settings.connections.postgres = cluster.as_ref().map(|cluster| Secret::new(cluster.address()));
-        // The lease is five seconds longer.
-        settings.request_timeout = Duration::from_secs(1);
+        settings.request_timeout = Duration::from_secs(5);
         World { sandbox, folder: tempfile::tempdir().expect("a folder"), cluster, settings }
     }
 
@@ -61,6 +60,7 @@ impl World {
         let keys = self.settings.connections.keys.as_ref().expect("keys").reveal();
         let token = self.settings.portals[PORTAL].refresh_token.as_ref().expect("a token").reveal();
         command.env("CHILD_DOES", what).env("CHILD_URL", self.sandbox.url()).env("CHILD_KEYS", keys).env("CHILD_TOKEN", token);
+        command.env("CHILD_WITHIN", self.settings.request_timeout.as_secs().to_string());
         command.env("CHILD_STATE", self.path()).env("CHILD_GATE", self.folder.path().join("gate"));
         if let Some(cluster) = &self.cluster {
             command.env("CHILD_POSTGRES", cluster.address());
