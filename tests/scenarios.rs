@@ -23,6 +23,7 @@ scenarios! {
     bad_bodies
     budget_is_kept
     contact_made_by_two
+    contacts_of_deals_fail
     crash
     custom_events
     daily_limit

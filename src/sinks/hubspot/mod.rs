@@ -10,8 +10,9 @@
 //!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
 //!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
 //!     │                               pipelines.rs  what rules expect of an account
-//!     ▼                               suspects.rs  what makes HubSpot stumble
-//!  HubSpot                            behind.rs    accounts that can't keep up
+//!     ▼                               associations.rs  which contacts a deal has
+//!  HubSpot                            suspects.rs  what makes HubSpot stumble
+//!                                     behind.rs    accounts that can't keep up
 //!                                     dead_letters.rs  refused records to their topic
 //! ```
 //!
@@ -29,6 +30,7 @@
 //! second and account; a stage move costs three requests for up to 100 deals.
 
 mod account;
+mod associations;
 mod behind;
 mod budget;
 mod chores;
@@ -70,6 +72,7 @@ mod tests;
 mod tracker;
 mod work;
 
+pub(crate) use associations::Associations;
 pub(crate) use budget::{Share, Wait, Window};
 pub(crate) use outcome::{Outcome, classify, item_errors, text};
 pub use paths::{Paths, Version};
