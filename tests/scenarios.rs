@@ -19,6 +19,7 @@ macro_rules! scenarios {
 
 scenarios! {
     app_events
+    app_events_known_before
     app_events_poison
     bad_bodies
     budget_is_kept

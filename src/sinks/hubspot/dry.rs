@@ -130,7 +130,11 @@ impl<W: Write> Dry<'_, W> {
         self.planned.records += 1;
         // Without the bytes: nothing is written of them.
         let raw = Raw { payload: Vec::new(), ..raw };
-        lanes.push(delta, Receipt { lane, portal: portal.clone(), raw, ledger_key, parked: None, failing_since: None }, Instant::now());
+        lanes.push(
+            delta,
+            Receipt { lane, portal: portal.clone(), raw, ledger_key, parked: None, failing_since: None, fresh: true },
+            Instant::now(),
+        );
         while let Some(batch) = self.accounts.get_mut(&portal).and_then(|lanes| take(lanes, false)) {
             self.batch(&portal, batch)?;
         }

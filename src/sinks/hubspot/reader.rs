@@ -21,12 +21,21 @@ use tokio::sync::mpsc::Sender;
 /// What a reader tells.
 #[derive(Debug)]
 pub enum Read {
-    /// It reads these partitions, each from the offset given.
-    Assigned(BTreeMap<i32, i64>),
+    /// It reads these partitions.
+    Assigned(BTreeMap<i32, Start>),
     /// A record.
     Record(Raw),
     /// The end of a partition was reached.
     End(i32),
+}
+
+/// Where the reading of a partition starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The offset of the first record that is read.
+    pub next: i64,
+    /// The offset after the last record that was there.
+    pub end: i64,
 }
 
 /// Records between a reader and the sink. A record is about 1 KB.
@@ -34,6 +43,8 @@ pub const CHANNEL: usize = 1000;
 
 /// How long one poll waits; also how long a stop takes.
 const POLL: Duration = Duration::from_millis(100);
+/// Longest wait for an answer about a topic.
+const CALL: Duration = Duration::from_secs(5);
 /// How often a topic's partitions are looked up, for those that were added.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -119,7 +130,7 @@ impl Reader {
 
     /// Assigns the topic's partitions where they are not; `false` when nobody listens any more.
     fn assign(&mut self) -> anyhow::Result<bool> {
-        let metadata = match self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(5)) {
+        let metadata = match self.consumer.fetch_metadata(Some(&self.topic), CALL) {
             Ok(metadata) => metadata,
             Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => return Ok(true),
             Err(error) => return Err(error.into()),
@@ -136,8 +147,9 @@ impl Reader {
             let next = self.at.get(&partition).or_else(|| stored.get(&partition)).copied();
             list.add_partition_offset(&self.topic, partition, next.map_or(Offset::Beginning, Offset::Offset))?;
             if let std::collections::btree_map::Entry::Vacant(slot) = self.at.entry(partition) {
+                let (_, end) = self.consumer.fetch_watermarks(&self.topic, partition, CALL)?;
                 slot.insert(next.unwrap_or(0));
-                new.insert(partition, next.unwrap_or(0));
+                new.insert(partition, Start { next: next.unwrap_or(0), end });
             }
         }
         self.consumer.assign(&list)?;

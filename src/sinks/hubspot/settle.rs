@@ -93,13 +93,13 @@ impl Run {
 
     /// What is the same for every kind of batch.
     fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
-        let Report { mut fates, suspend, ignored, known } = report;
+        let Report { mut fates, suspend, ignored, known, unsure } = report;
         self.stats.ignored += ignored;
         self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
         account.in_flight[lane.index()] -= 1;
-        if fates.iter().all(|(_, fate)| matches!(fate, Fate::Again(Again { counts: true, .. }))) {
-            // Nobody knows whether HubSpot has taken them; if it has, then all of them.
+        if unsure {
+            // A number of its own for each such send: entries of one number were in every such send together.
             self.sends += 1;
             fates.iter_mut().for_each(|(entry, _)| entry.tries.together = Some(self.sends));
         }

@@ -61,12 +61,14 @@ pub struct Report<V> {
     pub ignored: u64,
     /// Events that HubSpot had already.
     pub known: u64,
+    /// HubSpot takes all of such a batch or nothing of it, and nobody knows which: its answer never came, or says neither.
+    pub unsure: bool,
 }
 
 impl<V> Report<V> {
     /// An empty report.
     pub fn new() -> Self {
-        Report { fates: Vec::new(), suspend: None, ignored: 0, known: 0 }
+        Report { fates: Vec::new(), suspend: None, ignored: 0, known: 0, unsure: false }
     }
 
     /// Gives every entry the fate of the whole batch, for outcomes that don't depend on what was sent; else gives the batch back.
