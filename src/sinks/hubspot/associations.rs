@@ -37,7 +37,7 @@ impl Associations {
                 more.push((deal, after));
             } else {
                 let outcome = Outcome::Transient("the pages of a deal's contacts repeat".to_owned(), None);
-                self.failed.push(ItemError { about: vec![deal], outcome });
+                self.failed.push(ItemError { trace: Vec::new(), about: vec![deal], outcome });
             }
         }
         Some(more)

@@ -5,7 +5,7 @@
 
 use super::budget::Share;
 use super::entries::Addressed;
-use super::outcome::{ItemError, Outcome, item_errors};
+use super::outcome::{ItemError, Outcome, error_of, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
@@ -76,10 +76,10 @@ async fn make(desk: Desk<'_>, report: &mut Report<Addressed>, batch: Batch) {
             report.fates.extend(batch.into_iter().map(|entry| (entry, smaller(size))));
             return;
         }
-        _ => (HashMap::new(), vec![ItemError { about: vec!["0".to_owned()], outcome: outcome.clone() }]),
+        _ => (HashMap::new(), vec![ItemError { trace: vec!["0".to_owned()], about: Vec::new(), outcome: outcome.clone() }]),
     };
     for (at, entry) in batch.into_iter().enumerate() {
-        let error = errors.iter().find(|e| e.about.contains(&entry.key) || e.about.contains(&at.to_string()));
+        let error = error_of(&errors, at, &entry.key);
         let fate = match (made.get(&entry.key), error.map(|e| &e.outcome)) {
             (Some(id), _) => Fate::Contact(id.clone()),
             (None, Some(Outcome::Exists)) => match by_itself(desk, report, &entry.key).await {

@@ -74,7 +74,7 @@ mod work;
 
 pub(crate) use associations::Associations;
 pub(crate) use budget::{Share, Wait, Window};
-pub(crate) use outcome::{Outcome, classify, item_errors, text};
+pub(crate) use outcome::{Outcome, Refusal, classify, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;
 pub use portal::{Events, Portal};
@@ -87,3 +87,4 @@ pub use settings::{Budget, Settings};
 pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;
+pub(crate) use work::RETIRED;

@@ -11,7 +11,7 @@ use super::associations::Associations;
 use super::budget::Share;
 use super::deal::{DealNow, Verdict, judge};
 use super::entries::Stages;
-use super::outcome::{Outcome, item_errors};
+use super::outcome::{Outcome, error_of, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
@@ -183,9 +183,9 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
         return;
     };
     let errors = item_errors(&body);
-    for (mut entry, stage) in batch.into_iter().zip(stages) {
+    for (at, (mut entry, stage)) in batch.into_iter().zip(stages).enumerate() {
         let record = results(&body).iter().find(|record| id_in(record, "id").is_some_and(|id| id == entry.key));
-        let error = errors.iter().find(|error| error.about.contains(&entry.key));
+        let error = error_of(&errors, at, &entry.key);
         let shown = record.map(|record| record.pointer("/properties/dealstage").and_then(Value::as_str));
         let fate = match (shown, error) {
             (Some(Some(now)), _) if now == stage => Fate::Delivered,

@@ -11,6 +11,9 @@ use super::service::Service;
 use serde_json::Value;
 use std::time::Duration;
 
+/// What to do when HubSpot has ended a version of its API.
+pub const RETIRED: &str = "HubSpot no longer serves this version of its API: set a newer one under `paths`";
+
 /// What came of one entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate {
@@ -93,6 +96,10 @@ impl<V> Report<V> {
                 let why =
                     "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned();
                 self.suspend = Some(Suspend { lane: None, why });
+                Some(Fate::Again(Again::default()))
+            }
+            Outcome::Retired => {
+                self.suspend = Some(Suspend { lane: Some(lane), why: RETIRED.to_owned() });
                 Some(Fate::Again(Again::default()))
             }
             Outcome::Forbidden(scopes) => {
