@@ -21,7 +21,7 @@ use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
-use super::work::{Again, Desk, Fate, LookUp, Report, Suspend, alone, id_in, results, smaller};
+use super::work::{Again, Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -109,10 +109,7 @@ async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event
     match looked_up {
         LookUp::Merged(survivor) => Fate::Contact(survivor),
         LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
-        LookUp::There => {
-            report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is the type of event right? {detail}") });
-            Fate::Again(Again::default())
-        }
+        LookUp::There => report.doubtful(format!("is the type of event right? {detail}")),
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
 }
