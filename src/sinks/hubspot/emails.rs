@@ -12,7 +12,7 @@ use super::record::Lane;
 use super::request;
 use super::work::{Again, Desk, Fate, LookUp, Report, id_in, results, smaller};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const LANE: Lane = Lane::Properties;
 
@@ -63,6 +63,31 @@ async fn by_itself(desk: Desk<'_>, report: &mut Report<Addressed>, email: &str) 
         LookUp::There | LookUp::Gone => Fate::NoContact,
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
+}
+
+/// Which contacts have these addresses, at most a batch of them: with one request, but for addresses that its answer does not settle.
+pub async fn look_up(desk: Desk<'_>, emails: BTreeSet<String>, share: Share) -> HashMap<String, LookUp> {
+    if emails.is_empty() {
+        return HashMap::new();
+    }
+    let outcome = desk.call(&request::find_contacts(desk.paths, emails.iter().map(String::as_str)), share).await;
+    let (found, errors) = match &outcome {
+        Outcome::Done(body) => (addresses(body), item_errors(body)),
+        // One of them may be what HubSpot does not take.
+        Outcome::NotFound(_) | Outcome::Refused(_) | Outcome::Exists => (HashMap::new(), Vec::new()),
+        outcome => return emails.into_iter().map(|email| (email, LookUp::Unclear(outcome.clone()))).collect(),
+    };
+    let mut known = HashMap::with_capacity(emails.len());
+    for email in emails {
+        let missed = errors.iter().any(|e| matches!(e.outcome, Outcome::NotFound(_)) && e.about.contains(&email));
+        let looked_up = match found.get(&email.to_lowercase()) {
+            Some(id) => LookUp::Merged(id.clone()),
+            None if missed => LookUp::Gone,
+            None => desk.find(&email, share).await,
+        };
+        known.insert(email, looked_up);
+    }
+    known
 }
 
 /// Makes a contact for each address.

@@ -10,6 +10,7 @@
 use super::associations::Associations;
 use super::budget::Share;
 use super::deal::{DealNow, Verdict, judge};
+use super::emails;
 use super::entries::Stages;
 use super::outcome::{Outcome, error_of, item_errors};
 use super::queue::Entry;
@@ -140,15 +141,19 @@ async fn persons(
     contacts: &Contacts,
 ) -> Option<(Vec<Entry<Stages>>, HashMap<String, String>)> {
     let (mut rest, mut persons) = (Vec::with_capacity(batch.len()), HashMap::new());
+    let asked = |entry: &Entry<Stages>| {
+        let (delta, _) = entry.value.steps.front()?;
+        let any = contacts.get(&entry.key).is_some_and(|contacts| !contacts.is_empty());
+        delta.person.clone().filter(|_| delta.guard.require_associated_contact && any)
+    };
+    let email = |person| if let Person::Email(email) = person { Some(email) } else { None };
+    let by_email = emails::look_up(desk, batch.iter().filter_map(asked).filter_map(email).collect(), Share::Full).await;
     for entry in batch {
-        let of_deal = contacts.get(&entry.key);
-        let delta = entry.value.steps.front().map(|(delta, _)| delta);
-        let asked = delta.filter(|delta| delta.guard.require_associated_contact && of_deal.is_some_and(|contacts| !contacts.is_empty()));
-        let looked_up = match asked.and_then(|delta| delta.person.as_ref()) {
+        let looked_up = match asked(&entry) {
             None => LookUp::Gone,
-            Some(Person::ContactId(id)) if of_deal.is_some_and(|contacts| contacts.contains(id)) => LookUp::Merged(id.clone()),
-            Some(Person::ContactId(id)) => desk.look_up(id, Share::Full).await,
-            Some(Person::Email(email)) => desk.find(email, Share::Full).await,
+            Some(Person::ContactId(id)) if contacts.get(&entry.key).is_some_and(|contacts| contacts.contains(&id)) => LookUp::Merged(id),
+            Some(Person::ContactId(id)) => desk.look_up(&id, Share::Full).await,
+            Some(Person::Email(email)) => by_email.get(&email).cloned().unwrap_or(LookUp::Gone),
         };
         match looked_up {
             LookUp::Merged(id) => drop(persons.insert(entry.key.clone(), id)),

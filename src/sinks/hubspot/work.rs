@@ -151,7 +151,7 @@ pub fn alone() -> Fate {
 }
 
 /// What HubSpot says of a contact that it did not find in a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum LookUp {
     /// It is there, under the id we know.
     There,
