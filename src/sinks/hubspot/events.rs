@@ -113,3 +113,36 @@ async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::event_api::batch_max;
+    use super::super::fixtures;
+    use super::super::portal::Events;
+    use super::super::queue::Tries;
+    use super::*;
+    use std::time::Instant;
+
+    /// An event that was sent without an answer, in a batch of this number if in any.
+    fn sent(id: &str, together: Option<u64>) -> Entry<Event> {
+        let tries = Tries { together, ..Tries::new(Instant::now()) };
+        Entry { key: id.to_owned(), value: Event::new(fixtures::event(id, "801")), tries }
+    }
+
+    #[test]
+    fn a_conflict_means_that_all_are_there_only_where_no_other_request_can_have_stored_one() {
+        let api = |api| EventApi { api, event_type: "7".into(), batch_max: batch_max(api) };
+        let of = |batch: &[Entry<Event>]| stored_before(&api(Events::AppEvents), batch);
+        let batch = [sent("a", Some(3)), sent("b", Some(3))];
+        assert!(of(&batch) && of(&batch[..1]), "all of what was sent together, and any part of it");
+        assert!(!stored_before(&api(Events::Timeline), &batch), "which takes each event by itself");
+        assert!(!of(&[sent("a", None), sent("b", None)]), "none of them was sent by us: somebody else's");
+        assert!(!of(&[sent("a", Some(3)), sent("b", Some(4))]), "sent in two batches");
+        let [mut known, other] = batch;
+        known.value.fresh = false;
+        assert!(!of(&[known.clone(), other.clone()]), "an earlier process may have sent it alone");
+        known.value.fresh = true;
+        known.tries.repeated = true;
+        assert!(!of(&[known, other]), "so may we, for an earlier record of the same event");
+    }
+}

@@ -20,6 +20,10 @@ impl Run {
             Read::End(partition) => {
                 self.ends[lane.index()].insert(partition, true);
             }
+            Read::Gap { partition, to, records } => {
+                self.stats.lost += records;
+                self.tracker.pass(lane, partition, to);
+            }
             Read::Record(raw) => {
                 self.ends[lane.index()].insert(raw.partition, false);
                 self.tracker.read(lane, raw.partition, raw.offset);

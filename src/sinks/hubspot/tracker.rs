@@ -63,6 +63,13 @@ impl Tracker {
         partition.read = partition.read.max(offset + 1);
     }
 
+    /// Whatever was before `to` and was not read is not there any more.
+    pub fn pass(&mut self, lane: Lane, partition: i32, to: i64) {
+        if let Some(partition) = self.partitions.get_mut(&(lane, partition)) {
+            partition.read = partition.read.max(to);
+        }
+    }
+
     /// A record is settled.
     pub fn settled(&mut self, lane: Lane, partition: i32, offset: i64) {
         if let Some(partition) = self.partitions.get_mut(&(lane, partition)) {
@@ -148,6 +155,17 @@ mod tests {
         assert_eq!(tracker.outstanding(Lane::Events), 1);
         tracker.settled(Lane::Events, 0, 15);
         assert_eq!(tracker.moved(), [(Lane::Events, 0, 16)]);
+    }
+
+    #[test]
+    fn what_was_deleted_is_passed_and_what_was_read_before_is_not() {
+        let mut tracker = Tracker::default();
+        tracker.start(Lane::Events, 0, 5, 30);
+        tracker.read(Lane::Events, 0, 5);
+        tracker.pass(Lane::Events, 0, 20);
+        assert!(tracker.moved().is_empty());
+        tracker.settled(Lane::Events, 0, 5);
+        assert_eq!(tracker.moved(), [(Lane::Events, 0, 20)]);
     }
 
     #[test]
