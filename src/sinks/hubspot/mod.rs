@@ -44,6 +44,7 @@ mod emails;
 mod entries;
 mod event_api;
 mod events;
+mod exposed;
 #[cfg(test)]
 mod fixtures;
 mod intake;
@@ -75,6 +76,7 @@ mod work;
 
 pub(crate) use associations::Associations;
 pub(crate) use budget::{Share, Wait, Window};
+pub use exposed::Exposed;
 pub(crate) use outcome::{Outcome, Refusal, classify, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;
