@@ -7,11 +7,14 @@ use super::record::Lane;
 use super::service::Service;
 use super::suspects::Suspects;
 use super::work::Suspend;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long a suspended lane, or account, waits before one request finds out whether somebody has acted.
 const SUSPENDED_FOR: Duration = Duration::from_secs(120);
+
+/// Records of a lane that are refused alone, and nothing written in between, before the account is taken to refuse them all.
+const DOUBTS: usize = 3;
 
 /// One account.
 #[derive(Debug, Default)]
@@ -30,6 +33,10 @@ pub struct Account {
     pub provisioned: bool,
     /// Who makes HubSpot stumble: by lane, then the e-mail addresses.
     pub suspects: [Suspects; 4],
+    /// By lane, whether anything was written since the account was connected.
+    written: [bool; 3],
+    /// By lane, the records that were refused alone since something was written, for a reason that may be everybody's.
+    doubts: [BTreeSet<String>; 3],
     /// What can't be written to, until when, and why. `None` is the whole account.
     suspended: BTreeMap<Option<Lane>, (Instant, String)>,
 }
@@ -50,6 +57,22 @@ impl Account {
         before.is_none_or(|(_, reason)| reason != why)
     }
 
+    /// A lane was written to: what it is written with is right.
+    pub fn written(&mut self, lane: Lane) {
+        self.written[lane.index()] = true;
+        self.doubts[lane.index()].clear();
+    }
+
+    /// A record was sent alone and refused for a reason that may be everybody's. Says whether to take it for that: nothing of the lane was
+    /// ever written, or several records were refused since something was.
+    pub fn doubted(&mut self, lane: Lane, key: &str) -> bool {
+        let doubts = &mut self.doubts[lane.index()];
+        if doubts.len() < DOUBTS {
+            doubts.insert(key.to_owned());
+        }
+        !self.written[lane.index()] || doubts.len() >= DOUBTS
+    }
+
     /// A lane was written to: nothing is in its way any more. Says whether something was.
     pub fn resume(&mut self, lane: Lane) -> bool {
         let lane = self.suspended.remove(&Some(lane)).is_some();
@@ -59,6 +82,8 @@ impl Account {
     /// The account was connected again: nothing that was in its way need be there any more.
     pub fn connected(&mut self) {
         self.suspended.clear();
+        self.written = [false; 3];
+        self.doubts.iter_mut().for_each(BTreeSet::clear);
     }
 
     /// Whether anything of the account is suspended, also when its time to be tried again has come.
@@ -122,6 +147,22 @@ mod tests {
     fn a_deal_does_not_wait_for_what_is_under_way_for_others() {
         let account = Account { in_flight: [0, 1, 3], ..Account::default() };
         assert!(account.place(Lane::Stages, 4) && !account.place(Lane::Events, 4) && !account.place(Lane::Properties, 4));
+    }
+
+    #[test]
+    fn one_record_closes_no_lane_that_works() {
+        let mut account = Account::default();
+        assert!(account.doubted(Lane::Events, "e1"), "nothing has ever been written: it is the type of event, or a scope");
+        account.written(Lane::Events);
+        for _ in 0..5 {
+            assert!(!account.doubted(Lane::Events, "e1"), "the same again is one record");
+        }
+        assert!(account.doubted(Lane::Stages, "1"), "of another lane nothing is known");
+        assert_eq!(["e2", "e3"].map(|key| account.doubted(Lane::Events, key)), [false, true]);
+        account.written(Lane::Events);
+        assert!(!account.doubted(Lane::Events, "e1"));
+        account.connected();
+        assert!(account.doubted(Lane::Events, "e1"), "other scopes than before");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Run {
             let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
             let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
             let parked = Some((row.parked_at, row.tries));
-            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since: None };
+            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since: None, fresh: false };
             if self.loaded.entry(portal.to_owned()).or_default().insert(row.ledger_key) {
                 self.with(portal, |account| account.lanes.push(delta, receipt, now));
             }

@@ -12,7 +12,7 @@ use super::queue::{Entry, Tries};
 use super::reason;
 use super::record::{Lane, Receipt};
 use super::run::Run;
-use super::work::{Again, Fate, Report};
+use super::work::{Again, Fate, Report, Suspend};
 use crate::model::outputs::DealStage;
 use crate::model::time::{millis, now as wall_ms};
 use crate::state::{ContactValue, DeadLetterRow};
@@ -93,15 +93,27 @@ impl Run {
 
     /// What is the same for every kind of batch.
     fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
-        let Report { mut fates, suspend, ignored, known } = report;
+        let Report { mut fates, suspend, ignored, known, unsure, doubt } = report;
         self.stats.ignored += ignored;
         self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
         account.in_flight[lane.index()] -= 1;
-        if fates.iter().all(|(_, fate)| matches!(fate, Fate::Again(Again { counts: true, .. }))) {
-            // Nobody knows whether HubSpot has taken them; if it has, then all of them.
+        if unsure {
+            // A number of its own for each such send: entries of one number were in every such send together.
             self.sends += 1;
             fates.iter_mut().for_each(|(entry, _)| entry.tries.together = Some(self.sends));
+        }
+        let delivered = fates.iter().any(|(_, fate)| *fate == Fate::Delivered);
+        if delivered {
+            account.written(lane);
+        }
+        let mut suspend = suspend;
+        if let (Some(why), [(entry, fate)]) = (doubt, fates.as_mut_slice())
+            && account.doubted(lane, &entry.key)
+        {
+            // It is not the record's fault, so its time does not run.
+            *fate = Fate::Again(Again { cap: Some(1), ..Again::default() });
+            suspend = Some(Suspend { lane: Some(lane), why });
         }
         account.suspects[queue].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {
@@ -111,7 +123,7 @@ impl Run {
                     tracing::error!(portal, ?lane, "suspended: {why}");
                 }
             }
-            None if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) && account.resume(lane) => {
+            None if delivered && account.resume(lane) => {
                 tracing::info!(portal, ?lane, "resumed");
             }
             None => {}
