@@ -4,6 +4,7 @@ use super::Failure;
 use crate::config::Config;
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
+use crate::oauth::Sealing;
 use crate::sinks::hubspot::{self, Change, Standing};
 use crate::sources::crm::{Changes, webhooks};
 use anyhow::{Context as _, anyhow};
@@ -55,6 +56,14 @@ fn meaning(config: &Config) -> String {
     line(format_args!("clock       ticks of {} ms, {} worker(s)", config.times.tick, config.workers));
     if !config.hosts.is_empty() {
         line(format_args!("processes   {}", config.hosts.join(", ")));
+    }
+    if let Some(http) = &config.http {
+        line(format_args!("http        on {}, known as {}", http.listen, http.address(http.listen.port(), "/")));
+    }
+    if let Some(connections) = config.hubspot.as_ref().map(|hubspot| &hubspot.connections) {
+        let place = if connections.postgres_env.is_some() { "PostgreSQL" } else { "the state database" };
+        let sealed = if connections.seal == Sealing::Off { "in the clear" } else { "sealed" };
+        line(format_args!("connections of the environment {}, {sealed}, in {place}", connections.environment));
     }
     if let Some(crm) = &config.crm {
         let every = window_text(crm.reload_every());
@@ -119,6 +128,8 @@ mod tests {
         fs::write(&path, format!("{sources}{text}")).expect("writes");
         let said = meaning(&Config::load(&path).expect("right"));
         for part in [
+            "http        on 127.0.0.1:8080, known as https://c.example/",
+            "connections of the environment production, sealed, in the state database",
             "changes by webhooks, all again every 1d",
             "https://c.example/hubspot/webhooks",
             "key site posts to /forms/acme",

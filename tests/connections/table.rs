@@ -69,6 +69,10 @@ fn a_table_from_another_environment_is_not_used() {
         assert_ne!(edited, row);
         assert!(block_on(world.store().swap(Some(row.token_version), &edited)).expect("writes"));
         assert!(matches!(access(&world.open()), Err(TokenError::Unusable(_))));
+        let torn = clickline::oauth::Stored { facts: "{".to_owned(), token_version: row.token_version + 1, ..row.clone() };
+        assert!(block_on(world.store().swap(Some(row.token_version), &torn)).expect("writes"));
+        world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = Some(Secret::new("na1-of-the-configuration"));
+        assert!(matches!(access(&world.open()), Err(TokenError::Unusable(_))), "it opens, and leaves the row alone");
         assert_eq!(world.token_calls(), calls, "HubSpot was never asked");
     }
 }
