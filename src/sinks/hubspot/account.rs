@@ -6,11 +6,10 @@ use super::lanes::{Batch, Lanes, Work};
 use super::record::Lane;
 use super::service::Service;
 use super::suspects::Suspects;
-use super::work::Suspend;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long a suspended lane, or account, waits before one request finds out whether somebody has acted.
+/// How long suspended work, or a suspended account, waits before one request finds out whether somebody has acted.
 const SUSPENDED_FOR: Duration = Duration::from_secs(120);
 
 /// One account.
@@ -28,10 +27,10 @@ pub struct Account {
     pub event_api: Option<EventApi>,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
-    /// Who makes HubSpot stumble: by lane, then the e-mail addresses.
+    /// Who makes HubSpot stumble, by kind of work.
     pub suspects: [Suspects; 4],
     /// What can't be written to, until when, and why. `None` is the whole account.
-    suspended: BTreeMap<Option<Lane>, (Instant, String)>,
+    suspended: BTreeMap<Option<Work>, (Instant, String)>,
 }
 
 /// The part of the budget that a lane may use.
@@ -43,17 +42,16 @@ pub fn share(lane: Lane) -> Share {
 }
 
 impl Account {
-    /// Stops writing to a lane or to all of the account; says whether that, or the reason, is new.
-    pub fn suspend(&mut self, suspend: Suspend, now: Instant) -> bool {
-        let Suspend { lane, why } = suspend;
-        let before = self.suspended.insert(lane, (now + SUSPENDED_FOR, why.clone()));
+    /// Stops a kind of work, or all of the account's; says whether that, or the reason, is new.
+    pub fn suspend(&mut self, work: Option<Work>, why: &str, now: Instant) -> bool {
+        let before = self.suspended.insert(work, (now + SUSPENDED_FOR, why.to_owned()));
         before.is_none_or(|(_, reason)| reason != why)
     }
 
-    /// A lane was written to: nothing is in its way any more. Says whether something was.
-    pub fn resume(&mut self, lane: Lane) -> bool {
-        let lane = self.suspended.remove(&Some(lane)).is_some();
-        self.suspended.remove(&None).is_some() || lane
+    /// Work was done: nothing is in its way any more. Says whether something was.
+    pub fn resume(&mut self, work: Work) -> bool {
+        let work = self.suspended.remove(&Some(work)).is_some();
+        self.suspended.remove(&None).is_some() || work
     }
 
     /// The account was connected again: nothing that was in its way need be there any more.
@@ -66,8 +64,8 @@ impl Account {
         !self.suspended.is_empty()
     }
 
-    fn closed_until(&self, lane: Lane, now: Instant) -> Option<Instant> {
-        [None, Some(lane)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
+    fn closed_until(&self, work: Work, now: Instant) -> Option<Instant> {
+        [None, Some(work)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
     }
 
     fn prepared(&self, work: Work) -> bool {
@@ -90,10 +88,8 @@ impl Account {
 
     /// The next batch at `now`, if anything may be sent.
     pub fn next(&mut self, portal: &str, service: &Service, linger: Duration, concurrency: usize, now: Instant) -> Option<Batch> {
-        let lanes = Lane::ALL.map(|lane| {
-            self.place(lane, concurrency) && self.closed_until(lane, now).is_none() && service.ready(portal, share(lane), now).is_ok()
-        });
-        let open = Work::ALL.map(|work| self.prepared(work) && lanes[work.lane().index()]);
+        let lanes = Lane::ALL.map(|lane| self.place(lane, concurrency) && service.ready(portal, share(lane), now).is_ok());
+        let open = Work::ALL.map(|work| self.prepared(work) && lanes[work.lane().index()] && self.closed_until(work, now).is_none());
         let events_max = self.event_api.as_ref().map_or(1, |api| api.batch_max);
         self.lanes.next(|work| open[work as usize], events_max, linger, now)
     }
@@ -107,7 +103,7 @@ impl Account {
             let Ok(budget) = service.ready(portal, share(work.lane()), now).map_or_else(|at| at.map(Some).ok_or(()), |()| Ok(None)) else {
                 continue;
             };
-            let at = [Some(ripe), budget, self.closed_until(work.lane(), now)].into_iter().flatten().max();
+            let at = [Some(ripe), budget, self.closed_until(work, now)].into_iter().flatten().max();
             wake = wake.into_iter().chain(at).min();
         }
         wake
@@ -128,13 +124,13 @@ mod tests {
     fn a_suspension_is_told_once_and_ends_with_a_write() {
         let now = Instant::now();
         let mut account = Account::default();
-        let suspend = |why: &str| Suspend { lane: Some(Lane::Stages), why: why.into() };
-        assert!(account.suspend(suspend("scopes"), now));
-        assert!(!account.suspend(suspend("scopes"), now + SUSPENDED_FOR), "the same reason again");
-        assert!(account.suspend(suspend("other"), now));
-        assert!(account.closed_until(Lane::Stages, now).is_some() && account.closed_until(Lane::Events, now).is_none());
-        assert!(account.closed_until(Lane::Stages, now + SUSPENDED_FOR).is_none(), "time to find out");
-        assert!(!account.resume(Lane::Events) && account.suspended());
-        assert!(account.resume(Lane::Stages) && !account.suspended());
+        let emails = Some(Work::Emails);
+        assert!(account.suspend(emails, "scopes", now));
+        assert!(!account.suspend(emails, "scopes", now + SUSPENDED_FOR), "the same reason again");
+        assert!(account.suspend(emails, "other", now));
+        assert!(account.closed_until(Work::Emails, now).is_some() && account.closed_until(Work::Contacts, now).is_none());
+        assert!(account.closed_until(Work::Emails, now + SUSPENDED_FOR).is_none(), "time to find out");
+        assert!(!account.resume(Work::Contacts) && account.suspended());
+        assert!(account.resume(Work::Emails) && !account.suspended());
     }
 }

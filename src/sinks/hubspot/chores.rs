@@ -1,5 +1,6 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
+use super::lanes::Work;
 use super::portal::NO_EVENTS;
 use super::prepare;
 use super::record::{Delta, Lane, Raw, Receipt};
@@ -39,13 +40,14 @@ impl Run {
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
-                account.resume(Lane::Properties);
-                account.resume(Lane::Events);
+                account.resume(Work::Contacts);
+                account.resume(Work::Events);
             }
-            if let Some(Suspend { lane, why }) = problem
-                && account.suspend(Suspend { lane, why: why.clone() }, now)
-            {
-                tracing::error!(portal, ?lane, "suspended: {why}");
+            if let Some(Suspend { lane, why }) = problem {
+                let work = lane.map(Work::writes);
+                if account.suspend(work, &why, now) {
+                    tracing::error!(portal, ?work, "suspended: {why}");
+                }
             }
         });
         if let Some(after) = again {
@@ -53,7 +55,7 @@ impl Run {
         }
     }
 
-    /// Suspends the lanes that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
+    /// Suspends the work that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
     /// portal was connected.
     fn look_at_connections(&mut self, now: Instant) {
         let revived = self.service.connections().revived();
@@ -69,25 +71,26 @@ impl Run {
                     self.prepare(portal.clone(), Duration::ZERO);
                 }
             }
-            for lane in Lane::ALL {
-                let Some(why) = self.gate(&portal, lane) else { continue };
+            for work in Work::ALL {
+                let Some(why) = self.gate(&portal, work) else { continue };
                 self.with(&portal, |account| {
-                    if account.suspend(Suspend { lane: Some(lane), why: why.clone() }, now) {
-                        tracing::error!(portal, ?lane, "suspended: {why}");
+                    if account.suspend(Some(work), &why, now) {
+                        tracing::error!(portal, ?work, "suspended: {why}");
                     }
                 });
             }
         }
     }
 
-    /// Why a connection does not allow a lane, if it does not.
-    fn gate(&self, portal: &str, lane: Lane) -> Option<String> {
-        let feature = match lane {
-            Lane::Stages => Feature::MoveDeals,
-            Lane::Properties => Feature::ContactProperties,
-            Lane::Events => Feature::Events,
+    /// Why a connection does not allow a kind of work, if it does not.
+    fn gate(&self, portal: &str, work: Work) -> Option<String> {
+        let feature = match work {
+            Work::Stages => Feature::MoveDeals,
+            Work::Emails => Feature::FindContacts,
+            Work::Contacts => Feature::ContactProperties,
+            Work::Events => Feature::Events,
         };
-        if lane == Lane::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
+        if work == Work::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
             return Some(NO_EVENTS.to_owned());
         }
         let missing = self.service.connections().missing(portal, feature);

@@ -7,12 +7,13 @@
 
 use super::account::Account;
 use super::entries::{Addressed, Event, Properties, Records, Stages};
+use super::lanes::Work;
 use super::outcome::refused_everywhere;
 use super::queue::{Entry, Tries};
 use super::reason;
-use super::record::{Lane, Receipt};
+use super::record::Receipt;
 use super::run::Run;
-use super::work::{Again, Fate, Report};
+use super::work::{Again, Fate, Report, Suspend};
 use crate::model::outputs::DealStage;
 use crate::model::time::{millis, now as wall_ms};
 use crate::state::{ContactValue, DeadLetterRow};
@@ -20,8 +21,6 @@ use std::time::{Duration, Instant};
 
 /// The pause after the first failed try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The place of the e-mail addresses among an account's suspects.
-const EMAILS: usize = 3;
 /// The longest wait between two looks for a parked record's contact.
 const PARK_RETRY_MAX: Duration = Duration::from_secs(3600);
 
@@ -92,27 +91,29 @@ impl Run {
     }
 
     /// What is the same for every kind of batch.
-    fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
+    fn reported<V>(&mut self, portal: &str, work: Work, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
         let Report { mut fates, suspend, ignored, known } = report;
+        let done = |fate: &Fate| matches!((work, fate), (_, Fate::Delivered) | (Work::Emails, Fate::Contact(_) | Fate::NoContact));
         self.stats.ignored += ignored;
         self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
-        account.in_flight[lane.index()] -= 1;
+        account.in_flight[work.lane().index()] -= 1;
         if fates.iter().all(|(_, fate)| matches!(fate, Fate::Again(Again { counts: true, .. }))) {
             // Nobody knows whether HubSpot has taken them; if it has, then all of them.
             self.sends += 1;
             fates.iter_mut().for_each(|(entry, _)| entry.tries.together = Some(self.sends));
         }
-        account.suspects[queue].look(&mut fates, now, rand::random::<u16>().into());
+        account.suspects[work as usize].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {
-            Some(suspend) => {
-                let why = suspend.why.clone();
-                if account.suspend(suspend, now) {
-                    tracing::error!(portal, ?lane, "suspended: {why}");
+            // A scope that finding contacts lacks is in no other work's way.
+            Some(Suspend { lane, why }) => {
+                let stopped = lane.map(|_| work);
+                if account.suspend(stopped, &why, now) {
+                    tracing::error!(portal, ?stopped, "suspended: {why}");
                 }
             }
-            None if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) && account.resume(lane) => {
-                tracing::info!(portal, ?lane, "resumed");
+            None if fates.iter().any(|(_, fate)| done(fate)) && account.resume(work) => {
+                tracing::info!(portal, ?work, "resumed");
             }
             None => {}
         }
@@ -122,7 +123,7 @@ impl Run {
     /// Stage deltas: each fate is that of the deal's oldest delta.
     pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Stages, Lane::Stages.index(), report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Stages, report, now) {
             let left = entry.value.steps.len();
             if let Fate::Again(again) = fate {
                 if let Some(at) = self.again(&mut entry, again, spread, now)
@@ -166,7 +167,7 @@ impl Run {
     /// Timeline events.
     pub(super) fn events_done(&mut self, portal: &str, report: Report<Event>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Events, Lane::Events.index(), report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Events, report, now) {
             match fate {
                 Fate::Again(again) => {
                     if let Some(at) = self.again(&mut entry, again, spread, now) {
@@ -195,7 +196,7 @@ impl Run {
     /// E-mail addresses whose contact was looked for.
     pub(super) fn emails_done(&mut self, portal: &str, report: Report<Addressed>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Properties, EMAILS, report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Emails, report, now) {
             match fate {
                 Fate::Contact(id) => {
                     // Whatever is parked for the address need not wait either.
@@ -239,7 +240,7 @@ impl Run {
     /// Contacts whose properties were written.
     pub(super) fn contacts_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Properties, Lane::Properties.index(), report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Contacts, report, now) {
             match fate {
                 Fate::Delivered => {
                     for (property, change) in std::mem::take(&mut entry.value.changes) {

@@ -207,3 +207,29 @@ fn a_private_apps_token_moves_deals_and_writes_properties_but_no_timeline_events
     assert!(asked <= 4 && token_calls(&world).is_empty(), "{asked} requests");
     assert!(sink.connections().metrics().text().expect("writes").contains("hubspot_connected{portal=\"4242\"} 0"));
 }
+
+#[test]
+fn the_articles_three_scopes_write_all_that_they_allow() {
+    let mut world = World::new();
+    let existing = "elido_last_utm_source";
+    world.make_property(existing, "string", "text");
+    let scopes = ["oauth", "timeline", "crm.objects.contacts.write", "crm.objects.deals.read"];
+    let token = world.sandbox.refresh_token_for(PORTAL, "clickline", &scopes);
+    world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = Some(Secret::new(token));
+    // An address that can't be looked up comes first, and a property that can't be made is among the values.
+    world.put(Topic::ContactProperties, &by_email(properties("p0", "801", &[(existing, "never", 1)]), "ada@example.com"));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "the address waits", |stats| stats.suspended == 1 && stats.read == 1);
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[(existing, "x", 2)]));
+    world.put(Topic::ContactProperties, &properties("p2", "801", &[(existing, "y", 3), ("elido_last_utm_medium", "email", 3)]));
+    world.put(Topic::Timeline, &nth(1));
+    world.flush();
+    let stats = wait(&sink, "all that is allowed", |stats| stats.events == 1 && stats.properties + stats.dead_letters == 2);
+    assert_eq!((stats.properties, stats.dead_letters, stats.lag), (1, 1, 1), "{stats:?}");
+    assert_eq!(world.contact("801").get(existing).map(String::as_str), Some("y"));
+    let [dead] = world.dead_letters(1).try_into().expect("one");
+    assert!(dead.reason == "property-refused" && dead.detail.contains("crm.schemas.contacts.write"), "{dead:?}");
+    // At the most what was sent before the first refresh told the scopes.
+    assert!(world.sandbox.requests().iter().filter(|request| request.status == 403).count() <= 1, "nothing is tried in vain");
+}
