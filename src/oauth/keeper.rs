@@ -16,7 +16,7 @@
 
 use super::decide::{Caller, Refusal, Step, settle, step};
 use super::endpoint::{Endpoint, Reply};
-use super::row::{Facts, Row, Why};
+use super::row::{Facts, Row, Secrets, Why};
 use super::rows::store_failed;
 use super::seal::Seal;
 use super::store::Store;
@@ -199,6 +199,12 @@ impl Keeper {
                 Step::Look(until) => {
                     let most = LOOK + Duration::from_millis(rand::random_range(0..50));
                     tokio::time::sleep(most.min(Duration::from_millis(until.saturating_sub(now).max(1)))).await;
+                }
+                Step::Shut(facts) => {
+                    let secrets = Secrets { access_token: None, ..row.secrets.clone() };
+                    let next = Row { token_version: row.token_version + 1, facts: *facts, secrets, portal: row.portal };
+                    // Where somebody else was faster, the row says what is to be done now.
+                    self.swap(row.token_version, &next).await.map_err(|e| store_failed(&e))?;
                 }
                 Step::Call(facts) => self.call(endpoint, row, *facts).await?,
             }
