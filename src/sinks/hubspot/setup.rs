@@ -259,18 +259,40 @@ pub async fn contact_properties(
                 let label = name.replace('_', " ");
                 let property =
                     json!({ "groupName": GROUP, "name": name, "label": label, "type": "string", "fieldType": "text", "formField": false });
-                may_make = may_make && create(area.clone(), property).await?;
-                if may_make {
-                    tracing::info!(portal, property = name, "contact property made");
-                    Standing::Made
+                let made = if may_make {
+                    service.call(portal, &request::create(area.clone(), property), Share::Bulk).await
                 } else {
-                    Standing::Refused(UNMADE.to_owned())
+                    Outcome::Forbidden(Vec::new())
+                };
+                match made {
+                    Outcome::Done(_) => {
+                        tracing::info!(portal, property = name, "contact property made");
+                        Standing::Made
+                    }
+                    Outcome::Exists => existing(service, portal, &area, name).await?,
+                    Outcome::Forbidden(_) => {
+                        may_make = false;
+                        Standing::Refused(UNMADE.to_owned())
+                    }
+                    outcome => return Err(outcome),
                 }
             }
         };
         found.insert(name.clone(), standing);
     }
     Ok(found)
+}
+
+/// How a property stands that was not listed and is there all the same: made by somebody else meanwhile, or archived.
+async fn existing(service: &Service, portal: &str, area: &str, name: &str) -> Result<Standing, Outcome> {
+    for query in ["", "?archived=true"] {
+        match service.call(portal, &request::get(format!("{area}/{}{query}", request::segment(name))), Share::Bulk).await {
+            Outcome::Done(property) => return Ok(unwritable(&property).map_or(Standing::Ready, Standing::Refused)),
+            Outcome::NotFound(_) => {}
+            outcome => return Err(outcome),
+        }
+    }
+    Err(Outcome::Transient(format!("HubSpot says that the property {name} exists, and does not show it"), None))
 }
 
 /// Why a property can't take a last UTM value, by HubSpot's own description of it; all fields may be missing.

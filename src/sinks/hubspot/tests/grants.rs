@@ -233,3 +233,18 @@ fn the_articles_three_scopes_write_all_that_they_allow() {
     // At the most what was sent before the first refresh told the scopes.
     assert!(world.sandbox.requests().iter().filter(|request| request.status == 403).count() <= 1, "nothing is tried in vain");
 }
+
+#[test]
+fn a_property_that_is_archived_is_refused_and_the_others_are_written() {
+    let world = World::new();
+    let (archived, other) = ("elido_last_utm_source", "elido_last_utm_medium");
+    world.make_property(archived, "string", "text");
+    world.by_hand(reqwest::Method::DELETE, &format!("/crm/v3/properties/contacts/{archived}"), &serde_json::Value::Null);
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[(archived, "x", 1), (other, "email", 1)]));
+    let sink = world.start();
+    let stats = world.settle(&sink, "one is refused", 1);
+    assert_eq!((stats.properties, stats.dead_letters), (0, 1), "{stats:?}");
+    let [dead] = world.dead_letters(1).try_into().expect("one");
+    assert!(dead.reason == "property-refused" && dead.detail.contains("archived"), "{dead:?}");
+    assert_eq!(world.contact("801").get(other).map(String::as_str), Some("email"));
+}
