@@ -3,6 +3,10 @@
 //! Labels have few values: portals come from the configuration, results and conditions are enumerations. Nothing that a visitor or
 //! HubSpot sends becomes a label.
 
+mod sink;
+
+pub use sink::{Delta, DeltaResult, SinkMetrics};
+
 use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse as _;
@@ -35,6 +39,8 @@ pub struct Metrics {
     pub crm_followed: Family<Portal, Gauge>,
     /// Forms taken, by where they came from.
     pub forms: Family<FormTaken, Counter>,
+    /// What the HubSpot sink counts.
+    pub sink: SinkMetrics,
     registry: Registry,
 }
 
@@ -193,6 +199,7 @@ impl Default for Metrics {
             crm_loads: Family::default(),
             crm_followed: Family::default(),
             forms: Family::default(),
+            sink: SinkMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -216,6 +223,7 @@ impl Default for Metrics {
             metrics.crm_followed.clone(),
         );
         registry.register("forms_taken", "Forms taken, by where they came from", metrics.forms.clone());
+        metrics.sink.register(&mut registry);
         Metrics { registry, ..metrics }
     }
 }

@@ -1,5 +1,6 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
+use super::dead_letters::{self, Published};
 use super::lanes::Work;
 use super::portal::NO_EVENTS;
 use super::prepare;
@@ -110,6 +111,10 @@ impl Run {
         }
         self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
+        for (portal, account) in &self.accounts {
+            let of = crate::metrics::Portal { portal: portal.clone() };
+            self.service.connections().metrics().sink.suspended.get_or_create(&of).set(account.suspended().into());
+        }
         self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
         self.stats.parked = self.state.parked_count()?;
         let (open, oldest) = self.state.dead_letters_open()?;
@@ -139,18 +144,27 @@ impl Run {
         Ok(())
     }
 
-    /// Brings refused records to their topic, one round at a time.
-    pub(super) fn publish(&mut self) {
-        if self.publishing || self.published {
+    /// Brings refused records to their topic, one round at a time; after a round that failed not at once again.
+    pub(super) fn publish(&mut self, now: Instant) {
+        if self.publishing || self.published || now < self.publish_at {
             return;
         }
         self.publishing = true;
         let (dead_letters, commits) = (Arc::clone(&self.dead_letters), self.dead_commits);
-        // Not at once again when Kafka is away.
-        let pause = if self.stats.dead_letters == 0 { Duration::ZERO } else { Duration::from_millis(20) };
-        self.chores.spawn_local(async move {
-            tokio::time::sleep(pause).await;
-            Done::Published(commits, dead_letters.publish().await)
-        });
+        self.chores.spawn_local(async move { Done::Published(commits, dead_letters.publish().await) });
+    }
+
+    pub(super) fn was_published(&mut self, commits: u64, result: Published, now: Instant) {
+        self.publishing = false;
+        // What was committed meanwhile was not seen.
+        self.published = result == Published::All && commits == self.dead_commits;
+        self.publish_failures = match result {
+            Published::Failed(why) => {
+                tracing::warn!("dead letters wait in the state database, for they can't be brought to their topic: {why}");
+                self.publish_failures.saturating_add(1)
+            }
+            _ => 0,
+        };
+        self.publish_at = now + dead_letters::pause(self.publish_failures);
     }
 }

@@ -14,7 +14,7 @@
 //! the reading; of several, one that has filled its share is held back (`behind.rs`), so that none waits for another.
 
 use super::account::Account;
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{DeadLetters, Published};
 use super::lanes::Batch;
 use super::reader::Read;
 use super::record::Lane;
@@ -62,8 +62,8 @@ pub enum Done {
     Events(String, Report<entries::Event>),
     /// An account's template and properties, or what is in the way.
     Prepared(String, prepare::Prepared),
-    /// Whether all dead letters of so many commits are on their topic.
-    Published(u64, anyhow::Result<bool>),
+    /// What came of publishing the dead letters of so many commits.
+    Published(u64, anyhow::Result<Published>),
     /// Records that were held back.
     Behind(super::behind::Chunk),
 }
@@ -90,6 +90,8 @@ pub struct Run {
     /// Lanes of which records that were held back are being read again.
     pub(super) reading_again: [bool; 3],
     pub(super) stats: Stats,
+    /// The counters as they were told last.
+    told: Stats,
     shared: Arc<Mutex<Stats>>,
     /// Batches under way.
     work: JoinSet<Done>,
@@ -98,6 +100,9 @@ pub struct Run {
     /// Per lane, the partitions and whether they were read to their end.
     pub(super) ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
+    /// Rounds of publishing that failed, since the last that did not; and no round before this.
+    pub(super) publish_failures: u32,
+    pub(super) publish_at: Instant,
     /// How often a connection had come back to life, when it was looked at last.
     pub(super) revived: u64,
     /// Commits that held dead letters.
@@ -144,11 +149,14 @@ impl Run {
             sends: 0,
             reading_again: [false; 3],
             stats: Stats::default(),
+            told: Stats::default(),
             shared,
             work: JoinSet::new(),
             chores: JoinSet::new(),
             ends: Default::default(),
             publishing: false,
+            publish_failures: 0,
+            publish_at: now,
             revived: 0,
             dead_commits: 0,
             published: false,
@@ -185,7 +193,7 @@ impl Run {
             self.commit(now)?;
             self.plan(now)?;
             self.commit(now)?;
-            self.publish();
+            self.publish(now);
             self.tell(readers.iter().all(mpsc::Receiver::is_empty));
             let wake = self.wake_at(now);
             let [stages, properties, events] = &mut readers;
@@ -319,11 +327,7 @@ impl Run {
             Done::Contacts(portal, report) => self.contacts_done(&portal, report, now),
             Done::Events(portal, report) => self.events_done(&portal, report, now),
             Done::Prepared(portal, prepared) => self.prepared(portal, prepared, now),
-            Done::Published(commits, all) => {
-                self.publishing = false;
-                // What was committed meanwhile was not seen.
-                self.published = all? && commits == self.dead_commits;
-            }
+            Done::Published(commits, result) => self.was_published(commits, result?, now),
             Done::Behind(chunk) => self.again_read(chunk)?,
         }
         Ok(())
@@ -374,6 +378,10 @@ impl Run {
         let read = self.ends.iter().all(|lane| !lane.is_empty() && lane.values().all(|end| *end));
         let settled = self.stats.lag == 0 && self.work.is_empty() && self.published && self.settlement.is_empty();
         self.stats.caught_up = read && channels_empty && settled && self.tracker.moved().is_empty();
+        let told = std::mem::replace(&mut self.told, self.stats);
+        if told != self.stats {
+            self.service.connections().metrics().sink.tell(&told, &self.stats);
+        }
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
     }
 }
