@@ -224,6 +224,9 @@ impl Service {
                 Err(error) => return no_token(portal, &error),
             };
         }
+        if matches!(outcome, Outcome::Done(_)) {
+            self.connections.accepted(portal);
+        }
         match &outcome {
             Outcome::Throttled(_) if share.is_none() => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);

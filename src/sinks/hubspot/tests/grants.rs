@@ -188,6 +188,7 @@ fn a_private_apps_token_moves_deals_and_writes_properties_but_no_timeline_events
     assert_eq!((stats.events, stats.dead_letters, stats.lag), (0, 0, 1), "the event waits");
     assert_eq!((world.deal("1").as_str(), world.posts("/events/batch/create")), ("qualifiedtobuy", 0));
     assert_eq!((token_calls(&world).len(), sink.connections().status().expect("reads")[0].mode), (0, Mode::Static));
+    assert!(sink.connections().metrics().text().expect("writes").contains("hubspot_connected{portal=\"4242\"} 1"));
     sink.stop().expect("stops");
 
     // Custom events take it.
@@ -247,4 +248,30 @@ fn a_property_that_is_archived_is_refused_and_the_others_are_written() {
     let [dead] = world.dead_letters(1).try_into().expect("one");
     assert!(dead.reason == "property-refused" && dead.detail.contains("archived"), "{dead:?}");
     assert_eq!(world.contact("801").get(other).map(String::as_str), Some("email"));
+}
+
+#[test]
+fn a_static_token_that_was_refused_once_is_told_to_be_good_again() {
+    let mut world = World::new();
+    let token = Secret::new(world.sandbox.static_token(PORTAL, None));
+    world
+        .settings
+        .portals
+        .insert(PORTAL.to_owned(), Portal { access_token: Some(token), events: Events::CustomEvents, ..Portal::default() });
+    let proxy = Proxy::start(&world.sandbox.url(), "/contacts", |seen| match seen.number {
+        0 => Fault::Answer(401, None, "{}"),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    world.settings.provision.truncate(1);
+    let sink = world.start();
+    let connected = |value: u8| {
+        let line = format!("hubspot_connected{{portal=\"{PORTAL}\"}} {value}");
+        sink.connections().metrics().text().expect("writes").contains(&line)
+    };
+    let end = Instant::now() + PATIENCE;
+    while !connected(1) {
+        assert!(Instant::now() < end, "it is connected");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
