@@ -6,11 +6,15 @@ use super::lanes::{Batch, Lanes, Work};
 use super::record::Lane;
 use super::service::Service;
 use super::suspects::Suspects;
+use crate::model::time::{self, Ms};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long suspended work, or a suspended account, waits before one request finds out whether somebody has acted.
 const SUSPENDED_FOR: Duration = Duration::from_secs(120);
+
+/// How long a property that the account refuses is not looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// One account.
 #[derive(Debug, Default)]
@@ -25,12 +29,16 @@ pub struct Account {
     pub refused: BTreeMap<String, String>,
     /// What takes the events, once it is known.
     pub event_api: Option<EventApi>,
+    /// When the properties that are refused are looked at again.
+    look_at: Option<Instant>,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
     /// Who makes HubSpot stumble, by kind of work.
     pub suspects: [Suspects; 4],
     /// What can't be written to, until when, and why. `None` is the whole account.
     suspended: BTreeMap<Option<Work>, (Instant, String)>,
+    /// When each kind of work was last resumed after a suspension, ms since the Unix epoch; 0 is never.
+    resumed_at: [Ms; 4],
 }
 
 /// The part of the budget that a lane may use.
@@ -50,13 +58,38 @@ impl Account {
 
     /// Work was done: nothing is in its way any more. Says whether something was.
     pub fn resume(&mut self, work: Work) -> bool {
-        let work = self.suspended.remove(&Some(work)).is_some();
-        self.suspended.remove(&None).is_some() || work
+        let alone = self.suspended.remove(&Some(work)).is_some();
+        let all = self.suspended.remove(&None).is_some();
+        let now = time::now();
+        for other in Work::ALL.into_iter().filter(|other| all || (alone && *other == work)) {
+            self.resumed_at[other as usize] = now;
+        }
+        all || alone
     }
 
     /// The account was connected again: nothing that was in its way need be there any more.
     pub fn connected(&mut self) {
+        let now = time::now();
+        for work in Work::ALL.into_iter().filter(|work| [None, Some(*work)].iter().any(|key| self.suspended.contains_key(key))) {
+            self.resumed_at[work as usize] = now;
+        }
         self.suspended.clear();
+    }
+
+    /// Properties are refused: some time after `now` somebody may have put them in order.
+    pub fn look_again(&mut self, now: Instant) {
+        self.look_at.get_or_insert(now + LOOK_AGAIN);
+    }
+
+    /// Whether it is time to look at them, which is said once.
+    pub fn look_is_due(&mut self, now: Instant) -> bool {
+        self.look_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Whether failures of this kind of work since then (ms since the Unix epoch) go on without an end so far: where it was suspended
+    /// in between, HubSpot was not asked, and its failures count anew.
+    pub fn unbroken(&self, work: Work, since: Ms) -> bool {
+        since >= self.resumed_at[work as usize]
     }
 
     /// Whether anything of the account is suspended, also when its time to be tried again has come.
@@ -121,6 +154,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_is_looked_at_again_once_in_a_while() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        assert!(!account.look_is_due(now + LOOK_AGAIN));
+        account.look_again(now);
+        account.look_again(now + LOOK_AGAIN / 2);
+        assert!(!account.look_is_due(now + LOOK_AGAIN / 2));
+        assert!(account.look_is_due(now + LOOK_AGAIN) && !account.look_is_due(now + LOOK_AGAIN), "once");
+    }
+
+    #[test]
     fn a_suspension_is_told_once_and_ends_with_a_write() {
         let now = Instant::now();
         let mut account = Account::default();
@@ -131,6 +175,9 @@ mod tests {
         assert!(account.closed_until(Work::Emails, now).is_some() && account.closed_until(Work::Contacts, now).is_none());
         assert!(account.closed_until(Work::Emails, now + SUSPENDED_FOR).is_none(), "time to find out");
         assert!(!account.resume(Work::Contacts) && account.suspended());
+        assert!(account.unbroken(Work::Emails, 1));
         assert!(account.resume(Work::Emails) && !account.suspended());
+        assert!(!account.unbroken(Work::Emails, 1) && account.unbroken(Work::Emails, time::now()), "failures count anew");
+        assert!(account.unbroken(Work::Contacts, 1), "it was not suspended");
     }
 }

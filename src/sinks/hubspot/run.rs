@@ -109,6 +109,10 @@ pub struct Run {
     pub(super) dead_commits: u64,
     /// Whether the dead letters of all of them are on their topic.
     pub(super) published: bool,
+    /// When parked records are looked for next that nobody looks after.
+    pub(super) orphans_at: Instant,
+    /// Accounts that this sink does not serve and of which that was said.
+    pub(super) strangers: HashSet<String>,
     chores_at: Instant,
     committed_at: Instant,
 }
@@ -160,6 +164,8 @@ impl Run {
             revived: 0,
             dead_commits: 0,
             published: false,
+            orphans_at: now,
+            strangers: HashSet::new(),
             chores_at: now,
             committed_at: now,
         }

@@ -67,8 +67,16 @@ impl Run {
         self.settle(receipt, format!("dead: {reason}"));
     }
 
-    /// How to try an entry again: when, or not at all. Records that HubSpot has failed to take for too long become dead letters.
-    fn again<V: Records>(&mut self, entry: &mut Entry<V>, again: Again, spread: f64, now: Instant) -> Option<Instant> {
+    /// How to try an entry again: when, or not at all. Records that HubSpot has failed to take for too long become dead letters;
+    /// time in which it was not asked, because the account or the work was suspended, does not count.
+    fn again<V: Records>(
+        &mut self,
+        (portal, work): (&str, Work),
+        entry: &mut Entry<V>,
+        again: Again,
+        spread: f64,
+        now: Instant,
+    ) -> Option<Instant> {
         let Again { counts, cap, after } = again;
         entry.tries.cap = cap.unwrap_or(entry.tries.cap).max(1);
         if !counts {
@@ -77,8 +85,9 @@ impl Run {
         self.stats.retried += 1;
         entry.tries.attempts += 1;
         let wall = wall_ms();
+        let account = self.accounts.get(portal);
         entry.value.each(|receipt| {
-            if receipt.failing_since.is_none() {
+            if !receipt.failing_since.is_some_and(|since| account.is_some_and(|account| account.unbroken(work, since))) {
                 receipt.failing_since = Some(wall);
                 self.settlement.failing.push((receipt.ledger_key, wall));
             }
@@ -126,7 +135,7 @@ impl Run {
         for (mut entry, fate) in self.reported(portal, Work::Stages, report, now) {
             let left = entry.value.steps.len();
             if let Fate::Again(again) = fate {
-                if let Some(at) = self.again(&mut entry, again, spread, now)
+                if let Some(at) = self.again((portal, Work::Stages), &mut entry, again, spread, now)
                     && entry.value.steps.len() == left
                 {
                     self.with(portal, |account| account.lanes.stages.put_back(entry, at));
@@ -170,7 +179,7 @@ impl Run {
         for (mut entry, fate) in self.reported(portal, Work::Events, report, now) {
             match fate {
                 Fate::Again(again) => {
-                    if let Some(at) = self.again(&mut entry, again, spread, now) {
+                    if let Some(at) = self.again((portal, Work::Events), &mut entry, again, spread, now) {
                         self.with(portal, |account| account.lanes.events.put_back(entry, at));
                         continue;
                     }
@@ -203,7 +212,7 @@ impl Run {
                     self.appeared.push((portal.to_owned(), entry.key.clone()));
                     self.with(portal, |account| account.lanes.found(&entry.key, &id, entry.value, now));
                 }
-                Fate::Again(again) => match self.again(&mut entry, again, spread, now) {
+                Fate::Again(again) => match self.again((portal, Work::Emails), &mut entry, again, spread, now) {
                     Some(at) => self.with(portal, |account| account.lanes.emails.put_back(entry, at)),
                     None => self.with(portal, |account| account.lanes.emails.release(&entry.key)),
                 },
@@ -282,13 +291,13 @@ impl Run {
         let back = |entry, at| move |account: &mut Account| account.lanes.contacts.put_back(entry, at);
         let (reason, detail) = match fate {
             Fate::Again(again) => {
-                return match self.again(&mut entry, again, spread, now) {
+                return match self.again((portal, Work::Contacts), &mut entry, again, spread, now) {
                     Some(at) => self.with(portal, back(entry, at)),
                     None => self.with(portal, |account| account.lanes.contacts.release(&entry.key)),
                 };
             }
             Fate::WithoutProperties(refused) => {
-                self.refuse_everywhere(portal, &refused);
+                self.refuse_everywhere(portal, &refused, now);
                 if entry.value.refuse(refused.iter().map(|(name, code)| (name, code))) {
                     // What is left is written by the next batch; nothing may be left.
                     return self.with(portal, back(entry, now));
@@ -304,11 +313,14 @@ impl Run {
         self.with(portal, |account| account.lanes.contacts.release(&entry.key));
     }
 
-    /// A property that is not there, or read-only, is not sent to the account again until a restart.
-    fn refuse_everywhere(&mut self, portal: &str, refused: &[(String, String)]) {
+    /// A property that is not there, or read-only, is not sent to the account again before it was looked at again.
+    fn refuse_everywhere(&mut self, portal: &str, refused: &[(String, String)], now: Instant) {
         for (name, code) in refused.iter().filter(|(_, code)| refused_everywhere(code)) {
             let mut new = false;
-            self.with(portal, |account| new = account.refused.insert(name.clone(), code.clone()).is_none());
+            self.with(portal, |account| {
+                new = account.refused.insert(name.clone(), code.clone()).is_none();
+                account.look_again(now);
+            });
             if new {
                 tracing::error!(portal, property = name, code, "HubSpot does not take this property: correct the field mapping");
             }

@@ -233,6 +233,21 @@ fn the_articles_three_scopes_write_all_that_they_allow() {
     assert!(dead.reason == "property-refused" && dead.detail.contains("crm.schemas.contacts.write"), "{dead:?}");
     // At the most what was sent before the first refresh told the scopes.
     assert!(world.sandbox.requests().iter().filter(|request| request.status == 403).count() <= 1, "nothing is tried in vain");
+
+    // Installed again with every scope: the property is made, and what waited for its address is found.
+    install(&world, &sink, PORTAL, &[PORTAL.to_owned()]).expect("installs");
+    wait(&sink, "the address", |stats| stats.lag == 0 && stats.suspended == 0);
+    let made = || world.sandbox.requests().iter().any(|request| request.path.ends_with("/properties/contacts") && request.status == 201);
+    let end = Instant::now() + PATIENCE;
+    while !made() {
+        assert!(Instant::now() < end, "the property is made");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    world.put(Topic::ContactProperties, &properties("p3", "801", &[("elido_last_utm_medium", "social", 4)]));
+    world.flush();
+    wait(&sink, "the property", |stats| stats.lag == 0 && stats.properties >= 2);
+    assert_eq!(world.contact("801").get("elido_last_utm_medium").map(String::as_str), Some("social"));
 }
 
 #[test]
