@@ -3,10 +3,7 @@
 //! Labels have few values: portals come from the configuration, results and conditions are enumerations. Nothing that a visitor or
 //! HubSpot sends becomes a label.
 
-mod sink;
-
-pub use sink::{Delta, DeltaResult, SinkMetrics};
-
+use crate::sinks::hubspot::Exposed;
 use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse as _;
@@ -39,8 +36,8 @@ pub struct Metrics {
     pub crm_followed: Family<Portal, Gauge>,
     /// Forms taken, by where they came from.
     pub forms: Family<FormTaken, Counter>,
-    /// What the HubSpot sink counts.
-    pub sink: SinkMetrics,
+    /// What the HubSpot sink counts, once it runs.
+    pub sink: Exposed,
     registry: Registry,
 }
 
@@ -199,7 +196,7 @@ impl Default for Metrics {
             crm_loads: Family::default(),
             crm_followed: Family::default(),
             forms: Family::default(),
-            sink: SinkMetrics::default(),
+            sink: Exposed::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -223,7 +220,7 @@ impl Default for Metrics {
             metrics.crm_followed.clone(),
         );
         registry.register("forms_taken", "Forms taken, by where they came from", metrics.forms.clone());
-        metrics.sink.register(&mut registry);
+        registry.register_collector(Box::new(metrics.sink.clone()));
         Metrics { registry, ..metrics }
     }
 }

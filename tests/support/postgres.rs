@@ -16,7 +16,6 @@
 use super::ports::free_addresses;
 use super::process::{bound_to_this_process, wait_for};
 use std::fs::File;
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -78,15 +77,16 @@ impl Postgres {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(self.dir.path()).args(["-p", &self.port.to_string()]);
         command.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
-        self.process = Some(bound_to_this_process(command));
-        let port = self.port;
+        // It listens a little before it answers, and a start before this one has said the same.
+        let ready = || std::fs::read_to_string(self.log()).unwrap_or_default().matches("ready to accept connections").count();
+        let before = ready();
+        let mut process = bound_to_this_process(command);
         wait_for("the server to take connections", || {
-            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            let ended = process.try_wait().ok().flatten();
             assert!(ended.is_none(), "the server ended ({ended:?}):\n{}", self.last_words());
-            TcpStream::connect(("127.0.0.1", port)).ok()?;
-            // It listens a little before it answers.
-            self.last_words().contains("ready to accept connections").then_some(())
+            (ready() > before).then_some(())
         });
+        self.process = Some(process);
     }
 
     fn data(&self) -> PathBuf {

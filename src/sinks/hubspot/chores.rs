@@ -130,10 +130,6 @@ impl Run {
         }
         self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
-        for (portal, account) in &self.accounts {
-            let of = crate::metrics::Portal { portal: portal.clone() };
-            self.service.connections().metrics().sink.suspended.get_or_create(&of).set(account.suspended().into());
-        }
         self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
         self.stats.parked = self.state.parked_count()?;
         let (open, oldest) = self.state.dead_letters_open()?;

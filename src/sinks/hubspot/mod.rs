@@ -41,6 +41,7 @@ mod emails;
 mod entries;
 mod event_api;
 mod events;
+mod exposed;
 #[cfg(test)]
 mod fixtures;
 mod intake;
@@ -71,6 +72,7 @@ mod tracker;
 mod work;
 
 pub(crate) use budget::{Share, Wait, Window};
+pub use exposed::Exposed;
 pub(crate) use outcome::{Outcome, classify, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;

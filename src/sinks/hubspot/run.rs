@@ -90,8 +90,6 @@ pub struct Run {
     /// Lanes of which records that were held back are being read again.
     pub(super) reading_again: [bool; 3],
     pub(super) stats: Stats,
-    /// The counters as they were told last.
-    told: Stats,
     shared: Arc<Mutex<Stats>>,
     /// Batches under way.
     work: JoinSet<Done>,
@@ -153,7 +151,6 @@ impl Run {
             sends: 0,
             reading_again: [false; 3],
             stats: Stats::default(),
-            told: Stats::default(),
             shared,
             work: JoinSet::new(),
             chores: JoinSet::new(),
@@ -384,10 +381,6 @@ impl Run {
         let read = self.ends.iter().all(|lane| !lane.is_empty() && lane.values().all(|end| *end));
         let settled = self.stats.lag == 0 && self.work.is_empty() && self.published && self.settlement.is_empty();
         self.stats.caught_up = read && channels_empty && settled && self.tracker.moved().is_empty();
-        let told = std::mem::replace(&mut self.told, self.stats);
-        if told != self.stats {
-            self.service.connections().metrics().sink.tell(&told, &self.stats);
-        }
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
     }
 }

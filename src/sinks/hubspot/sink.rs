@@ -54,10 +54,11 @@ impl Sink {
         let settings = Arc::new(settings);
         let path = state;
         let state = Arc::new(State::open(path)?);
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        metrics.sink.show(&stats);
         let connections = Arc::new(Connections::open(&settings, &state, path, &portals, metrics)?);
         let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
-        let stats = Arc::new(Mutex::new(Stats::default()));
         let run = Run::new(settings, kafka.clone(), Arc::clone(&state), Arc::clone(&service), dead_letters, &portals, Arc::clone(&stats));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the HubSpot sink")?;
 

@@ -206,7 +206,7 @@ fn a_click_becomes_an_event_three_properties_and_a_moved_deal() {
     assert_eq!(world.deal("9001"), "qualifiedtobuy");
     assert_eq!(world.outcome(Topic::DealStages, "s1").as_deref(), Some("delivered"));
     let metrics = sink.connections().metrics().text().expect("writes");
-    for line in ["hubspot_deltas_total{result=\"event\"} 1", "hubspot_deltas_total{result=\"stage\"} 1", "hubspot_lag 0"] {
+    for line in ["hubspot_events_delivered_total 1", "hubspot_stages_delivered_total 1", "hubspot_lag 0"] {
         assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
     }
     sink.stop().expect("stops");
