@@ -7,8 +7,8 @@
 //! The sandbox keeps HubSpot's limit of 110 requests in any ten seconds and answers 429 beyond it. Every click is two deltas: an event, and
 //! the last campaign values of one of the contacts. Two measurements:
 //!
-//! - **backlog**: all deltas are in their topics when the sink starts. Clicks per second; requests as a share of the quota, from the end of
-//!   the first window until less than a second's worth is left; 429s after the first window; the process's memory.
+//! - **backlog**: all deltas are in their topics when the sink starts. Clicks per second; requests as a share of the quota, in the
+//!   whole windows from the end of the first until less than a second's worth is left; 429s after the first window; the process's memory.
 //! - **latency**: clicks come at a steady rate (open loop), each with the time at which it was to be sent. From then to the moment at which
 //!   HubSpot stored the event.
 //!
@@ -230,20 +230,22 @@ fn backlog(world: &World, sink: &Sink, args: &Args, before: u64) {
         peak = peak.max(resident());
         stats.events + stats.properties + stats.superseded >= left
     });
-    let (drained_ms, drained) = (now(), began.elapsed().as_secs_f64());
+    let drained_ms = now();
     let stats = wait(sink, |stats| stats.caught_up && stats.read >= deltas);
     let all = began.elapsed().as_secs_f64();
     println!("backlog of {deltas} deltas, {} contacts, {} requests in 10 s", args.contacts, args.quota);
     println!("  drained in {all:.1} s: {:.0} clicks/s, {} requests", (deltas / 2) as f64 / all, stats.calls);
     let warm = began_ms + u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
     let requests = world.requests();
-    let counted = requests.iter().filter(|(at, _)| (warm..drained_ms).contains(at)).count();
-    let seconds = drained - WINDOW.as_secs_f64();
-    if seconds > 0.0 {
-        let share = counted as f64 / (args.quota as f64 * seconds / WINDOW.as_secs_f64());
-        println!("  quota used while there was a backlog, after the first window: {:.1} %", share * 100.0);
+    // Whole windows alone: of a part of one the share could be more than all.
+    let window = u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
+    let windows = drained_ms.saturating_sub(warm) / window;
+    let counted = requests.iter().filter(|(at, _)| (warm..warm + windows * window).contains(at)).count();
+    if windows > 0 {
+        let share = counted as f64 / (args.quota as u64 * windows) as f64;
+        println!("  quota used while there was a backlog, in {windows} windows after the first: {:.1} %", share * 100.0);
     } else {
-        println!("  the backlog did not outlast the first window; the share of the quota needs more deltas");
+        println!("  the backlog did not outlast the second window; the share of the quota needs more deltas");
     }
     let refused = |after: u64| requests.iter().filter(|(at, status)| *status == 429 && *at >= after).count();
     println!("  answered with 429: {} in the first window, {} after it", refused(0) - refused(warm), refused(warm));
