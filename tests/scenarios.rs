@@ -18,11 +18,14 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    a_proxys_404
     app_events
+    app_events_known_before
     app_events_poison
     bad_bodies
     budget_is_kept
     contact_made_by_two
+    contacts_of_deals_fail
     crash
     custom_events
     daily_limit
@@ -42,6 +45,7 @@ scenarios! {
     moved_by_a_person
     moved_in_the_last_moment
     no_contact
+    one_record_is_forbidden
     older_value_behind_a_slow_answer
     own_daily_limit
     partial_success
@@ -53,9 +57,11 @@ scenarios! {
     read_only_property
     reinstall
     server_errors
+    trace_id_alone
     undecodable
     validation_rule
     version_2026_09
+    version_ended
     version_v3
 }
 

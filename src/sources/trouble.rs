@@ -1,6 +1,6 @@
 //! What can be in the way of a source that reads HubSpot, and how long it is waited for.
 
-use crate::sinks::hubspot::Outcome;
+use crate::sinks::hubspot::{Outcome, RETIRED};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub fn answer(outcome: Outcome, throttled: Duration) -> Result<Option<Value>, Tr
         Outcome::Throttled(pause) => Err(Trouble::Later("HubSpot asks for a pause".to_owned(), Some(pause.or(throttled)))),
         Outcome::Transient(why, after) => Err(Trouble::Later(format!("HubSpot failed: {why}"), after)),
         Outcome::Exists => Err(Trouble::Later("HubSpot's answer to a read makes no sense".to_owned(), None)),
+        Outcome::Retired => Err(Trouble::Stuck(RETIRED.to_owned())),
         Outcome::Unauthorized | Outcome::Disconnected => {
             Err(Trouble::Stuck("HubSpot no longer accepts our tokens for this account: install the app again".to_owned()))
         }

@@ -41,6 +41,8 @@ const REPLAY: &str = "replay";
 pub enum Standing {
     /// To be sent.
     New,
+    /// To be sent once more: it was a dead letter, and somebody has decided so.
+    Replayed,
     /// To be sent; HubSpot has failed to take it since then, ms since the Unix epoch.
     Failing(u64),
     /// Done with, or parked: it must not be sent.
@@ -208,7 +210,7 @@ impl State {
         Ok(match row {
             None => Standing::New,
             Some((outcome, since)) if outcome == FAILING => Standing::Failing(since),
-            Some((outcome, _)) if outcome == REPLAY => Standing::New,
+            Some((outcome, _)) if outcome == REPLAY => Standing::Replayed,
             Some(_) => Standing::Settled,
         })
     }
@@ -401,7 +403,7 @@ mod tests {
         assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
         let decision = LedgerKey::of("decisions", "t:0:3");
         state.decide(decision, "replaying", ("t", 0, 3), Some(key), 12).expect("decides");
-        assert_eq!(state.standing(key).expect("reads"), Standing::New, "once more");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Replayed, "once more");
         state.settle(&done("delivered"), 13).expect("settles");
         state.decide(decision, "replaying", ("t", 0, 3), Some(key), 14).expect("decides");
         assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"), "what was delivered is not sent again");

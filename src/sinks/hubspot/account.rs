@@ -7,7 +7,7 @@ use super::record::Lane;
 use super::service::Service;
 use super::suspects::Suspects;
 use crate::model::time::{self, Ms};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long suspended work, or a suspended account, waits before one request finds out whether somebody has acted.
@@ -15,6 +15,8 @@ const SUSPENDED_FOR: Duration = Duration::from_secs(120);
 
 /// How long a property that the account refuses is not looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// Records of a lane that are refused alone, and nothing written in between, before the account is taken to refuse them all.
+const DOUBTS: usize = 3;
 
 /// One account.
 #[derive(Debug, Default)]
@@ -35,6 +37,10 @@ pub struct Account {
     pub provisioned: bool,
     /// Who makes HubSpot stumble, by kind of work.
     pub suspects: [Suspects; 4],
+    /// By lane, whether anything was written since the account was connected.
+    written: [bool; 3],
+    /// By lane, the records that were refused alone since something was written, for a reason that may be everybody's.
+    doubts: [BTreeSet<String>; 3],
     /// What can't be written to, until when, and why. `None` is the whole account.
     suspended: BTreeMap<Option<Work>, (Instant, String)>,
     /// When each kind of work was last resumed after a suspension, ms since the Unix epoch; 0 is never.
@@ -56,6 +62,22 @@ impl Account {
         before.is_none_or(|(_, reason)| reason != why)
     }
 
+    /// A lane was written to: what it is written with is right.
+    pub fn written(&mut self, lane: Lane) {
+        self.written[lane.index()] = true;
+        self.doubts[lane.index()].clear();
+    }
+
+    /// A record was sent alone and refused for a reason that may be everybody's. Says whether to take it for that: nothing of the lane was
+    /// ever written, or several records were refused since something was.
+    pub fn doubted(&mut self, lane: Lane, key: &str) -> bool {
+        let doubts = &mut self.doubts[lane.index()];
+        if doubts.len() < DOUBTS {
+            doubts.insert(key.to_owned());
+        }
+        !self.written[lane.index()] || doubts.len() >= DOUBTS
+    }
+
     /// Work was done: nothing is in its way any more. Says whether something was.
     pub fn resume(&mut self, work: Work) -> bool {
         let alone = self.suspended.remove(&Some(work)).is_some();
@@ -74,6 +96,8 @@ impl Account {
             self.resumed_at[work as usize] = now;
         }
         self.suspended.clear();
+        self.written = [false; 3];
+        self.doubts.iter_mut().for_each(BTreeSet::clear);
     }
 
     /// Properties are refused: some time after `now` somebody may have put them in order.
@@ -162,6 +186,22 @@ mod tests {
         account.look_again(now + LOOK_AGAIN / 2);
         assert!(!account.look_is_due(now + LOOK_AGAIN / 2));
         assert!(account.look_is_due(now + LOOK_AGAIN) && !account.look_is_due(now + LOOK_AGAIN), "once");
+    }
+
+    #[test]
+    fn one_record_closes_no_lane_that_works() {
+        let mut account = Account::default();
+        assert!(account.doubted(Lane::Events, "e1"), "nothing has ever been written: it is the type of event, or a scope");
+        account.written(Lane::Events);
+        for _ in 0..5 {
+            assert!(!account.doubted(Lane::Events, "e1"), "the same again is one record");
+        }
+        assert!(account.doubted(Lane::Stages, "1"), "of another lane nothing is known");
+        assert_eq!(["e2", "e3"].map(|key| account.doubted(Lane::Events, key)), [false, true]);
+        account.written(Lane::Events);
+        assert!(!account.doubted(Lane::Events, "e1"));
+        account.connected();
+        assert!(account.doubted(Lane::Events, "e1"), "other scopes than before");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Chunk {
     pub read: anyhow::Result<Vec<Raw>>,
     /// Where to read on.
     pub next: i64,
+    /// Records, of whichever account, that were deleted before they were read again, at most.
+    pub lost: u64,
 }
 
 /// Whose record it is; all else is looked at later.
@@ -60,15 +62,20 @@ struct Portal<'a> {
 
 /// Reads one account's records; blocks.
 fn read(kafka: &crate::kafka::Kafka, topic: &str, wanted: Wanted) -> Chunk {
-    let mut next = wanted.from;
-    let read = fill(kafka, topic, &wanted, &mut next);
-    Chunk { wanted, read, next }
+    let (mut next, mut lost) = (wanted.from, 0);
+    let read = fill(kafka, topic, &wanted, &mut next, &mut lost);
+    Chunk { wanted, read, next, lost }
 }
 
-fn fill(kafka: &crate::kafka::Kafka, topic: &str, wanted: &Wanted, next: &mut i64) -> anyhow::Result<Vec<Raw>> {
+fn fill(kafka: &crate::kafka::Kafka, topic: &str, wanted: &Wanted, next: &mut i64, lost: &mut u64) -> anyhow::Result<Vec<Raw>> {
     let consumer = reader::consumer(kafka)?;
+    let (begin, _) = consumer.fetch_watermarks(topic, wanted.partition, CHUNK_FOR)?;
+    if begin > *next {
+        *lost = begin.min(wanted.to).abs_diff(*next);
+        *next = begin.min(wanted.to);
+    }
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, wanted.partition, Offset::Offset(wanted.from))?;
+    list.add_partition_offset(topic, wanted.partition, Offset::Offset(*next))?;
     consumer.assign(&list)?;
     let mut records = Vec::new();
     let end = Instant::now() + CHUNK_FOR;
@@ -112,10 +119,20 @@ impl Run {
 
     /// Takes in what was read again.
     pub(super) fn again_read(&mut self, chunk: Chunk) -> anyhow::Result<()> {
-        let Chunk { wanted: Wanted { lane, partition, portal, .. }, read, next } = chunk;
+        let Chunk { wanted: Wanted { lane, partition, portal, .. }, read, next, lost } = chunk;
         self.reading_again[lane.index()] = false;
         match read {
             Ok(records) => {
+                if lost > 0 {
+                    self.stats.lost += lost;
+                    let topic = self.topic(lane);
+                    tracing::error!(
+                        portal,
+                        topic,
+                        partition,
+                        "up to {lost} records that were held back were deleted before they were read again"
+                    );
+                }
                 let taken = records.len() as u64;
                 for raw in records {
                     self.tracker.read(lane, partition, raw.offset);

@@ -179,7 +179,7 @@ impl Run {
             let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
             let parked = Some((row.parked_at, row.tries));
             let failing_since = self.state.failing_since(row.ledger_key)?;
-            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since };
+            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since, fresh: false };
             if self.loaded.entry(portal.to_owned()).or_default().insert(row.ledger_key) {
                 self.with(portal, |account| account.lanes.push(delta, receipt, now));
             }

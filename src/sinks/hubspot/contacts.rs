@@ -5,7 +5,7 @@
 
 use super::budget::Share;
 use super::entries::Properties;
-use super::outcome::{ItemError, Outcome, Refusal, item_errors};
+use super::outcome::{ItemError, Outcome, Refusal, error_of, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
@@ -75,9 +75,7 @@ async fn written(
         report.ignored += entry.value.changes.iter().filter(|(name, change)| kept_another(record, name, &change.value)).count() as u64;
         return Fate::Delivered;
     }
-    // A trace id is a place in the batch and could be taken for a contact's id, so ids are looked for only where no trace id is.
-    let by_trace = errors.iter().find(|error| error.about.contains(&trace) && error.about.contains(&entry.key));
-    match by_trace.or_else(|| errors.iter().find(|error| error.about.contains(&entry.key))) {
+    match error_of(errors, at, &entry.key) {
         Some(error) => failed(desk, report, entry, &error.outcome).await,
         // Neither written nor refused: merged away, as observed.
         None => unknown(desk, report, entry, "HubSpot's answer does not mention the contact").await,

@@ -85,8 +85,10 @@ impl<W: Write> Dry<'_, W> {
         let stored = self.state.offsets(topic)?;
         let mut list = TopicPartitionList::new();
         for partition in &open {
-            let next = stored.get(partition).map_or(Offset::Beginning, |next| Offset::Offset(*next));
-            list.add_partition_offset(topic, *partition, next)?;
+            let (begin, end) = consumer.fetch_watermarks(topic, *partition, PATIENCE)?;
+            // Where the records are gone, the sink goes on at the first that is there.
+            let next = stored.get(partition).copied().filter(|next| (begin..=end).contains(next)).unwrap_or(begin);
+            list.add_partition_offset(topic, *partition, Offset::Offset(next))?;
         }
         consumer.assign(&list)?;
         let mut heard = Instant::now();
@@ -130,7 +132,11 @@ impl<W: Write> Dry<'_, W> {
         self.planned.records += 1;
         // Without the bytes: nothing is written of them.
         let raw = Raw { payload: Vec::new(), ..raw };
-        lanes.push(delta, Receipt { lane, portal: portal.clone(), raw, ledger_key, parked: None, failing_since: None }, Instant::now());
+        lanes.push(
+            delta,
+            Receipt { lane, portal: portal.clone(), raw, ledger_key, parked: None, failing_since: None, fresh: true },
+            Instant::now(),
+        );
         while let Some(batch) = self.accounts.get_mut(&portal).and_then(|lanes| take(lanes, false)) {
             self.batch(&portal, batch)?;
         }

@@ -5,14 +5,14 @@
 
 use super::budget::Share;
 use super::entries::Addressed;
-use super::outcome::{ItemError, Outcome, item_errors};
+use super::outcome::{ItemError, Outcome, error_of, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Again, Desk, Fate, LookUp, Report, id_in, results, smaller};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 const LANE: Lane = Lane::Properties;
 
@@ -65,6 +65,31 @@ async fn by_itself(desk: Desk<'_>, report: &mut Report<Addressed>, email: &str) 
     }
 }
 
+/// Which contacts have these addresses, at most a batch of them: with one request, but for addresses that its answer does not settle.
+pub async fn look_up(desk: Desk<'_>, emails: BTreeSet<String>, share: Share) -> HashMap<String, LookUp> {
+    if emails.is_empty() {
+        return HashMap::new();
+    }
+    let outcome = desk.call(&request::find_contacts(desk.paths, emails.iter().map(String::as_str)), share).await;
+    let (found, errors) = match &outcome {
+        Outcome::Done(body) => (addresses(body), item_errors(body)),
+        // One of them may be what HubSpot does not take.
+        Outcome::NotFound(_) | Outcome::Refused(_) | Outcome::Exists => (HashMap::new(), Vec::new()),
+        outcome => return emails.into_iter().map(|email| (email, LookUp::Unclear(outcome.clone()))).collect(),
+    };
+    let mut known = HashMap::with_capacity(emails.len());
+    for email in emails {
+        let missed = errors.iter().any(|e| matches!(e.outcome, Outcome::NotFound(_)) && e.about.contains(&email));
+        let looked_up = match found.get(&email.to_lowercase()) {
+            Some(id) => LookUp::Merged(id.clone()),
+            None if missed => LookUp::Gone,
+            None => desk.find(&email, share).await,
+        };
+        known.insert(email, looked_up);
+    }
+    known
+}
+
 /// Makes a contact for each address.
 async fn make(desk: Desk<'_>, report: &mut Report<Addressed>, batch: Batch) {
     let size = batch.len();
@@ -76,10 +101,10 @@ async fn make(desk: Desk<'_>, report: &mut Report<Addressed>, batch: Batch) {
             report.fates.extend(batch.into_iter().map(|entry| (entry, smaller(size))));
             return;
         }
-        _ => (HashMap::new(), vec![ItemError { about: vec!["0".to_owned()], outcome: outcome.clone() }]),
+        _ => (HashMap::new(), vec![ItemError { trace: vec!["0".to_owned()], about: Vec::new(), outcome: outcome.clone() }]),
     };
     for (at, entry) in batch.into_iter().enumerate() {
-        let error = errors.iter().find(|e| e.about.contains(&entry.key) || e.about.contains(&at.to_string()));
+        let error = error_of(&errors, at, &entry.key);
         let fate = match (made.get(&entry.key), error.map(|e| &e.outcome)) {
             (Some(id), _) => Fate::Contact(id.clone()),
             (None, Some(Outcome::Exists)) => match by_itself(desk, report, &entry.key).await {

@@ -47,6 +47,8 @@ pub struct Event {
     pub contact: Option<String>,
     /// Whether the contact was looked up after HubSpot did not know it.
     pub looked_up: bool,
+    /// Whether no earlier process can have sent it, as [`Receipt::fresh`] says of all of its records.
+    pub fresh: bool,
     /// The records that this settles: one, or several when a topic was read again.
     pub receipts: Vec<Receipt>,
 }
@@ -132,6 +134,7 @@ impl Records for Properties {
 
 impl Fold for Event {
     fn fold(&mut self, newer: Self) {
+        self.fresh &= newer.fresh;
         self.receipts.extend(newer.receipts);
     }
 }
@@ -197,7 +200,7 @@ impl Properties {
 impl Event {
     /// An event that no record stands for yet.
     pub fn new(delta: TimelineEvent) -> Self {
-        Event { delta, contact: None, looked_up: false, receipts: Vec::new() }
+        Event { delta, contact: None, looked_up: false, fresh: true, receipts: Vec::new() }
     }
 
     /// HubSpot's id of the contact it goes to, once that is known.

@@ -7,6 +7,12 @@
 //! App events answer 409 for all of a batch when one id is known, and store none of it. After an answer that was lost every id of the
 //! batch may be known, and to halve it down to single events would cost twice as many failed requests as it has events. But such a batch
 //! is tried again with none but its own events, and HubSpot stores all of a batch or nothing: one known id then means that all are.
+//!
+//! # Safety
+//! That conclusion holds only where no other request can have stored any of them. So it is drawn only of events that no earlier process,
+//! and no earlier record of the same event, can have sent; and whenever a batch may have been stored, it is a batch of its own from then
+//! on, a 5xx not excepted: entries of one [`together`](super::queue::Tries::together) were together in all requests that may have stored
+//! one of them. Anything else is halved until the known event stands alone.
 
 use super::budget::Share;
 use super::entries::Event;
@@ -15,7 +21,7 @@ use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
-use super::work::{Again, Desk, Fate, LookUp, Report, Suspend, alone, id_in, results, smaller};
+use super::work::{Again, Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -26,6 +32,7 @@ pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> 
     let mut report = Report::new();
     let size = batch.len();
     let outcome = desk.call(&api.request(desk.paths, batch.iter().map(|e| &e.value)), Share::Bulk).await;
+    report.unsure = api.all_or_nothing() && matches!(outcome, Outcome::Transient(..));
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return report };
     match outcome {
         Outcome::Done(body) => itemised(desk, &mut report, api, batch, &body).await,
@@ -46,7 +53,8 @@ pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> 
 /// Whether a conflict means that HubSpot has all of the batch.
 fn stored_before(api: &EventApi, batch: &[Entry<Event>]) -> bool {
     let together = batch.first().and_then(|entry| entry.tries.together);
-    api.all_or_nothing() && together.is_some() && batch.iter().all(|entry| entry.tries.together == together)
+    let alike = |entry: &Entry<Event>| entry.tries.together == together && entry.value.fresh && !entry.tries.repeated;
+    api.all_or_nothing() && together.is_some() && batch.iter().all(alike)
 }
 
 /// Each event's fate, from the body of a success.
@@ -65,7 +73,10 @@ async fn itemised(desk: Desk<'_>, report: &mut Report<Event>, api: &EventApi, ba
             None if !errors.is_empty() && size > 1 => alone(),
             None if !errors.is_empty() => single(desk, report, &entry, &errors[0].outcome).await,
             // A success that says nothing of this event is none; a second try finds out by the event's id.
-            None => Fate::Again(Again { counts: true, ..Again::default() }),
+            None => {
+                report.unsure = api.all_or_nothing();
+                Fate::Again(Again { counts: true, ..Again::default() })
+            }
         };
         report.fates.push((entry, fate));
     }
@@ -98,10 +109,40 @@ async fn missing(desk: Desk<'_>, report: &mut Report<Event>, entry: &Entry<Event
     match looked_up {
         LookUp::Merged(survivor) => Fate::Contact(survivor),
         LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
-        LookUp::There => {
-            report.suspend = Some(Suspend { lane: Some(LANE), why: format!("is the type of event right? {detail}") });
-            Fate::Again(Again::default())
-        }
+        LookUp::There => report.doubtful(format!("is the type of event right? {detail}")),
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event_api::batch_max;
+    use super::super::fixtures;
+    use super::super::portal::Events;
+    use super::super::queue::Tries;
+    use super::*;
+    use std::time::Instant;
+
+    /// An event that was sent without an answer, in a batch of this number if in any.
+    fn sent(id: &str, together: Option<u64>) -> Entry<Event> {
+        let tries = Tries { together, ..Tries::new(Instant::now()) };
+        Entry { key: id.to_owned(), value: Event::new(fixtures::event(id, "801")), tries }
+    }
+
+    #[test]
+    fn a_conflict_means_that_all_are_there_only_where_no_other_request_can_have_stored_one() {
+        let api = |api| EventApi { api, event_type: "7".into(), batch_max: batch_max(api) };
+        let of = |batch: &[Entry<Event>]| stored_before(&api(Events::AppEvents), batch);
+        let batch = [sent("a", Some(3)), sent("b", Some(3))];
+        assert!(of(&batch) && of(&batch[..1]), "all of what was sent together, and any part of it");
+        assert!(!stored_before(&api(Events::Timeline), &batch), "which takes each event by itself");
+        assert!(!of(&[sent("a", None), sent("b", None)]), "none of them was sent by us: somebody else's");
+        assert!(!of(&[sent("a", Some(3)), sent("b", Some(4))]), "sent in two batches");
+        let [mut known, other] = batch;
+        known.value.fresh = false;
+        assert!(!of(&[known.clone(), other.clone()]), "an earlier process may have sent it alone");
+        known.value.fresh = true;
+        known.tries.repeated = true;
+        assert!(!of(&[known, other]), "so may we, for an earlier record of the same event");
     }
 }

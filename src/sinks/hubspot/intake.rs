@@ -1,6 +1,6 @@
 //! Takes in what the readers bring: decodes it, passes over what is settled or held back, and queues the rest.
 
-use super::reader::Read;
+use super::reader::{Read, Start};
 use super::reason;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::Run;
@@ -15,13 +15,17 @@ impl Run {
     pub(super) fn take_in(&mut self, lane: Lane, read: Read) -> anyhow::Result<()> {
         match read {
             Read::Assigned(partitions) => {
-                for (partition, next) in partitions {
-                    self.tracker.start(lane, partition, next);
+                for (partition, Start { next, end }) in partitions {
+                    self.tracker.start(lane, partition, next, end);
                     self.ends[lane.index()].insert(partition, false);
                 }
             }
             Read::End(partition) => {
                 self.ends[lane.index()].insert(partition, true);
+            }
+            Read::Gap { partition, to, records } => {
+                self.stats.lost += records;
+                self.tracker.pass(lane, partition, to);
             }
             Read::Record(raw) => {
                 self.ends[lane.index()].insert(raw.partition, false);
@@ -45,7 +49,7 @@ impl Run {
                 self.stats.read += 1;
                 let place = format!("{}:{}", raw.partition, raw.offset);
                 let ledger_key = LedgerKey::of(self.topic(lane), &place);
-                let receipt = Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None };
+                let receipt = Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None, fresh: false };
                 self.dead(&receipt, reason::MALFORMED, &detail);
                 return Ok(());
             }
@@ -67,6 +71,7 @@ impl Run {
         }
         self.stats.read += 1;
         let ledger_key = LedgerKey::of(self.topic(lane), delta.id());
+        let mut fresh = self.tracker.fresh(lane, raw.partition, raw.offset);
         let failing_since = match self.state.standing(ledger_key)? {
             Standing::Settled => {
                 self.stats.skipped += 1;
@@ -74,9 +79,13 @@ impl Run {
                 return Ok(());
             }
             Standing::Failing(since) => Some(since),
+            Standing::Replayed => {
+                fresh = false;
+                None
+            }
             Standing::New => None,
         };
-        let receipt = Receipt { lane, portal: portal.clone(), ledger_key, raw, parked: None, failing_since };
+        let receipt = Receipt { lane, portal: portal.clone(), ledger_key, raw, parked: None, failing_since, fresh };
         self.with(&portal, |account| account.held[lane.index()] += 1);
         if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
             self.stats.shadow += 1;

@@ -109,7 +109,7 @@ impl Lanes {
                 }
             }
             Delta::Event(delta) => {
-                let event = Event { receipts: vec![receipt], ..Event::new(*delta) };
+                let event = Event { fresh: receipt.fresh, receipts: vec![receipt], ..Event::new(*delta) };
                 match &event.delta.person {
                     Person::ContactId(_) => self.events.push(event.delta.id.clone(), event, now),
                     Person::Email(email) => self.emails.push(email.clone(), Addressed { events: vec![event], ..Addressed::default() }, now),

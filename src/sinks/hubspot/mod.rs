@@ -10,8 +10,9 @@
 //!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
 //!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
 //!     │                               pipelines.rs  what rules expect of an account
-//!     ▼                               suspects.rs  what makes HubSpot stumble
-//!  HubSpot                            behind.rs    accounts that can't keep up
+//!     ▼                               associations.rs  which contacts a deal has
+//!  HubSpot                            suspects.rs  what makes HubSpot stumble
+//!                                     behind.rs    accounts that can't keep up
 //!                                     dead_letters.rs  refused records to their topic
 //! ```
 //!
@@ -26,9 +27,11 @@
 //!
 //! # Cost
 //! 110 requests in 10 s and account, 3 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
-//! second and account; a stage move costs three requests for up to 100 deals.
+//! second and account; a stage move costs three requests for up to 100 deals, four where the
+//! clicks' persons are known by their address.
 
 mod account;
+mod associations;
 mod behind;
 mod budget;
 mod chores;
@@ -71,9 +74,10 @@ mod tests;
 mod tracker;
 mod work;
 
+pub(crate) use associations::Associations;
 pub(crate) use budget::{Share, Wait, Window};
 pub use exposed::Exposed;
-pub(crate) use outcome::{Outcome, classify, item_errors, text};
+pub(crate) use outcome::{Outcome, Refusal, classify, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;
 pub use portal::{Events, Portal};
@@ -86,3 +90,4 @@ pub use settings::{Budget, Settings};
 pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
 pub use stats::Stats;
+pub(crate) use work::RETIRED;

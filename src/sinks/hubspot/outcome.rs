@@ -10,7 +10,9 @@
 //! | 429, 477 | [`Outcome::Throttled`]: the account's budget waits, the retry count stays |
 //! | 408, 423, 5xx, 3xx, no answer | [`Outcome::Transient`]: again later; the write may have happened |
 //! | 409, or 400 "already in use" | [`Outcome::Exists`] |
-//! | 404 | [`Outcome::NotFound`] |
+//! | 404 with an error of HubSpot's | [`Outcome::NotFound`] |
+//! | any other 404 | [`Outcome::Transient`]: a proxy, or a path that HubSpot does not serve; it says nothing of a record |
+//! | 410 | [`Outcome::Retired`]: a matter of configuration; nothing is given up |
 //! | any other 4xx | [`Outcome::Refused`]: for good |
 //!
 //! Every field of an error body is optional, and the body may be no JSON at all.
@@ -28,6 +30,8 @@ pub enum Outcome {
     Exists,
     /// The record does not exist, or no longer.
     NotFound(Refusal),
+    /// HubSpot no longer serves this part of its API: another version of it must be set.
+    Retired,
     /// HubSpot will never take this.
     Refused(Refusal),
     /// Too many requests: nothing may be sent for this long.
@@ -106,7 +110,9 @@ impl Refusal {
 /// An error of one record in the answer to a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ItemError {
-    /// Whatever the error says it is about: trace ids, record ids, event ids.
+    /// The trace ids that it names: places in the batch, which are not to be taken for ids of records.
+    pub trace: Vec<String>,
+    /// Whatever else it says it is about: record ids, event ids, addresses.
     pub about: Vec<String>,
     /// What it means for that record.
     pub outcome: Outcome,
@@ -133,12 +139,19 @@ pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome 
         429 => Outcome::Throttled(after.map_or_else(|| policy_pause(value), Pause::For)),
         477 => Outcome::Throttled(Pause::For(after.unwrap_or(Duration::from_secs(60)))),
         423 => Outcome::Transient("423 locked".to_owned(), Some(after.unwrap_or_default().max(Duration::from_secs(2)))),
-        404 => Outcome::NotFound(refusal(status, value)),
+        404 if is_error(value) => Outcome::NotFound(refusal(status, value)),
+        404 => Outcome::Transient("a 404 that is not HubSpot's word on a record".to_owned(), after),
+        410 => Outcome::Retired,
         409 => Outcome::Exists,
         400 if already_there(value) => Outcome::Exists,
         408 | 500..=599 | 300..=399 | 100..=199 => Outcome::Transient(format!("status {status}"), after),
         _ => Outcome::Refused(refusal(status, value)),
     }
+}
+
+/// Whether a body is an error as HubSpot writes it, and not a proxy's.
+fn is_error(value: &Value) -> bool {
+    string(value, "status") == "error" || !string(value, "category").is_empty() || value.get("correlationId").is_some()
 }
 
 /// The failures that the answer to a batch lists, whatever its status.
@@ -158,9 +171,19 @@ fn item_error(error: &Value) -> ItemError {
         "INTERNAL_ERROR" => Outcome::Transient("an internal error for one record".to_owned(), None),
         _ => Outcome::Refused(refusal),
     };
-    let context = error.get("context").and_then(Value::as_object);
-    let about = context.into_iter().flat_map(|context| context.values()).filter_map(Value::as_array).flatten().filter_map(text).collect();
-    ItemError { about, outcome }
+    let (mut trace, mut about) = (Vec::new(), Vec::new());
+    for (name, values) in error.get("context").and_then(Value::as_object).into_iter().flatten() {
+        let named = if name == "objectWriteTraceId" { &mut trace } else { &mut about };
+        named.extend(values.as_array().into_iter().flatten().filter_map(text));
+    }
+    ItemError { trace, about, outcome }
+}
+
+/// The error of the record at a place of the batch: the one with its trace id, else the one that names it.
+pub fn error_of<'a>(errors: &'a [ItemError], place: usize, key: &str) -> Option<&'a ItemError> {
+    let place = place.to_string();
+    let traced = errors.iter().find(|error| error.trace.contains(&place));
+    traced.or_else(|| errors.iter().find(|error| error.about.iter().any(|id| id == key)))
 }
 
 /// The value of an id, which HubSpot writes as text or as a number.
@@ -266,6 +289,17 @@ mod tests {
     }
 
     #[test]
+    fn only_hubspots_own_404_says_that_a_record_is_gone() {
+        assert!(matches!(of(404, &json!({"status":"error","message":"resource not found","correlationId":"x"})), Outcome::NotFound(_)));
+        assert!(matches!(of(404, &json!({"category":"OBJECT_NOT_FOUND"})), Outcome::NotFound(_)));
+        let others: [&[u8]; 4] = [b"", b"<html>404</html>", b"null", br#"{"message":"no Route matched with those values"}"#];
+        for body in others {
+            assert!(matches!(classify(404, Some("7"), body), Outcome::Transient(_, Some(after)) if after.as_secs() == 7));
+            assert_eq!(classify(410, None, body), Outcome::Retired);
+        }
+    }
+
+    #[test]
     fn missing_scopes_are_named() {
         let body = json!({"category":"MISSING_SCOPES","errors":[{"context":{"requiredGranularScopes":["crm.objects.deals.write"]}}]});
         assert_eq!(of(403, &body), Outcome::Forbidden(vec!["crm.objects.deals.write".into()]));
@@ -277,10 +311,24 @@ mod tests {
             {"status":"error","category":"OBJECT_NOT_FOUND","message":"gone","context":{"ids":["999"],"objectWriteTraceId":["2"]}},
             {"status":"error","category":"CONFLICT","message":"Event ID already in use","context":{"id":["clk:1"]}}]});
         let errors = item_errors(&body);
-        assert_eq!(errors[0].about, ["999", "2"]);
+        assert_eq!((errors[0].about.as_slice(), errors[0].trace.as_slice()), (["999".to_owned()].as_slice(), ["2".to_owned()].as_slice()));
         assert!(matches!(&errors[0].outcome, Outcome::NotFound(r) if r.message == "gone"));
         assert_eq!((errors[1].about.as_slice(), &errors[1].outcome), (["clk:1".to_owned()].as_slice(), &Outcome::Exists));
         assert!(item_errors(&Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_trace_id_says_which_record_failed_and_is_no_records_id() {
+        let error = |category: &str, context: Value| json!({"category": category, "context": context});
+        let errors = item_errors(&json!({"errors": [
+            error("VALIDATION_ERROR", json!({"objectWriteTraceId": ["1"]})),
+            error("OBJECT_NOT_FOUND", json!({"ids": ["7"], "objectWriteTraceId": ["0"]})),
+            error("INTERNAL_ERROR", json!({"ids": ["9"]}))]}));
+        let of = |place: usize, key: &str| error_of(&errors, place, key).map(|error| &error.outcome);
+        assert!(matches!(of(1, "8"), Some(Outcome::Refused(_))), "by its trace id alone");
+        assert!(matches!(of(0, "7"), Some(Outcome::NotFound(_))));
+        assert!(matches!(of(2, "9"), Some(Outcome::Transient(..))), "by its id alone");
+        assert_eq!(of(3, "1"), None, "a record whose id is another's place");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::request;
 use super::service::Service;
 use super::settings::Settings;
 use super::setup::{self, Change, Finding, Standing};
-use super::work::Suspend;
+use super::work::{RETIRED, Suspend};
 use crate::metrics::Metrics;
 use crate::oauth::{Connections, Feature};
 use crate::state::State;
@@ -58,6 +58,7 @@ fn in_the_way(what: &str, outcome: &Outcome) -> Option<String> {
     Some(match outcome {
         Outcome::Throttled(_) | Outcome::Transient(..) => return None,
         Outcome::Disconnected => "the account is not connected: `clickline hubspot status` says why, and what to do".to_owned(),
+        Outcome::Retired => format!("{what}: {RETIRED}"),
         Outcome::Unauthorized => format!("{what}: HubSpot does not accept the credentials"),
         Outcome::Forbidden(scopes) => format!("{what}: the app lacks one of these scopes: {}", scopes.join(", ")),
         Outcome::NotFound(refusal) | Outcome::Refused(refusal) => format!("{what}: {}", refusal.detail()),

@@ -31,12 +31,14 @@ pub struct Tries {
     pub failed_at: Option<Instant>,
     /// The batch in which it was sent last without an answer; it is tried again with no others than those.
     pub together: Option<u64>,
+    /// Whether the same key was sent before, for a record that is done with.
+    pub repeated: bool,
 }
 
 impl Tries {
     /// Of something that waits since `now` and has not been tried.
     pub fn new(now: Instant) -> Self {
-        Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None, together: None }
+        Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None, together: None, repeated: false }
     }
 }
 
@@ -127,7 +129,10 @@ impl<V: Fold> Queue<V> {
 
     /// A taken key is done with; what arrived for it meanwhile may go.
     pub fn release(&mut self, key: &str) {
-        if self.taken.remove(key) && self.waiting.contains_key(key) {
+        if self.taken.remove(key)
+            && let Some((_, tries)) = self.waiting.get_mut(key)
+        {
+            tries.repeated = true;
             self.ready.push_back(key.to_owned());
         }
     }
@@ -204,7 +209,8 @@ mod tests {
         assert_eq!(again[0].value, [1, 2, 3]);
         queue.push("a".into(), vec![4], now);
         queue.release("a");
-        assert_eq!(queue.take(10, now)[0].value, [4]);
+        let later = queue.take(10, now).remove(0);
+        assert_eq!((later.value, later.tries.repeated, again[0].tries.repeated), (vec![4], true, false));
         queue.release("a");
         assert!(queue.is_empty());
     }

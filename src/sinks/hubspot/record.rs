@@ -70,6 +70,8 @@ pub struct Receipt {
     pub parked: Option<(u64, u32)>,
     /// Since when HubSpot has failed to take it, ms since the Unix epoch; kept over restarts.
     pub failing_since: Option<u64>,
+    /// No earlier process can have sent it: it was appended after this one had begun to read, and is no replay.
+    pub fresh: bool,
 }
 
 impl Receipt {

@@ -101,16 +101,28 @@ impl Run {
 
     /// What is the same for every kind of batch.
     fn reported<V>(&mut self, portal: &str, work: Work, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
-        let Report { mut fates, suspend, ignored, known } = report;
+        let Report { mut fates, suspend, ignored, known, unsure, doubt } = report;
+        let lane = work.lane();
         let done = |fate: &Fate| matches!((work, fate), (_, Fate::Delivered) | (Work::Emails, Fate::Contact(_) | Fate::NoContact));
         self.stats.ignored += ignored;
         self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
-        account.in_flight[work.lane().index()] -= 1;
-        if fates.iter().all(|(_, fate)| matches!(fate, Fate::Again(Again { counts: true, .. }))) {
-            // Nobody knows whether HubSpot has taken them; if it has, then all of them.
+        account.in_flight[lane.index()] -= 1;
+        if unsure {
+            // A number of its own for each such send: entries of one number were in every such send together.
             self.sends += 1;
             fates.iter_mut().for_each(|(entry, _)| entry.tries.together = Some(self.sends));
+        }
+        if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) {
+            account.written(lane);
+        }
+        let mut suspend = suspend;
+        if let (Some(why), [(entry, fate)]) = (doubt, fates.as_mut_slice())
+            && account.doubted(lane, &entry.key)
+        {
+            // It is not the record's fault, so its time does not run.
+            *fate = Fate::Again(Again { cap: Some(1), ..Again::default() });
+            suspend = Some(Suspend { lane: Some(lane), why });
         }
         account.suspects[work as usize].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {

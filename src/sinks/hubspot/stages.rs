@@ -7,23 +7,25 @@
 //!   stays there.
 //! - Of several deltas for one deal only the oldest is in a batch; the next one reads the deal again.
 
+use super::associations::Associations;
 use super::budget::Share;
 use super::deal::{DealNow, Verdict, judge};
+use super::emails;
 use super::entries::Stages;
-use super::outcome::{Outcome, item_errors, text};
+use super::outcome::{Outcome, error_of, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
 use super::request;
-use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
+use super::work::{Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
 use crate::model::outputs::Person;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const LANE: Lane = Lane::Stages;
 
 /// A deal's contacts, where a guard asks for them.
-type Contacts = HashMap<String, BTreeSet<String>>;
+type Contacts = BTreeMap<String, BTreeSet<String>>;
 
 /// Reads, decides, writes; the fates are those of each deal's oldest delta.
 pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> {
@@ -76,47 +78,58 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
     report
 }
 
-/// Reads the contacts of the deals whose guards ask for them. Gives nothing back when all is decided by then.
+/// Reads the contacts of the deals whose guards ask for them; a deal for which HubSpot fails is tried again. Gives nothing back when all
+/// is decided by then.
 async fn contacts(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<Stages>>) -> Option<(Vec<Entry<Stages>>, Contacts)> {
     let asks = |entry: &&Entry<Stages>| entry.value.steps.front().is_some_and(|(delta, _)| delta.guard.require_associated_contact);
     let mut pages: Vec<(String, Option<String>)> = batch.iter().filter(asks).map(|e| (e.key.clone(), None)).collect();
-    let mut contacts = Contacts::new();
+    let mut read = Associations::default();
     while !pages.is_empty() {
         let request = request::read_deal_contacts(desk.paths, pages.iter().map(|(id, after)| (id.as_str(), after.as_deref())));
-        match desk.call(&request, Share::Full).await {
-            Outcome::Done(body) => pages = add_contacts(&body, &mut contacts),
-            // No association at all may be told as a 404; the guard then fails.
-            Outcome::NotFound(_) => break,
-            outcome => {
-                let size = batch.len();
-                let batch = report.whole(LANE, batch, &outcome)?;
-                let refused = |_| {
-                    if size > 1 {
-                        smaller(size)
-                    } else {
-                        Fate::Dead(reason::REFUSED, "HubSpot does not show the deal's contacts".to_owned())
-                    }
-                };
-                report.fates.extend(batch.into_iter().map(|entry| (entry, refused(()))));
-                return None;
+        let outcome = match desk.call(&request, Share::Full).await {
+            Outcome::Done(body) => match read.add(&body) {
+                Some(more) => {
+                    pages = more.into_iter().map(|(id, after)| (id, Some(after))).collect();
+                    continue;
+                }
+                None => Outcome::Transient("a success that holds no associations".to_owned(), None),
+            },
+            // That a deal has no contacts is told deal by deal. This says that nothing is there to ask.
+            Outcome::NotFound(refusal) => Outcome::Transient(format!("deals' contacts can't be read: {}", refusal.brief()), None),
+            outcome => outcome,
+        };
+        let size = batch.len();
+        let batch = report.whole(LANE, batch, &outcome)?;
+        let fate = if size > 1 { smaller(size) } else { not_shown(&outcome) };
+        report.fates.extend(batch.into_iter().map(|entry| (entry, fate.clone())));
+        return None;
+    }
+    let size = batch.len();
+    let asked: BTreeSet<String> = batch.iter().filter(asks).map(|entry| entry.key.clone()).collect();
+    // An error that names none of the deals may be about any that has no contacts in the answer.
+    let unnamed = read.failed.iter().find(|error| !error.about.iter().any(|id| asked.contains(id)));
+    let mut rest = Vec::with_capacity(size);
+    for entry in batch {
+        let named = read.failed.iter().find(|error| error.about.contains(&entry.key));
+        let error = named.or_else(|| unnamed.filter(|_| !read.contacts.contains_key(&entry.key)));
+        match error.filter(|_| asked.contains(&entry.key)) {
+            Some(error) => {
+                let fate =
+                    report.common(LANE, &error.outcome).unwrap_or_else(|| if size > 1 { alone() } else { not_shown(&error.outcome) });
+                report.fates.push((entry, fate));
             }
+            None => rest.push(entry),
         }
     }
-    Some((batch, contacts))
+    (!rest.is_empty()).then_some((rest, read.contacts))
 }
 
-/// Adds the associations of an answer; gives back what must be read on.
-fn add_contacts(body: &Value, contacts: &mut Contacts) -> Vec<(String, Option<String>)> {
-    let mut more = Vec::new();
-    for result in results(body) {
-        let Some(id) = result.pointer("/from/id").and_then(text) else { continue };
-        let to = result.get("to").and_then(Value::as_array);
-        contacts.entry(id.clone()).or_default().extend(to.into_iter().flatten().filter_map(|contact| id_in(contact, "toObjectId")));
-        if let Some(after) = result.pointer("/paging/next/after").and_then(text) {
-            more.push((id, Some(after)));
-        }
+/// HubSpot will not say which contacts a deal has.
+fn not_shown(outcome: &Outcome) -> Fate {
+    match outcome {
+        Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
+        _ => Fate::Dead(reason::REFUSED, "HubSpot does not show the deal's contacts".to_owned()),
     }
-    more
 }
 
 /// The deltas' persons as HubSpot knows them now: looked up where a deal has contacts and names none that we know the person by.
@@ -128,15 +141,19 @@ async fn persons(
     contacts: &Contacts,
 ) -> Option<(Vec<Entry<Stages>>, HashMap<String, String>)> {
     let (mut rest, mut persons) = (Vec::with_capacity(batch.len()), HashMap::new());
+    let asked = |entry: &Entry<Stages>| {
+        let (delta, _) = entry.value.steps.front()?;
+        let any = contacts.get(&entry.key).is_some_and(|contacts| !contacts.is_empty());
+        delta.person.clone().filter(|_| delta.guard.require_associated_contact && any)
+    };
+    let email = |person| if let Person::Email(email) = person { Some(email) } else { None };
+    let by_email = emails::look_up(desk, batch.iter().filter_map(asked).filter_map(email).collect(), Share::Full).await;
     for entry in batch {
-        let of_deal = contacts.get(&entry.key);
-        let delta = entry.value.steps.front().map(|(delta, _)| delta);
-        let asked = delta.filter(|delta| delta.guard.require_associated_contact && of_deal.is_some_and(|contacts| !contacts.is_empty()));
-        let looked_up = match asked.and_then(|delta| delta.person.as_ref()) {
+        let looked_up = match asked(&entry) {
             None => LookUp::Gone,
-            Some(Person::ContactId(id)) if of_deal.is_some_and(|contacts| contacts.contains(id)) => LookUp::Merged(id.clone()),
-            Some(Person::ContactId(id)) => desk.look_up(id, Share::Full).await,
-            Some(Person::Email(email)) => desk.find(email, Share::Full).await,
+            Some(Person::ContactId(id)) if contacts.get(&entry.key).is_some_and(|contacts| contacts.contains(&id)) => LookUp::Merged(id),
+            Some(Person::ContactId(id)) => desk.look_up(&id, Share::Full).await,
+            Some(Person::Email(email)) => by_email.get(&email).cloned().unwrap_or(LookUp::Gone),
         };
         match looked_up {
             LookUp::Merged(id) => drop(persons.insert(entry.key.clone(), id)),
@@ -171,9 +188,9 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
         return;
     };
     let errors = item_errors(&body);
-    for (mut entry, stage) in batch.into_iter().zip(stages) {
+    for (at, (mut entry, stage)) in batch.into_iter().zip(stages).enumerate() {
         let record = results(&body).iter().find(|record| id_in(record, "id").is_some_and(|id| id == entry.key));
-        let error = errors.iter().find(|error| error.about.contains(&entry.key));
+        let error = error_of(&errors, at, &entry.key);
         let shown = record.map(|record| record.pointer("/properties/dealstage").and_then(Value::as_str));
         let fate = match (shown, error) {
             (Some(Some(now)), _) if now == stage => Fate::Delivered,
@@ -196,21 +213,5 @@ fn refused(outcome: &Outcome) -> Fate {
         Outcome::Refused(refusal) if refusal.category == "VALIDATION_ERROR" => Fate::Dead(reason::VALIDATION, refusal.detail()),
         Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
         _ => Fate::Dead(reason::REFUSED, "HubSpot reports a conflict".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn associations_come_in_any_order_and_in_pages() {
-        let mut contacts = Contacts::new();
-        let body = json!({"results": [
-            {"from": {"id": "2"}, "to": [{"toObjectId": 801}], "paging": {"next": {"after": "9"}}},
-            {"from": {"id": 1}, "to": [{"toObjectId": "802"}]}]});
-        assert_eq!(add_contacts(&body, &mut contacts), [("2".to_owned(), Some("9".to_owned()))]);
-        assert!(contacts["2"].contains("801") && contacts["1"].contains("802"));
     }
 }

@@ -15,6 +15,8 @@ pub struct Stats {
     pub properties: u64,
     /// Stage deltas delivered.
     pub stages: u64,
+    /// Records that were deleted from their topic before they were read, at most: HubSpot does not get them.
+    pub lost: u64,
     /// Records that the ledger knew as settled.
     pub skipped: u64,
     /// Records of portals that this sink does not serve.

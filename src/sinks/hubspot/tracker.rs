@@ -22,6 +22,8 @@ struct Partition {
     read: i64,
     /// The next offset as it was committed last.
     committed: i64,
+    /// Where the partition ended when the reading of it began.
+    end_at_start: Option<i64>,
     /// Accounts whose records are passed over.
     held_back: BTreeMap<String, HeldBack>,
 }
@@ -43,10 +45,15 @@ impl Partition {
 }
 
 impl Tracker {
-    /// A partition is read from `next` on.
-    pub fn start(&mut self, lane: Lane, partition: i32, next: i64) {
-        let start = Partition { read: next, committed: next, ..Partition::default() };
+    /// A partition is read from `next` on; it ends before `end`.
+    pub fn start(&mut self, lane: Lane, partition: i32, next: i64, end: i64) {
+        let start = Partition { read: next, committed: next, end_at_start: Some(end), ..Partition::default() };
         self.partitions.entry((lane, partition)).or_insert(start);
+    }
+
+    /// Whether a record was appended after the reading of its partition had begun.
+    pub fn fresh(&self, lane: Lane, partition: i32, offset: i64) -> bool {
+        self.partitions.get(&(lane, partition)).and_then(|at| at.end_at_start).is_some_and(|end| offset >= end)
     }
 
     /// A record was read.
@@ -54,6 +61,13 @@ impl Tracker {
         let partition = self.partitions.entry((lane, partition)).or_default();
         partition.outstanding.insert(offset);
         partition.read = partition.read.max(offset + 1);
+    }
+
+    /// Whatever was before `to` and was not read is not there any more.
+    pub fn pass(&mut self, lane: Lane, partition: i32, to: i64) {
+        if let Some(partition) = self.partitions.get_mut(&(lane, partition)) {
+            partition.read = partition.read.max(to);
+        }
     }
 
     /// A record is settled.
@@ -125,12 +139,14 @@ mod tests {
     #[test]
     fn an_offset_waits_for_the_oldest_record() {
         let mut tracker = Tracker::default();
-        tracker.start(Lane::Events, 0, 10);
+        tracker.start(Lane::Events, 0, 10, 12);
         for offset in [10, 11, 15] {
             tracker.read(Lane::Events, 0, offset);
         }
         tracker.settled(Lane::Events, 0, 11);
         assert!(tracker.moved().is_empty());
+        assert_eq!([11, 12].map(|offset| tracker.fresh(Lane::Events, 0, offset)), [false, true]);
+        assert!(!tracker.fresh(Lane::Events, 1, 12), "of a partition that nobody knows");
         tracker.settled(Lane::Events, 0, 10);
         assert_eq!(tracker.moved(), [(Lane::Events, 0, 15)], "offsets have gaps: control records");
         let moved = tracker.moved();
@@ -142,9 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_deleted_is_passed_and_what_was_read_before_is_not() {
+        let mut tracker = Tracker::default();
+        tracker.start(Lane::Events, 0, 5, 30);
+        tracker.read(Lane::Events, 0, 5);
+        tracker.pass(Lane::Events, 0, 20);
+        assert!(tracker.moved().is_empty());
+        tracker.settled(Lane::Events, 0, 5);
+        assert_eq!(tracker.moved(), [(Lane::Events, 0, 20)]);
+    }
+
+    #[test]
     fn what_is_held_back_is_not_passed_until_it_was_read_again() {
         let mut tracker = Tracker::default();
-        tracker.start(Lane::Events, 0, 0);
+        tracker.start(Lane::Events, 0, 0, 0);
         (0..6).for_each(|offset| tracker.read(Lane::Events, 0, offset));
         for offset in [1, 3] {
             tracker.hold_back(Lane::Events, 0, "77", offset);
@@ -168,7 +195,7 @@ mod tests {
         #[test]
         fn nothing_unsettled_is_passed(order in Just((0i64..40).collect::<Vec<_>>()).prop_shuffle()) {
             let mut tracker = Tracker::default();
-            tracker.start(Lane::Stages, 3, 0);
+            tracker.start(Lane::Stages, 3, 0, 0);
             for offset in 0..40 {
                 tracker.read(Lane::Stages, 3, offset);
             }

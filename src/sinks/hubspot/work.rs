@@ -11,6 +11,9 @@ use super::service::Service;
 use serde_json::Value;
 use std::time::Duration;
 
+/// What to do when HubSpot has ended a version of its API.
+pub const RETIRED: &str = "HubSpot no longer serves this version of its API: set a newer one under `paths`";
+
 /// What came of one entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate {
@@ -61,17 +64,27 @@ pub struct Report<V> {
     pub ignored: u64,
     /// Events that HubSpot had already.
     pub known: u64,
+    /// HubSpot takes all of such a batch or nothing of it, and nobody knows which: its answer never came, or says neither.
+    pub unsure: bool,
+    /// What a refusal says that may be about one record or about all; it decides when it meets one that is sent alone.
+    pub doubt: Option<String>,
 }
 
 impl<V> Report<V> {
     /// An empty report.
     pub fn new() -> Self {
-        Report { fates: Vec::new(), suspend: None, ignored: 0, known: 0 }
+        Report { fates: Vec::new(), suspend: None, ignored: 0, known: 0, unsure: false, doubt: None }
     }
 
     /// Gives every entry the fate of the whole batch, for outcomes that don't depend on what was sent; else gives the batch back.
     pub fn whole(&mut self, lane: Lane, batch: Vec<Entry<V>>, outcome: &Outcome) -> Option<Vec<Entry<V>>> {
         let mut rest = Vec::new();
+        let size = batch.len();
+        if size > 1 && matches!(outcome, Outcome::Forbidden(scopes) if scopes.is_empty()) {
+            // It names no scope: one record of the batch may be what is forbidden.
+            self.fates.extend(batch.into_iter().map(|entry| (entry, smaller(size))));
+            return None;
+        }
         for entry in batch {
             match self.common(lane, outcome) {
                 Some(fate) => self.fates.push((entry, fate)),
@@ -92,11 +105,15 @@ impl<V> Report<V> {
                 self.suspend = Some(Suspend { lane: None, why });
                 Some(Fate::Again(Again::default()))
             }
+            Outcome::Retired => {
+                self.suspend = Some(Suspend { lane: Some(lane), why: RETIRED.to_owned() });
+                Some(Fate::Again(Again::default()))
+            }
+            Outcome::Forbidden(scopes) if scopes.is_empty() => {
+                Some(self.doubtful("HubSpot forbids this: check the app's scopes".to_owned()))
+            }
             Outcome::Forbidden(scopes) => {
-                let why = match scopes.as_slice() {
-                    [] => "HubSpot forbids this: check the app's scopes".to_owned(),
-                    scopes => format!("the app lacks one of these scopes: {}", scopes.join(", ")),
-                };
+                let why = format!("the app lacks one of these scopes: {}", scopes.join(", "));
                 self.suspend = Some(Suspend { lane: Some(lane), why });
                 Some(Fate::Again(Again::default()))
             }
@@ -106,6 +123,13 @@ impl<V> Report<V> {
 }
 
 impl<V> Report<V> {
+    /// The fate of a record that is refused for a reason that may be everybody's: it is tried again alone, and counts as failed unless
+    /// the lane is suspended for it.
+    pub fn doubtful(&mut self, why: String) -> Fate {
+        self.doubt = Some(why);
+        Fate::Again(Again { counts: true, cap: Some(1), ..Again::default() })
+    }
+
     /// The fate of a record about which HubSpot was asked once more, without an answer to go by.
     pub fn unclear(&mut self, lane: Lane, outcome: &Outcome) -> Fate {
         self.common(lane, outcome).unwrap_or_else(|| match outcome {
@@ -126,7 +150,7 @@ pub fn alone() -> Fate {
 }
 
 /// What HubSpot says of a contact that it did not find in a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum LookUp {
     /// It is there, under the id we know.
     There,

@@ -7,7 +7,7 @@
 
 use super::object::{Id, Object};
 use super::record::id;
-use crate::sinks::hubspot::{Method, Outcome, Paths, Request, Service, Share, Wait, Window, item_errors};
+use crate::sinks::hubspot::{Associations, Method, Outcome, Paths, Request, Service, Share, Wait, Window, item_errors};
 use crate::sources::trouble::{THROTTLED, Trouble, answer, strange};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -157,19 +157,21 @@ impl Client {
     /// # Errors
     /// See [`Trouble`]; also when HubSpot fails for some of them only.
     pub async fn contacts_of(&self, deals: impl IntoIterator<Item = Id>) -> Result<BTreeMap<Id, BTreeSet<Id>>, Trouble> {
-        let mut contacts: BTreeMap<Id, BTreeSet<Id>> = BTreeMap::new();
+        let mut read = Associations::default();
         let mut inputs: Vec<Value> = deals.into_iter().map(|id| json!({ "id": id.to_string() })).collect();
         while !inputs.is_empty() {
             let path = format!("{}/deals/contacts/batch/read", self.paths.associations);
             let request = Request { method: Method::Post, path, body: Some(json!({ "inputs": inputs })) };
             let answer = self.read(&request).await?.ok_or_else(|| strange("associations"))?;
-            let (found, more) = associations(&answer)?;
-            for (deal, of) in found {
-                contacts.entry(deal).or_default().extend(of);
+            let more = read.add(&answer).ok_or_else(|| strange("associations"))?;
+            if let Some(error) = read.failed.pop() {
+                answer_of_item(error.outcome)?;
             }
-            inputs = more.into_iter().map(|(id, after)| json!({ "id": id.to_string(), "after": after })).collect();
+            inputs = more.into_iter().map(|(id, after)| json!({ "id": id, "after": after })).collect();
         }
-        Ok(contacts)
+        let number = |id: &String| id.parse().ok();
+        let deals = read.contacts.iter().filter_map(|(deal, of)| Some((number(deal)?, of.iter().filter_map(number).collect())));
+        Ok(deals.collect())
     }
 
     /// The results of a search.
@@ -220,27 +222,6 @@ fn answer_of_item(outcome: Outcome) -> Result<Batch, Trouble> {
     }
 }
 
-/// The contacts of each deal, and the deals of which there are more, each with HubSpot's cursor.
-type Associations = (Vec<(Id, BTreeSet<Id>)>, Vec<(Id, String)>);
-
-fn associations(answer: &Value) -> Result<Associations, Trouble> {
-    for error in item_errors(answer) {
-        // No association, or no such deal: either way it has no contacts.
-        if !matches!(error.outcome, Outcome::NotFound(_)) {
-            answer_of_item(error.outcome)?;
-        }
-    }
-    let results = answer.get("results").and_then(Value::as_array).ok_or_else(|| strange("associations"))?;
-    let (mut found, mut more) = (Vec::new(), Vec::new());
-    for result in results {
-        let Some(deal) = result.pointer("/from/id").and_then(id) else { continue };
-        let to = result.get("to").and_then(Value::as_array);
-        found.push((deal, to.into_iter().flatten().filter_map(|to| id(to.get("toObjectId")?)).collect()));
-        more.extend(next(result).map(|after| (deal, after)));
-    }
-    Ok((found, more))
-}
-
 /// The contacts that a list shows with a deal; `None` when there are more than it shows.
 pub fn listed_contacts(shown: &Value) -> Option<BTreeSet<Id>> {
     let Some(contacts) = shown.pointer("/associations/contacts") else { return Some(BTreeSet::new()) };
@@ -267,11 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn associations_are_read_in_either_form_of_ids_and_paged() {
-        let none = json!({"status":"error","category":"OBJECT_NOT_FOUND","subCategory":"crm.associations.NO_ASSOCIATIONS_FOUND","message":"none","context":{"fromObjectId":["2"]}});
-        let answer = json!({"results":[{"from":{"id":"1"},"to":[{"toObjectId":801},{"toObjectId":"9"}],"paging":{"next":{"after":"x"}}}],"errors":[none]});
-        let (found, more) = associations(&answer).expect("reads");
-        assert_eq!((found, more), (vec![(1, BTreeSet::from([9, 801]))], vec![(1, "x".to_owned())]));
+    fn a_list_shows_contacts_or_that_there_are_more() {
         let shown = json!({"associations":{"contacts":{"results":[{"id":"801","type":"a"},{"id":"801","type":"b"}]}}});
         assert_eq!(listed_contacts(&shown), Some(BTreeSet::from([801])));
         assert_eq!(listed_contacts(&json!({"id":"1"})), Some(BTreeSet::new()));

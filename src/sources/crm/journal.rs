@@ -15,7 +15,7 @@ use super::events;
 use super::mirror::Hints;
 use super::object::Object;
 use crate::http;
-use crate::sinks::hubspot::{Outcome, Secret, classify, segment, text};
+use crate::sinks::hubspot::{Outcome, Refusal, Secret, classify, segment, text};
 use crate::sources::trouble::{Trouble, answer};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -212,7 +212,7 @@ impl Journal {
 fn unknown(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::NotFound(_) => true,
-        Outcome::Refused(refusal) => matches!(refusal.status, 400 | 410),
+        Outcome::Refused(refusal) => refusal.status == 400,
         _ => false,
     }
 }
@@ -223,5 +223,11 @@ async fn exchange(call: reqwest::RequestBuilder) -> Result<Outcome, Trouble> {
     let status = response.status().as_u16();
     let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = http::body(response).await.map_err(|error| Trouble::Later(error.to_string(), None))?;
-    Ok(classify(status, retry_after.as_deref(), &body))
+    Ok(match classify(status, retry_after.as_deref(), &body) {
+        // Here it may be the end of the journal, whatever the body is.
+        Outcome::Transient(..) | Outcome::Retired if matches!(status, 404 | 410) => {
+            Outcome::NotFound(Refusal { status, ..Refusal::default() })
+        }
+        outcome => outcome,
+    })
 }

@@ -88,6 +88,27 @@ fn a_merged_contact_still_counts_as_associated() {
 }
 
 #[test]
+fn persons_known_by_address_are_looked_up_together() {
+    let world = World::new();
+    let all = 60;
+    for n in 1..=all {
+        let (contact, deal, email) = ((1_000 + n).to_string(), n.to_string(), format!("u{n}@example.com"));
+        world.sandbox.create_contact(PORTAL, Some(&contact), &[("email", &email)]);
+        world.sandbox.create_deal(PORTAL, Some(&deal), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &[&contact]);
+        world.put(Topic::DealStages, &DealStage { person: Some(Person::Email(email)), ..nth_stage(n, &deal) });
+    }
+    qualified(&world, "900");
+    world.put(Topic::DealStages, &DealStage { person: Some(Person::Email("nobody@example.com".into())), ..nth_stage(900, "900") });
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", all as u64 + 1);
+    assert_eq!((stats.stages, stats.dropped, stats.dead_letters), (all as u64, 1, 0), "{stats:?}");
+    assert_eq!(world.deal("900"), "appointmentscheduled", "nobody has this address");
+    let one_by_one = world.sandbox.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/contacts/")).count();
+    assert_eq!(one_by_one, 0, "requests for one contact");
+    assert!(world.posts("/objects/2026-03/contacts/batch/read") <= world.posts("/objects/2026-03/deals/batch/read"));
+}
+
+#[test]
 fn a_deals_own_links_need_no_contact() {
     let world = World::new();
     world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled")], &[]);

@@ -264,3 +264,45 @@ fn what_is_parked_for_an_account_that_is_no_longer_configured_is_given_up_in_tim
     assert!(dead.reason == "no-contact" && dead.detail.contains("no longer configured"), "{dead:?}");
     assert_eq!(world.outcome(Topic::ContactProperties, "p1").as_deref(), Some("dead: no-contact"));
 }
+
+#[test]
+fn records_that_were_deleted_unread_are_counted_and_passed() {
+    let world = World::new();
+    world.put(Topic::Timeline, &nth(0));
+    let sink = world.start();
+    world.settle(&sink, "the first", 1);
+    sink.stop().expect("stops");
+    // The embedded broker keeps five megabytes of a partition.
+    let extra_data = serde_json::json!({ "referrer": "x".repeat(200_000) });
+    for n in 1..=60 {
+        world.put(Topic::Timeline, &TimelineEvent { portal: "999".into(), extra_data: extra_data.clone(), ..nth(n) });
+        world.flush();
+    }
+    world.put(Topic::Timeline, &nth(61));
+    let sink = world.start();
+    let stats = world.settle(&sink, "the last", 1);
+    assert!(stats.lost > 0 && stats.lost + stats.read == 61, "{stats:?}");
+    assert_eq!(stats.events, 1);
+    sink.stop().expect("stops");
+    let sink = world.start();
+    let stats = wait(&sink, "again", |stats| stats.caught_up);
+    assert_eq!((stats.lost, stats.read), (0, 0), "told once");
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_read_from_its_beginning() {
+    let world = World::new();
+    for n in 0..5 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    let sink = world.start();
+    world.settle(&sink, "all", 5);
+    sink.stop().expect("stops");
+    let db = rusqlite::Connection::open(world.state()).expect("opens");
+    assert_eq!(db.execute("UPDATE offsets SET next = 1000 WHERE next = 5", []).expect("updates"), 1);
+    drop(db);
+    world.put(Topic::Timeline, &nth(5));
+    let sink = world.start();
+    let stats = world.settle(&sink, "the sixth", 6);
+    assert_eq!((stats.read, stats.skipped, stats.events, stats.lost), (6, 5, 1, 0));
+}
