@@ -56,7 +56,7 @@ impl Collector for Exposed {
             ("hubspot_events_known", "Events of these that HubSpot had already", known),
             ("hubspot_properties_delivered", "Property deltas delivered", properties),
             ("hubspot_stages_delivered", "Deals moved", stages),
-            ("hubspot_deltas_lost", "Records that were deleted from the delta topics unread", lost),
+            ("hubspot_deltas_lost", "Records that were deleted from their topic before they were read, at most", lost),
             ("hubspot_deltas_skipped", "Records that the ledger knew as settled", skipped),
             ("hubspot_deltas_foreign", "Records of accounts that this sink does not serve", foreign),
             ("hubspot_stages_dropped", "Stage deltas whose deal no longer qualified", dropped),
