@@ -16,7 +16,7 @@ use crate::state::State;
 use anyhow::{Context as _, anyhow};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Connections {
         let mut configured = BTreeMap::new();
         for portal in portals {
             let link = match settings.read_access_token(portal)? {
-                Some(token) => Link::Static(token),
+                Some(token) => Link::Static { token, refused: AtomicBool::new(false) },
                 None => Link::App(tokio::sync::Mutex::default()),
             };
             if let (Link::App(_), Some(token)) = (&link, settings.read_refresh_token(portal)?) {
@@ -162,6 +162,11 @@ impl Connections {
         let stopped = || TokenError::Transient("it is stopping".to_owned(), None);
         let runtime = self.runtime.as_ref().ok_or_else(stopped)?;
         runtime.spawn(async move { keeper.get(&portal, spent.as_ref()).await }).await.map_err(|_| stopped())?
+    }
+
+    /// HubSpot has answered a request of a portal's as one that may be made.
+    pub fn accepted(&self, portal: &str) {
+        self.keeper.accepted(portal);
     }
 
     /// Calls to the token endpoint for refreshes so far, by this process.
@@ -317,7 +322,7 @@ impl Keeper {
             installed: true,
             gated: Vec::new(),
         };
-        if let Link::Static(_) = link {
+        if let Link::Static { .. } = link {
             return Ok(status(Mode::Static));
         }
         match self.row(portal).await {

@@ -9,7 +9,8 @@
 //! | access token good for longer than `early` | uses it |
 //! | somebody else holds the lease | uses the old token while it lasts, else looks again |
 //! | a call failed a moment ago | uses the old token while it lasts, else comes back at `retry_at` |
-//! | grant or credentials refused | one call every [`DEAD_RETRY`]; new tokens or credentials end that at once |
+//! | HubSpot refuses an access token that is not old | calls once; refused again within [`DEAD_RETRY`], the connection is shut |
+//! | grant or credentials refused, connection shut | one call every [`DEAD_RETRY`]; new tokens or credentials end that at once |
 //! | otherwise | takes the lease and calls |
 //!
 //! # Crash between HubSpot's answer and the stored row
@@ -30,8 +31,6 @@ const SPREAD: Ms = 30_000;
 const LAST_USE: Ms = 5_000;
 /// A refused grant, or refused credentials, are tried again after this: the answer may have been wrong. At most three calls an hour.
 pub const DEAD_RETRY: Ms = 30 * 60_000;
-/// HubSpot refuses an access token that is not old: one refresh, then none for this long.
-const FORCED_EVERY: Ms = 60_000;
 /// The longest pause after failures that pass by themselves …
 const PAUSE_MAX: Ms = 60_000;
 /// … and after refusals that nobody has documented.
@@ -65,6 +64,8 @@ pub enum Step {
     Refuse(Refusal),
     /// Store these facts, and if that succeeds call the token endpoint.
     Call(Box<Facts>),
+    /// Store these facts without an access token, and look again.
+    Shut(Box<Facts>),
 }
 
 /// Why there is no access token.
@@ -107,13 +108,16 @@ pub fn step(row: &Row, caller: &Caller<'_>) -> Step {
         return or_use(Step::Refuse(Refusal::Later(facts.retry_at)));
     }
     let forced = spent && now < facts.expires_at;
-    if forced && now < facts.forced_at + FORCED_EVERY {
-        return Step::Refuse(Refusal::Later(facts.forced_at + FORCED_EVERY));
+    if forced && facts.forced_at > 0 && now < facts.forced_at + DEAD_RETRY {
+        // The refresh has not helped, and another would not.
+        let condition = Condition::ReinstallRequired(Why::AccessRefused);
+        return Step::Shut(Box::new(Facts { condition, retry_at: now + DEAD_RETRY, ..facts.clone() }));
     }
+    let trial = facts.condition == Condition::ReinstallRequired(Why::AccessRefused);
     Step::Call(Box::new(Facts {
         lease: Some(Lease { holder: holder.to_owned(), until: now + lease_for }),
         unanswered_since: facts.unanswered_since.or(Some(now)),
-        forced_at: if forced { now } else { facts.forced_at },
+        forced_at: if forced || trial { now } else { facts.forced_at },
         attempts: facts.attempts + 1,
         ..facts.clone()
     }))
@@ -147,7 +151,7 @@ pub fn settle(row: Row, before: Option<Ms>, reply: Reply, credentials: &str, now
         Reply::Dead => {
             let why = match (&facts.condition, before) {
                 // A later try that is refused, too, says nothing new.
-                (Condition::ReinstallRequired(why), _) => why.clone(),
+                (Condition::ReinstallRequired(why), _) if *why != Why::AccessRefused => why.clone(),
                 (_, Some(asked_at)) => Why::LostAnswer { asked_at },
                 (_, None) => Why::Refused,
             };

@@ -138,13 +138,38 @@ fn an_answer_that_was_never_stored_is_told_apart_from_a_removed_app() {
 }
 
 #[test]
-fn tokens_that_are_refused_while_new_do_not_make_a_storm() {
+fn tokens_that_are_granted_and_then_refused_shut_the_connection() {
     let mut now_row = row(ends_in(1_700_000));
-    let spent = |now| Caller { spent: true, ..caller(now) };
-    let Step::Call(facts) = step(&now_row, &spent(NOW)) else { panic!("one refresh") };
-    now_row = settle(Row { facts: *facts, ..now_row }, None, granted(None), "good", NOW, 0.0);
-    assert_eq!(step(&now_row, &spent(NOW + 10)), Step::Refuse(Refusal::Later(NOW + 60_000)));
-    assert!(matches!(step(&now_row, &spent(NOW + 60_000)), Step::Call(_)));
+    let mut calls = Vec::new();
+    let mut shut = 0;
+    // Somebody asks every ten seconds for six hours, and HubSpot refuses every access token.
+    for now in (NOW..NOW + 6 * 3_600_000).step_by(10_000) {
+        let spent = now_row.secrets.access_token.is_some();
+        match step(&now_row, &Caller { spent, ..caller(now) }) {
+            Step::Call(facts) => {
+                calls.push(now);
+                let before = now_row.facts.unanswered_since;
+                now_row = settle(Row { facts: *facts, ..now_row }, before, granted(None), "good", now, 0.0);
+                assert_eq!(now_row.facts.condition, Condition::Connected);
+            }
+            Step::Shut(facts) => {
+                shut += 1;
+                assert_eq!(facts.condition, Condition::ReinstallRequired(Why::AccessRefused));
+                now_row.facts = *facts;
+                now_row.secrets.access_token = None;
+            }
+            step => assert_eq!(step, Step::Refuse(Refusal::Dead(Why::AccessRefused))),
+        }
+    }
+    let most = calls.iter().map(|from| calls.iter().filter(|at| (*from..=from + 3_600_000).contains(at)).count()).max();
+    assert!(most.is_some_and(|most| most <= 3) && calls.len() > 5, "{calls:?}");
+    assert_eq!(shut, calls.len(), "each answer was tried once");
+    // The app is removed meanwhile: that is told.
+    let dead = call(&now_row, NOW + 7 * 3_600_000, Reply::Dead);
+    assert_eq!(dead.facts.condition, Condition::ReinstallRequired(Why::Refused));
+    // A token that ends early once in a while is no sign of it.
+    let early = Facts { forced_at: NOW - DEAD_RETRY, ..ends_in(1_000_000) };
+    assert!(matches!(step(&row(early), &Caller { spent: true, ..caller(NOW) }), Step::Call(_)));
 }
 
 proptest! {

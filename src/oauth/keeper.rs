@@ -16,7 +16,7 @@
 
 use super::decide::{Caller, Refusal, Step, settle, step};
 use super::endpoint::{Endpoint, Reply};
-use super::row::{Facts, Row, Why};
+use super::row::{Facts, Row, Secrets, Why};
 use super::rows::store_failed;
 use super::seal::Seal;
 use super::store::Store;
@@ -25,7 +25,7 @@ use crate::metrics::{Metrics, Portal, Refresh, RefreshResult};
 use crate::model::time::Ms;
 use crate::sinks::hubspot::Secret;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,7 +71,12 @@ pub struct Access {
 #[derive(Debug)]
 pub enum Link {
     /// By a token that does not change: a private app's or a service key.
-    Static(Secret),
+    Static {
+        /// The token.
+        token: Secret,
+        /// Whether HubSpot refused it last, so that it is said once.
+        refused: AtomicBool,
+    },
     /// By an installed app. The lock makes callers of one process take turns.
     App(tokio::sync::Mutex<Cell>),
 }
@@ -127,9 +132,12 @@ impl Keeper {
     /// An access token; with `spent`, another one than that, which HubSpot has refused.
     pub async fn get(&self, portal: &str, spent: Option<&Access>) -> Result<Access, TokenError> {
         let mut cell = match self.portals.get(portal).ok_or(TokenError::NotConnected)? {
-            Link::Static(token) if spent.is_none() => return Ok(Access { token: token.clone() }),
-            Link::Static(_) => {
+            Link::Static { token, .. } if spent.is_none() => return Ok(Access { token: token.clone() }),
+            Link::Static { refused, .. } => {
                 self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(0);
+                if !refused.swap(true, Ordering::Relaxed) {
+                    tracing::error!(portal, "{}", TokenError::BadStaticToken);
+                }
                 return Err(TokenError::BadStaticToken);
             }
             Link::App(cell) => cell.lock().await,
@@ -148,6 +156,16 @@ impl Keeper {
             cell.last = Some((access.clone(), until));
             access
         })
+    }
+
+    /// HubSpot has accepted a portal's access token. Only of a static one is nothing else known.
+    pub fn accepted(&self, portal: &str) {
+        if let Some(Link::Static { refused, .. }) = self.portals.get(portal) {
+            self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(1);
+            if refused.swap(false, Ordering::Relaxed) {
+                tracing::info!(portal, "HubSpot accepts the access token again");
+            }
+        }
     }
 
     /// Logs and gauges, when something has changed.
@@ -199,6 +217,12 @@ impl Keeper {
                 Step::Look(until) => {
                     let most = LOOK + Duration::from_millis(rand::random_range(0..50));
                     tokio::time::sleep(most.min(Duration::from_millis(until.saturating_sub(now).max(1)))).await;
+                }
+                Step::Shut(facts) => {
+                    let secrets = Secrets { access_token: None, ..row.secrets.clone() };
+                    let next = Row { token_version: row.token_version + 1, facts: *facts, secrets, portal: row.portal };
+                    // Where somebody else was faster, the row says what is to be done now.
+                    self.swap(row.token_version, &next).await.map_err(|e| store_failed(&e))?;
                 }
                 Step::Call(facts) => self.call(endpoint, row, *facts).await?,
             }

@@ -91,12 +91,15 @@ pub enum Why {
         /// When that refresh was asked for.
         asked_at: Ms,
     },
+    /// The token endpoint gives access tokens, and HubSpot refuses every one of them.
+    AccessRefused,
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::Refused => f.write_str("HubSpot no longer accepts the refresh token (app removed, or token revoked or replaced)"),
+            Why::AccessRefused => f.write_str("HubSpot gives access tokens for this account and accepts none of them"),
             Why::LostAnswer { asked_at } => write!(
                 f,
                 "the answer to the refresh of {} was never stored (a crash or a broken connection), and the refresh token from before it is refused: \

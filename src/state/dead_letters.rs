@@ -105,10 +105,8 @@ impl State {
             tx.execute("UPDATE ledger SET outcome = 'replay' WHERE key = ?1 AND outcome LIKE 'dead:%'", [record.0.as_slice()])?;
         }
         let (topic, partition, offset) = place;
-        tx.execute(
-            "DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND published = 1",
-            params![topic, partition, offset],
-        )?;
+        // Whoever decides has seen it on its topic, also where a crash kept us from noting that.
+        tx.execute("DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3", params![topic, partition, offset])?;
         tx.commit()?;
         Ok(())
     }
@@ -136,7 +134,7 @@ mod tests {
         };
         state.settle(&Settlement { dead: vec![dead.clone()], ..Default::default() }, 1).expect("settles");
         let rows = state.dead_letters_unpublished(10).expect("reads");
-        assert_eq!(rows, [DeadLetterRow { id: rows[0].id, ..dead }]);
+        assert_eq!(rows, [DeadLetterRow { id: rows[0].id, ..dead.clone() }]);
         state.dead_letters_published(&[rows[0].id]).expect("writes");
         assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
         assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)));
@@ -144,5 +142,10 @@ mod tests {
         state.decide(decision, "dropped", ("t", 0, 3), None, 5).expect("decides");
         assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
         assert_eq!(state.outcome(decision).expect("reads").as_deref(), Some("dropped"));
+        // A crash between the topic's acknowledgement and our note of it.
+        state.settle(&Settlement { dead: vec![DeadLetterRow { offset: 4, ..dead }], ..Default::default() }, 6).expect("settles");
+        state.decide(LedgerKey::of("decisions", "t:0:4"), "dropped", ("t", 0, 4), None, 7).expect("decides");
+        assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
+        assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
     }
 }

@@ -131,7 +131,10 @@ impl State {
         let mut db = self.db();
         let tx = db.transaction()?;
         {
-            let mut insert = tx.prepare_cached("INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
+            let mut insert = tx.prepare_cached(
+                "INSERT INTO ledger (key, outcome, at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET at = excluded.at WHERE outcome = 'failing'",
+            )?;
             for (key, since) in failing {
                 insert.execute(params![key.0.as_slice(), FAILING, int(*since)])?;
             }
@@ -210,6 +213,32 @@ impl State {
             Some((outcome, _)) if outcome == REPLAY => Standing::Replayed,
             Some(_) => Standing::Settled,
         })
+    }
+
+    /// Since when HubSpot has failed to take a record that is not done with, parked ones included; ms since the Unix epoch.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn failing_since(&self, key: LedgerKey) -> anyhow::Result<Option<u64>> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("SELECT at FROM ledger WHERE key = ?1 AND outcome = 'failing'")?;
+        Ok(statement.query_row([key.0.as_slice()], |row| uint(row, 0)).optional()?)
+    }
+
+    /// Up to `limit` records that are parked since `before` (ms since the Unix epoch) or longer and that nobody looks after any more: their
+    /// account or topic is not among those given.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn parked_orphans(&self, portals: &[String], topics: &[String], before: u64, limit: usize) -> anyhow::Result<Vec<Parked>> {
+        let db = self.db();
+        let mut statement = db.prepare_cached(&format!(
+            "SELECT {PARKED} FROM parked WHERE parked_at <= ?1
+             AND (portal NOT IN (SELECT value FROM json_each(?2)) OR topic NOT IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?4"
+        ))?;
+        let (portals, topics) = (serde_json::to_string(portals)?, serde_json::to_string(topics)?);
+        let rows = statement.query_map(params![int(before), portals, topics, int(limit as u64)], parked)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     /// What was done with a record.
@@ -367,7 +396,8 @@ mod tests {
         let done = |outcome: &str| Settlement { done: vec![(key, outcome.to_owned())], ..Default::default() };
         state.settle(&failing(7), 7).expect("settles");
         state.settle(&failing(9), 9).expect("settles");
-        assert_eq!(state.standing(key).expect("reads"), Standing::Failing(7), "since the first time");
+        assert_eq!(state.standing(key).expect("reads"), Standing::Failing(9), "the sink says since when");
+        assert_eq!(state.failing_since(key).expect("reads"), Some(9));
         state.settle(&done("dead: gave-up"), 10).expect("settles");
         state.settle(&failing(11), 11).expect("settles");
         assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
@@ -377,5 +407,16 @@ mod tests {
         state.settle(&done("delivered"), 13).expect("settles");
         state.decide(decision, "replaying", ("t", 0, 3), Some(key), 14).expect("decides");
         assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"), "what was delivered is not sent again");
+    }
+
+    #[test]
+    fn parked_records_that_nobody_looks_after_are_found() {
+        let (_folder, state) = open();
+        let of = |id: &str, portal: &str, topic: &str| Park { portal: portal.into(), topic: topic.into(), ..park(id) };
+        let rows = vec![of("1", "1", "t"), of("2", "gone", "t"), of("3", "1", "renamed")];
+        state.settle(&Settlement { park: rows.clone(), ..Default::default() }, 1).expect("settles");
+        let found = |before| state.parked_orphans(&["1".to_owned()], &["t".to_owned()], before, 10).expect("reads");
+        assert_eq!(found(100), rows[1..]);
+        assert_eq!(found(99), [], "not yet");
     }
 }

@@ -23,7 +23,8 @@ pub enum Command {
     Login(login::Args),
     /// Make what the accounts must have (contact properties, their group, the type of event); `--check` only looks.
     Setup(setup::Args),
-    /// Say how each account is connected: state, scopes and what they do not allow, last refresh. HubSpot is not asked.
+    /// Say how each account is connected: state, scopes and what they do not allow, last refresh. HubSpot is asked only whether it accepts
+    /// the access tokens that the configuration names.
     Status(status::Args),
     /// Make a key that seals tokens at rest, for the environment variable CLICKLINE_TOKEN_KEYS.
     Key,

@@ -3,9 +3,12 @@
 use super::{Failure, Of, Open};
 use crate::cli::text::to_the_second;
 use crate::model::time::{self, Ms};
-use crate::oauth::{Condition, Facts, Mode, Status};
-use anyhow::anyhow;
+use crate::oauth::{Condition, Connections, Facts, Mode, Status, TokenError};
+use crate::sinks::hubspot::{Settings, takes_token};
+use anyhow::{Context as _, anyhow};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Arguments of `hubspot status`.
 #[derive(Debug, clap::Args)]
@@ -31,14 +34,33 @@ enum Format {
 /// # Errors
 /// When an account is not connected.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Open { connections, .. } = args.of.open()?;
-    let all: Vec<Told> = connections.status()?.iter().map(Told::of).collect();
+    let Open { settings, connections, .. } = args.of.open()?;
+    let statuses = connections.status()?;
+    let fixed: Vec<String> = statuses.iter().filter(|status| status.mode == Mode::Static).map(|status| status.portal.clone()).collect();
+    let accepted = accepted(&settings, &connections, &fixed)?;
+    let all: Vec<Told> = statuses.iter().map(|status| Told::of(status, accepted.get(&status.portal).copied())).collect();
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&all).map_err(anyhow::Error::from)?),
         Format::Text => all.iter().for_each(|told| print!("{}", told.text(time::now()))),
     }
     let out: Vec<&str> = all.iter().filter(|told| !told.usable).map(|told| told.portal.as_str()).collect();
     if out.is_empty() { Ok(()) } else { Err(anyhow!("not connected: {}", out.join(", ")).into()) }
+}
+
+/// Asks HubSpot which of these accounts it knows the configured access token of: of such a token nothing is kept. An account about which it
+/// gives no answer is missing.
+fn accepted(settings: &Settings, connections: &Arc<Connections>, portals: &[String]) -> anyhow::Result<BTreeMap<String, bool>> {
+    let mut accepted = BTreeMap::new();
+    if portals.is_empty() {
+        return Ok(accepted);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    for portal in portals {
+        if let Some(answer) = runtime.block_on(takes_token(settings, connections, portal))? {
+            accepted.insert(portal.clone(), answer);
+        }
+    }
+    Ok(accepted)
 }
 
 /// What is told of an account; times are ms since the Unix epoch.
@@ -49,7 +71,7 @@ struct Told {
     mode: &'static str,
     /// Whether deltas can be written.
     usable: bool,
-    /// `connected`, `not_connected`, `reinstall_required`, `bad_client` or `unusable`.
+    /// `connected`, `not_connected`, `reinstall_required`, `bad_client`, `bad_static_token` or `unusable`.
     state: &'static str,
     /// Why, and what to do.
     problem: Option<String>,
@@ -78,9 +100,12 @@ struct Gated {
 }
 
 impl Told {
-    fn of(status: &Status) -> Told {
+    /// `accepted`: whether HubSpot accepts the token of the configuration, where it was asked and has answered.
+    fn of(status: &Status, accepted: Option<bool>) -> Told {
         let Status { portal, mode, facts, token_version, problem, installed, gated } = status;
         let (state, why) = match (mode, facts, problem) {
+            (Mode::Static, ..) if accepted == Some(false) => ("bad_static_token", Some(TokenError::BadStaticToken.to_string())),
+            (Mode::Static, ..) if accepted.is_none() => ("connected", Some("HubSpot gives no answer, so its word is missing".to_owned())),
             (Mode::Static, ..) => ("connected", None),
             (_, Some(Facts { condition: Condition::Connected, .. }), _) => ("connected", None),
             (_, Some(Facts { condition: Condition::ReinstallRequired(why), .. }), _) => {
@@ -180,7 +205,7 @@ mod tests {
     fn the_missing_scope_is_named() {
         let scopes = ["crm.objects.contacts.write", "crm.objects.deals.read", "timeline"].map(str::to_owned).to_vec();
         let facts = Facts { scopes, refreshed_at: 1_763_800_000_000, expires_at: 1_763_801_800_000, ..Facts::default() };
-        let told = Told::of(&status(Some(facts), None));
+        let told = Told::of(&status(Some(facts), None), None);
         let text = told.text(1_763_800_000_000);
         for part in [
             "state         connected",
@@ -198,12 +223,17 @@ mod tests {
     #[test]
     fn what_somebody_must_do_is_said() {
         let condition = Condition::ReinstallRequired(Why::LostAnswer { asked_at: 1_763_800_000_000 });
-        let told = Told::of(&status(Some(Facts { condition, ..Facts::default() }), None));
+        let told = Told::of(&status(Some(Facts { condition, ..Facts::default() }), None), None);
         assert_eq!((told.usable, told.state), (false, "reinstall_required"));
         let text = told.text(0);
         assert!(text.contains("never stored") && text.contains("clickline hubspot login"), "{text}");
-        let told = Told::of(&status(None, Some("its seal is broken")));
+        let told = Told::of(&status(None, Some("its seal is broken")), None);
         assert_eq!((told.usable, told.state), (false, "unusable"));
         assert!(told.text(0).contains("its seal is broken"));
+        let fixed = Status { mode: Mode::Static, ..status(None, None) };
+        let told = Told::of(&fixed, Some(false));
+        assert_eq!((told.usable, told.state), (false, "bad_static_token"));
+        assert!(told.text(0).contains("put in a new one") && !told.text(0).contains("login"), "{}", told.text(0));
+        assert!(Told::of(&fixed, Some(true)).usable);
     }
 }

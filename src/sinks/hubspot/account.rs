@@ -6,13 +6,15 @@ use super::lanes::{Batch, Lanes, Work};
 use super::record::Lane;
 use super::service::Service;
 use super::suspects::Suspects;
-use super::work::Suspend;
+use crate::model::time::{self, Ms};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long a suspended lane, or account, waits before one request finds out whether somebody has acted.
+/// How long suspended work, or a suspended account, waits before one request finds out whether somebody has acted.
 const SUSPENDED_FOR: Duration = Duration::from_secs(120);
 
+/// How long a property that the account refuses is not looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// Records of a lane that are refused alone, and nothing written in between, before the account is taken to refuse them all.
 const DOUBTS: usize = 3;
 
@@ -29,16 +31,20 @@ pub struct Account {
     pub refused: BTreeMap<String, String>,
     /// What takes the events, once it is known.
     pub event_api: Option<EventApi>,
+    /// When the properties that are refused are looked at again.
+    look_at: Option<Instant>,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
-    /// Who makes HubSpot stumble: by lane, then the e-mail addresses.
+    /// Who makes HubSpot stumble, by kind of work.
     pub suspects: [Suspects; 4],
     /// By lane, whether anything was written since the account was connected.
     written: [bool; 3],
     /// By lane, the records that were refused alone since something was written, for a reason that may be everybody's.
     doubts: [BTreeSet<String>; 3],
     /// What can't be written to, until when, and why. `None` is the whole account.
-    suspended: BTreeMap<Option<Lane>, (Instant, String)>,
+    suspended: BTreeMap<Option<Work>, (Instant, String)>,
+    /// When each kind of work was last resumed after a suspension, ms since the Unix epoch; 0 is never.
+    resumed_at: [Ms; 4],
 }
 
 /// The part of the budget that a lane may use.
@@ -50,10 +56,9 @@ pub fn share(lane: Lane) -> Share {
 }
 
 impl Account {
-    /// Stops writing to a lane or to all of the account; says whether that, or the reason, is new.
-    pub fn suspend(&mut self, suspend: Suspend, now: Instant) -> bool {
-        let Suspend { lane, why } = suspend;
-        let before = self.suspended.insert(lane, (now + SUSPENDED_FOR, why.clone()));
+    /// Stops a kind of work, or all of the account's; says whether that, or the reason, is new.
+    pub fn suspend(&mut self, work: Option<Work>, why: &str, now: Instant) -> bool {
+        let before = self.suspended.insert(work, (now + SUSPENDED_FOR, why.to_owned()));
         before.is_none_or(|(_, reason)| reason != why)
     }
 
@@ -73,17 +78,42 @@ impl Account {
         !self.written[lane.index()] || doubts.len() >= DOUBTS
     }
 
-    /// A lane was written to: nothing is in its way any more. Says whether something was.
-    pub fn resume(&mut self, lane: Lane) -> bool {
-        let lane = self.suspended.remove(&Some(lane)).is_some();
-        self.suspended.remove(&None).is_some() || lane
+    /// Work was done: nothing is in its way any more. Says whether something was.
+    pub fn resume(&mut self, work: Work) -> bool {
+        let alone = self.suspended.remove(&Some(work)).is_some();
+        let all = self.suspended.remove(&None).is_some();
+        let now = time::now();
+        for other in Work::ALL.into_iter().filter(|other| all || (alone && *other == work)) {
+            self.resumed_at[other as usize] = now;
+        }
+        all || alone
     }
 
     /// The account was connected again: nothing that was in its way need be there any more.
     pub fn connected(&mut self) {
+        let now = time::now();
+        for work in Work::ALL.into_iter().filter(|work| [None, Some(*work)].iter().any(|key| self.suspended.contains_key(key))) {
+            self.resumed_at[work as usize] = now;
+        }
         self.suspended.clear();
         self.written = [false; 3];
         self.doubts.iter_mut().for_each(BTreeSet::clear);
+    }
+
+    /// Properties are refused: some time after `now` somebody may have put them in order.
+    pub fn look_again(&mut self, now: Instant) {
+        self.look_at.get_or_insert(now + LOOK_AGAIN);
+    }
+
+    /// Whether it is time to look at them, which is said once.
+    pub fn look_is_due(&mut self, now: Instant) -> bool {
+        self.look_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Whether failures of this kind of work since then (ms since the Unix epoch) go on without an end so far: where it was suspended
+    /// in between, HubSpot was not asked, and its failures count anew.
+    pub fn unbroken(&self, work: Work, since: Ms) -> bool {
+        since >= self.resumed_at[work as usize]
     }
 
     /// Whether anything of the account is suspended, also when its time to be tried again has come.
@@ -91,8 +121,8 @@ impl Account {
         !self.suspended.is_empty()
     }
 
-    fn closed_until(&self, lane: Lane, now: Instant) -> Option<Instant> {
-        [None, Some(lane)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
+    fn closed_until(&self, work: Work, now: Instant) -> Option<Instant> {
+        [None, Some(work)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
     }
 
     fn prepared(&self, work: Work) -> bool {
@@ -115,10 +145,8 @@ impl Account {
 
     /// The next batch at `now`, if anything may be sent.
     pub fn next(&mut self, portal: &str, service: &Service, linger: Duration, concurrency: usize, now: Instant) -> Option<Batch> {
-        let lanes = Lane::ALL.map(|lane| {
-            self.place(lane, concurrency) && self.closed_until(lane, now).is_none() && service.ready(portal, share(lane), now).is_ok()
-        });
-        let open = Work::ALL.map(|work| self.prepared(work) && lanes[work.lane().index()]);
+        let lanes = Lane::ALL.map(|lane| self.place(lane, concurrency) && service.ready(portal, share(lane), now).is_ok());
+        let open = Work::ALL.map(|work| self.prepared(work) && lanes[work.lane().index()] && self.closed_until(work, now).is_none());
         let events_max = self.event_api.as_ref().map_or(1, |api| api.batch_max);
         self.lanes.next(|work| open[work as usize], events_max, linger, now)
     }
@@ -132,7 +160,7 @@ impl Account {
             let Ok(budget) = service.ready(portal, share(work.lane()), now).map_or_else(|at| at.map(Some).ok_or(()), |()| Ok(None)) else {
                 continue;
             };
-            let at = [Some(ripe), budget, self.closed_until(work.lane(), now)].into_iter().flatten().max();
+            let at = [Some(ripe), budget, self.closed_until(work, now)].into_iter().flatten().max();
             wake = wake.into_iter().chain(at).min();
         }
         wake
@@ -147,6 +175,17 @@ mod tests {
     fn a_deal_does_not_wait_for_what_is_under_way_for_others() {
         let account = Account { in_flight: [0, 1, 3], ..Account::default() };
         assert!(account.place(Lane::Stages, 4) && !account.place(Lane::Events, 4) && !account.place(Lane::Properties, 4));
+    }
+
+    #[test]
+    fn what_is_refused_is_looked_at_again_once_in_a_while() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        assert!(!account.look_is_due(now + LOOK_AGAIN));
+        account.look_again(now);
+        account.look_again(now + LOOK_AGAIN / 2);
+        assert!(!account.look_is_due(now + LOOK_AGAIN / 2));
+        assert!(account.look_is_due(now + LOOK_AGAIN) && !account.look_is_due(now + LOOK_AGAIN), "once");
     }
 
     #[test]
@@ -169,13 +208,16 @@ mod tests {
     fn a_suspension_is_told_once_and_ends_with_a_write() {
         let now = Instant::now();
         let mut account = Account::default();
-        let suspend = |why: &str| Suspend { lane: Some(Lane::Stages), why: why.into() };
-        assert!(account.suspend(suspend("scopes"), now));
-        assert!(!account.suspend(suspend("scopes"), now + SUSPENDED_FOR), "the same reason again");
-        assert!(account.suspend(suspend("other"), now));
-        assert!(account.closed_until(Lane::Stages, now).is_some() && account.closed_until(Lane::Events, now).is_none());
-        assert!(account.closed_until(Lane::Stages, now + SUSPENDED_FOR).is_none(), "time to find out");
-        assert!(!account.resume(Lane::Events) && account.suspended());
-        assert!(account.resume(Lane::Stages) && !account.suspended());
+        let emails = Some(Work::Emails);
+        assert!(account.suspend(emails, "scopes", now));
+        assert!(!account.suspend(emails, "scopes", now + SUSPENDED_FOR), "the same reason again");
+        assert!(account.suspend(emails, "other", now));
+        assert!(account.closed_until(Work::Emails, now).is_some() && account.closed_until(Work::Contacts, now).is_none());
+        assert!(account.closed_until(Work::Emails, now + SUSPENDED_FOR).is_none(), "time to find out");
+        assert!(!account.resume(Work::Contacts) && account.suspended());
+        assert!(account.unbroken(Work::Emails, 1));
+        assert!(account.resume(Work::Emails) && !account.suspended());
+        assert!(!account.unbroken(Work::Emails, 1) && account.unbroken(Work::Emails, time::now()), "failures count anew");
+        assert!(account.unbroken(Work::Contacts, 1), "it was not suspended");
     }
 }

@@ -1,12 +1,16 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
+use super::dead_letters::{self, Published};
+use super::lanes::Work;
 use super::portal::NO_EVENTS;
 use super::prepare;
+use super::reason;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::{Done, Run};
 use super::work::Suspend;
-use crate::model::time::now as wall_ms;
+use crate::model::time::{millis, now as wall_ms};
 use crate::oauth::Feature;
+use crate::state::DeadLetterRow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +19,8 @@ use std::time::{Duration, Instant};
 const PARKED_HELD: usize = 500;
 /// A parked record that was loaded is due again after this, should we crash.
 const PARKED_LEASE_MS: u64 = 600_000;
+/// How often parked records are looked for that nobody looks after.
+const ORPHANS_EVERY: Duration = Duration::from_secs(600);
 /// Ledger rows forgotten at once.
 const PRUNE: usize = 5_000;
 
@@ -30,22 +36,29 @@ impl Run {
 
     pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
         let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
-        for (name, why) in refused {
-            self.with(&portal, |account| drop(account.refused.insert(name.clone(), why.clone())));
-            tracing::error!(portal, property = name, "this property can't be written: {why}");
-        }
         self.with(&portal, |account| {
+            if provisioned {
+                // What HubSpot refused before may be in order now; if not, it says so again.
+                let before = std::mem::replace(&mut account.refused, refused.into_iter().collect());
+                for (name, why) in account.refused.iter().filter(|(name, why)| before.get(*name) != Some(*why)) {
+                    tracing::error!(portal, property = name, "this property can't be written: {why}");
+                }
+                if !account.refused.is_empty() {
+                    account.look_again(now);
+                }
+            }
             account.event_api = event_api.or(account.event_api.take());
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
-                account.resume(Lane::Properties);
-                account.resume(Lane::Events);
+                account.resume(Work::Contacts);
+                account.resume(Work::Events);
             }
-            if let Some(Suspend { lane, why }) = problem
-                && account.suspend(Suspend { lane, why: why.clone() }, now)
-            {
-                tracing::error!(portal, ?lane, "suspended: {why}");
+            if let Some(Suspend { lane, why }) = problem {
+                let work = lane.map(Work::writes);
+                if account.suspend(work, &why, now) {
+                    tracing::error!(portal, ?work, "suspended: {why}");
+                }
             }
         });
         if let Some(after) = again {
@@ -53,7 +66,7 @@ impl Run {
         }
     }
 
-    /// Suspends the lanes that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
+    /// Suspends the work that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
     /// portal was connected.
     fn look_at_connections(&mut self, now: Instant) {
         let revived = self.service.connections().revived();
@@ -63,31 +76,32 @@ impl Run {
                 let mut ready = true;
                 self.with(&portal, |account| {
                     account.connected();
-                    ready = account.provisioned && account.event_api.is_some();
+                    ready = account.provisioned && account.refused.is_empty() && account.event_api.is_some();
                 });
                 if !ready {
                     self.prepare(portal.clone(), Duration::ZERO);
                 }
             }
-            for lane in Lane::ALL {
-                let Some(why) = self.gate(&portal, lane) else { continue };
+            for work in Work::ALL {
+                let Some(why) = self.gate(&portal, work) else { continue };
                 self.with(&portal, |account| {
-                    if account.suspend(Suspend { lane: Some(lane), why: why.clone() }, now) {
-                        tracing::error!(portal, ?lane, "suspended: {why}");
+                    if account.suspend(Some(work), &why, now) {
+                        tracing::error!(portal, ?work, "suspended: {why}");
                     }
                 });
             }
         }
     }
 
-    /// Why a connection does not allow a lane, if it does not.
-    fn gate(&self, portal: &str, lane: Lane) -> Option<String> {
-        let feature = match lane {
-            Lane::Stages => Feature::MoveDeals,
-            Lane::Properties => Feature::ContactProperties,
-            Lane::Events => Feature::Events,
+    /// Why a connection does not allow a kind of work, if it does not.
+    fn gate(&self, portal: &str, work: Work) -> Option<String> {
+        let feature = match work {
+            Work::Stages => Feature::MoveDeals,
+            Work::Emails => Feature::FindContacts,
+            Work::Contacts => Feature::ContactProperties,
+            Work::Events => Feature::Events,
         };
-        if lane == Lane::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
+        if work == Work::Events && self.settings.portals.get(portal).is_some_and(|portal| !portal.events_allowed()) {
             return Some(NO_EVENTS.to_owned());
         }
         let missing = self.service.connections().missing(portal, feature);
@@ -104,6 +118,15 @@ impl Run {
         }
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
             self.load_parked(&portal, wall, now)?;
+            let mut due = false;
+            self.with(&portal, |account| due = account.look_is_due(now));
+            if due {
+                self.prepare(portal, Duration::ZERO);
+            }
+        }
+        if now >= self.orphans_at {
+            self.orphans_at = now + ORPHANS_EVERY;
+            self.give_up_orphans(wall)?;
         }
         self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
@@ -112,6 +135,33 @@ impl Run {
         let (open, oldest) = self.state.dead_letters_open()?;
         self.stats.dead_letters_open = open;
         self.stats.dead_letters_oldest_at = oldest.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Gives up parked records whose account or topic is no longer configured, once they have waited for as long as any other.
+    fn give_up_orphans(&mut self, wall: u64) -> anyhow::Result<()> {
+        let portals: Vec<String> = self.accounts.keys().cloned().collect();
+        let before = wall.saturating_sub(millis(self.settings.park_for));
+        for row in self.state.parked_orphans(&portals, &self.topics, before, PRUNE)? {
+            tracing::warn!(
+                portal = row.portal,
+                topic = row.topic,
+                "a parked record is given up: its account or topic is no longer configured"
+            );
+            self.stats.dead_letters += 1;
+            self.settlement.dead.push(DeadLetterRow {
+                id: 0,
+                at: wall,
+                reason: reason::NO_CONTACT.to_owned(),
+                detail: "no contact appeared in time, and the record's account or topic is no longer configured".to_owned(),
+                topic: row.topic,
+                partition: row.partition,
+                offset: row.offset,
+                key: row.key,
+                payload: row.payload,
+            });
+            self.settlement.done.push((row.ledger_key, format!("dead: {}", reason::NO_CONTACT)));
+        }
         Ok(())
     }
 
@@ -128,7 +178,8 @@ impl Run {
             let Ok(delta) = Delta::decode(lane, &row.payload) else { continue };
             let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
             let parked = Some((row.parked_at, row.tries));
-            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since: None, fresh: false };
+            let failing_since = self.state.failing_since(row.ledger_key)?;
+            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since, fresh: false };
             if self.loaded.entry(portal.to_owned()).or_default().insert(row.ledger_key) {
                 self.with(portal, |account| account.lanes.push(delta, receipt, now));
             }
@@ -136,18 +187,27 @@ impl Run {
         Ok(())
     }
 
-    /// Brings refused records to their topic, one round at a time.
-    pub(super) fn publish(&mut self) {
-        if self.publishing || self.published {
+    /// Brings refused records to their topic, one round at a time; after a round that failed not at once again.
+    pub(super) fn publish(&mut self, now: Instant) {
+        if self.publishing || self.published || now < self.publish_at {
             return;
         }
         self.publishing = true;
         let (dead_letters, commits) = (Arc::clone(&self.dead_letters), self.dead_commits);
-        // Not at once again when Kafka is away.
-        let pause = if self.stats.dead_letters == 0 { Duration::ZERO } else { Duration::from_millis(20) };
-        self.chores.spawn_local(async move {
-            tokio::time::sleep(pause).await;
-            Done::Published(commits, dead_letters.publish().await)
-        });
+        self.chores.spawn_local(async move { Done::Published(commits, dead_letters.publish().await) });
+    }
+
+    pub(super) fn was_published(&mut self, commits: u64, result: Published, now: Instant) {
+        self.publishing = false;
+        // What was committed meanwhile was not seen.
+        self.published = result == Published::All && commits == self.dead_commits;
+        self.publish_failures = match result {
+            Published::Failed(why) => {
+                tracing::warn!("dead letters wait in the state database, for they can't be brought to their topic: {why}");
+                self.publish_failures.saturating_add(1)
+            }
+            _ => 0,
+        };
+        self.publish_at = now + dead_letters::pause(self.publish_failures);
     }
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rdkafka::ClientContext;
+use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
@@ -25,11 +26,30 @@ struct Deliveries;
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<oneshot::Sender<bool>>;
+    type DeliveryOpaque = Box<oneshot::Sender<Result<(), KafkaError>>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
         // Nobody waits any more when the sink was stopped meanwhile; the record is still in the database.
-        let _ = sender.send(result.is_ok());
+        let _ = sender.send(result.as_ref().map(drop).map_err(|(error, _)| error.clone()));
+    }
+}
+
+/// What came of a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Everything is on the topic.
+    All,
+    /// There may be more.
+    Some,
+    /// Some of it stays in the database; why.
+    Failed(String),
+}
+
+/// The pause after so many failed rounds in a row: 1, 2, 4 … 60 s.
+pub fn pause(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        failures => Duration::from_secs(1 << (failures - 1).min(6)).min(Duration::from_secs(60)),
     }
 }
 
@@ -57,30 +77,37 @@ impl DeadLetters {
         Ok(DeadLetters { producer, topic: kafka.topics.output(Topic::DeadLetters).to_owned(), state })
     }
 
-    /// Brings over what is not yet there; says whether that is all of it.
+    /// Brings over what is not yet there, a batch at a time.
     ///
     /// # Errors
     /// When the state database fails.
-    pub async fn publish(&self) -> anyhow::Result<bool> {
+    pub async fn publish(&self) -> anyhow::Result<Published> {
         let rows = self.state.dead_letters_unpublished(BATCH)?;
         let mut sent = Vec::with_capacity(rows.len());
+        let mut failure = None;
         for row in &rows {
             let (id, value) = (row.id, serde_json::to_vec(&record(row))?);
             let (sender, receiver) = oneshot::channel();
             let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sender)).key(&row.topic).payload(&value);
             match self.producer.send(record) {
                 Ok(()) => sent.push((id, receiver)),
-                Err((error, _)) => tracing::warn!("a dead letter waits in the state database: {error}"),
+                Err((error, _)) => failure = Some(error.to_string()),
             }
         }
         let mut published = Vec::with_capacity(sent.len());
         for (id, receiver) in sent {
-            if receiver.await == Ok(true) {
-                published.push(id);
+            match receiver.await {
+                Ok(Ok(())) => published.push(id),
+                Ok(Err(error)) => failure = Some(error.to_string()),
+                Err(_) => failure = Some("the producer is gone".to_owned()),
             }
         }
         self.state.dead_letters_published(&published)?;
-        Ok(published.len() == rows.len() && rows.len() < BATCH)
+        Ok(match failure {
+            Some(why) => Published::Failed(why),
+            None if rows.len() < BATCH => Published::All,
+            None => Published::Some,
+        })
     }
 }
 
@@ -102,5 +129,15 @@ fn record(row: &DeadLetterRow) -> DeadLetter {
         key_base64: row.key.as_ref().map(|key| STANDARD.encode(key)),
         payload_base64: STANDARD.encode(&row.payload),
         at: row.at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_fail_come_ever_more_rarely() {
+        assert_eq!([0, 1, 2, 6, 7, u32::MAX].map(|failures| pause(failures).as_secs()), [0, 1, 2, 32, 60, 60]);
     }
 }

@@ -112,5 +112,10 @@ mod tests {
         {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
+        let documented = include_str!("../../../docs/hubspot.md");
+        for line in text.lines().filter(|line| line.starts_with("hubspot_")) {
+            let name = line.split([' ', '{']).next().unwrap_or_default();
+            assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/hubspot.md");
+        }
     }
 }

@@ -7,6 +7,9 @@ use super::run::Run;
 use crate::state::{LedgerKey, Standing};
 use std::time::Instant;
 
+/// Accounts that are named as not configured; of further ones nothing is said.
+const STRANGERS: usize = 100;
+
 impl Run {
     /// What a reader brings.
     pub(super) fn take_in(&mut self, lane: Lane, read: Read) -> anyhow::Result<()> {
@@ -55,6 +58,9 @@ impl Run {
         let Some(account) = self.accounts.get_mut(&portal) else {
             self.stats.read += 1;
             self.stats.foreign += 1;
+            if self.strangers.len() < STRANGERS && self.strangers.insert(portal.clone()) {
+                tracing::warn!(portal, topic = self.topic(lane), "deltas for an account that is not configured are passed over for good");
+            }
             self.tracker.settled(lane, raw.partition, raw.offset);
             return Ok(());
         };

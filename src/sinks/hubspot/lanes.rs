@@ -37,7 +37,7 @@ pub enum Batch {
 }
 
 /// Kinds of work, first things first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
     /// Move deals.
     Stages,
@@ -53,12 +53,21 @@ impl Work {
     /// All of it, first things first.
     pub const ALL: [Work; 4] = [Work::Stages, Work::Emails, Work::Contacts, Work::Events];
 
-    /// Whose budget and suspension it shares.
+    /// Whose budget it shares.
     pub fn lane(self) -> Lane {
         match self {
             Work::Stages => Lane::Stages,
             Work::Emails | Work::Contacts => Lane::Properties,
             Work::Events => Lane::Events,
+        }
+    }
+
+    /// What writes to HubSpot in a lane.
+    pub fn writes(lane: Lane) -> Work {
+        match lane {
+            Lane::Stages => Work::Stages,
+            Lane::Properties => Work::Contacts,
+            Lane::Events => Work::Events,
         }
     }
 }

@@ -81,7 +81,7 @@ pub(crate) use outcome::{Outcome, Refusal, classify, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;
 pub use portal::{Events, Portal};
-pub use prepare::accounts as setup_accounts;
+pub use prepare::{accounts as setup_accounts, takes_token};
 pub(crate) use record::delta_id;
 pub(crate) use request::{Method, Request, segment};
 pub use secret::{Secret, read as read_secret};

@@ -17,6 +17,7 @@
 //!
 //! Every field of an error body is optional, and the body may be no JSON at all.
 
+use super::daily::ASK_AGAIN;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ pub enum Outcome {
     Retired,
     /// HubSpot will never take this.
     Refused(Refusal),
-    /// Too many requests: nothing may be sent for this long (where HubSpot says so).
-    Throttled(Option<Duration>),
+    /// Too many requests: nothing may be sent for this long.
+    Throttled(Pause),
     /// The access token is not accepted.
     Unauthorized,
     /// The app may not do this; the scopes that are missing, where HubSpot names them.
@@ -43,6 +44,28 @@ pub enum Outcome {
     Disconnected,
     /// It may work later, and may have worked already. Not before this pause, where the answer asks for one.
     Transient(String, Option<Duration>),
+}
+
+/// How long nothing may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// HubSpot does not say.
+    Unsaid,
+    /// This long.
+    For(Duration),
+    /// Until the account's day ends: its daily limit is reached.
+    Day,
+}
+
+impl Pause {
+    /// The pause, for those who can't know when the account's day ends; `unsaid` where HubSpot does not say.
+    pub fn or(self, unsaid: Duration) -> Duration {
+        match self {
+            Pause::Unsaid => unsaid,
+            Pause::For(pause) => pause,
+            Pause::Day => ASK_AGAIN,
+        }
+    }
 }
 
 /// Why HubSpot refuses something.
@@ -103,10 +126,6 @@ pub fn refused_everywhere(code: &str) -> bool {
 /// Longest pause that is honoured.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The pause once the day's limit is reached: it ends at midnight in the account's time zone. Where we don't know that, ask four times an
-/// hour.
-pub const DAILY_PAUSE: Duration = Duration::from_secs(15 * 60);
-
 /// Reads an answer. `retry_after` is the header of that name.
 pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     let json: Option<Value> = serde_json::from_slice(body).ok();
@@ -117,8 +136,8 @@ pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome 
         200..=299 => json.map_or_else(|| Outcome::Transient("a success that is no JSON".to_owned(), after), Outcome::Done),
         401 => Outcome::Unauthorized,
         403 => Outcome::Forbidden(missing_scopes(value)),
-        429 => Outcome::Throttled(after.or_else(|| policy_pause(value))),
-        477 => Outcome::Throttled(Some(after.unwrap_or(Duration::from_secs(60)))),
+        429 => Outcome::Throttled(after.map_or_else(|| policy_pause(value), Pause::For)),
+        477 => Outcome::Throttled(Pause::For(after.unwrap_or(Duration::from_secs(60)))),
         423 => Outcome::Transient("423 locked".to_owned(), Some(after.unwrap_or_default().max(Duration::from_secs(2)))),
         404 if is_error(value) => Outcome::NotFound(refusal(status, value)),
         404 => Outcome::Transient("a 404 that is not HubSpot's word on a record".to_owned(), after),
@@ -147,7 +166,7 @@ fn item_error(error: &Value) -> ItemError {
         _ if already_there(error) => Outcome::Exists,
         "CONFLICT" | "OBJECT_ALREADY_EXISTS" => Outcome::Exists,
         "OBJECT_NOT_FOUND" => Outcome::NotFound(refusal),
-        "RATE_LIMITS" => Outcome::Throttled(None),
+        "RATE_LIMITS" => Outcome::Throttled(Pause::Unsaid),
         "MISSING_SCOPES" => Outcome::Forbidden(missing_scopes(error)),
         "INTERNAL_ERROR" => Outcome::Transient("an internal error for one record".to_owned(), None),
         _ => Outcome::Refused(refusal),
@@ -185,12 +204,12 @@ fn already_there(value: &Value) -> bool {
     message.contains("already in use") || message.contains("already exist")
 }
 
-fn policy_pause(value: &Value) -> Option<Duration> {
-    match value.get("policyName").and_then(Value::as_str)? {
-        "TEN_SECONDLY_ROLLING" => Some(Duration::from_secs(10)),
-        "SECONDLY" => Some(Duration::from_secs(1)),
-        "DAILY" => Some(DAILY_PAUSE),
-        _ => None,
+fn policy_pause(value: &Value) -> Pause {
+    match value.get("policyName").and_then(Value::as_str) {
+        Some("TEN_SECONDLY_ROLLING") => Pause::For(Duration::from_secs(10)),
+        Some("SECONDLY") => Pause::For(Duration::from_secs(1)),
+        Some("DAILY") => Pause::Day,
+        _ => Pause::Unsaid,
     }
 }
 
@@ -240,11 +259,14 @@ mod tests {
     fn throttling_says_how_long() {
         let body =
             |policy: &str| json!({"status":"error","message":"You have reached your limit.","errorType":"RATE_LIMIT","policyName":policy});
-        assert_eq!(of(429, &body("TEN_SECONDLY_ROLLING")), Outcome::Throttled(Some(Duration::from_secs(10))));
-        assert_eq!(of(429, &body("SECONDLY")), Outcome::Throttled(Some(Duration::from_secs(1))));
-        assert_eq!(of(429, &body("OTHER")), Outcome::Throttled(None));
-        assert_eq!(classify(429, Some("3"), b"<html>"), Outcome::Throttled(Some(Duration::from_secs(3))));
-        assert_eq!(classify(477, Some("999999999"), b""), Outcome::Throttled(Some(PAUSE_MAX)));
+        assert_eq!(of(429, &body("TEN_SECONDLY_ROLLING")), Outcome::Throttled(Pause::For(Duration::from_secs(10))));
+        assert_eq!(of(429, &body("SECONDLY")), Outcome::Throttled(Pause::For(Duration::from_secs(1))));
+        assert_eq!(of(429, &body("OTHER")), Outcome::Throttled(Pause::Unsaid));
+        assert_eq!(of(429, &body("DAILY")), Outcome::Throttled(Pause::Day));
+        // As long as the pause between two looks whether the day is over, and yet not until the day's end.
+        assert_eq!(classify(429, Some("900"), b"{}"), Outcome::Throttled(Pause::For(Duration::from_secs(900))));
+        assert_eq!(classify(429, Some("3"), b"<html>"), Outcome::Throttled(Pause::For(Duration::from_secs(3))));
+        assert_eq!(classify(477, Some("999999999"), b""), Outcome::Throttled(Pause::For(PAUSE_MAX)));
     }
 
     #[test]

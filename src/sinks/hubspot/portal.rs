@@ -46,7 +46,7 @@ pub struct Portal {
     #[serde(default)]
     pub create_contacts: bool,
     /// The account's time zone, such as `Europe/Berlin`: its daily limit is counted anew at midnight there. Without one, the sink asks
-    /// again every quarter of an hour once the limit is reached.
+    /// again every quarter of an hour once HubSpot's limit is reached, and `budget.daily` is counted anew at midnight UTC.
     #[serde(default)]
     pub time_zone: Option<String>,
 }

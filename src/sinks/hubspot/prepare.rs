@@ -1,9 +1,11 @@
 //! Gets an account ready: its type of event and the contact properties, or a clear word on what is in the way.
 
+use super::budget::Share;
 use super::event_api::EventApi;
 use super::outcome::Outcome;
 use super::pipelines::{self, Move};
 use super::record::Lane;
+use super::request;
 use super::service::Service;
 use super::settings::Settings;
 use super::setup::{self, Change, Finding, Standing};
@@ -55,9 +57,7 @@ impl Prepared {
 fn in_the_way(what: &str, outcome: &Outcome) -> Option<String> {
     Some(match outcome {
         Outcome::Throttled(_) | Outcome::Transient(..) => return None,
-        Outcome::Disconnected => {
-            "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned()
-        }
+        Outcome::Disconnected => "the account is not connected: `clickline hubspot status` says why, and what to do".to_owned(),
         Outcome::Retired => format!("{what}: {RETIRED}"),
         Outcome::Unauthorized => format!("{what}: HubSpot does not accept the credentials"),
         Outcome::Forbidden(scopes) => format!("{what}: the app lacks one of these scopes: {}", scopes.join(", ")),
@@ -124,6 +124,21 @@ pub fn accounts(
 fn failed(what: &str, outcome: &Outcome) -> Finding {
     let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
     Finding { what: what.to_owned(), standing: Standing::Refused(why) }
+}
+
+/// Asks HubSpot whether it accepts the access token that an account has; none: no answer to go by.
+///
+/// # Errors
+/// When the HTTP client can't be set up.
+pub async fn takes_token(settings: &Settings, connections: &Arc<Connections>, portal: &str) -> anyhow::Result<Option<bool>> {
+    let service = Service::new(settings, Arc::clone(connections), &[portal.to_owned()])?;
+    let look = request::get(format!("{}/contacts/groups", settings.paths.properties));
+    Ok(match service.call(portal, &look, Share::Full).await {
+        Outcome::Throttled(_) | Outcome::Transient(..) => None,
+        Outcome::Unauthorized | Outcome::Disconnected => Some(false),
+        // Whatever else it says, it knows the token.
+        _ => Some(true),
+    })
 }
 
 /// Looks at everything that an account must have, or makes it.

@@ -14,7 +14,7 @@
 //! the reading; of several, one that has filled its share is held back (`behind.rs`), so that none waits for another.
 
 use super::account::Account;
-use super::dead_letters::DeadLetters;
+use super::dead_letters::{DeadLetters, Published};
 use super::lanes::Batch;
 use super::reader::Read;
 use super::record::Lane;
@@ -62,8 +62,8 @@ pub enum Done {
     Events(String, Report<entries::Event>),
     /// An account's template and properties, or what is in the way.
     Prepared(String, prepare::Prepared),
-    /// Whether all dead letters of so many commits are on their topic.
-    Published(u64, anyhow::Result<bool>),
+    /// What came of publishing the dead letters of so many commits.
+    Published(u64, anyhow::Result<Published>),
     /// Records that were held back.
     Behind(super::behind::Chunk),
 }
@@ -98,12 +98,19 @@ pub struct Run {
     /// Per lane, the partitions and whether they were read to their end.
     pub(super) ends: [BTreeMap<i32, bool>; 3],
     pub(super) publishing: bool,
+    /// Rounds of publishing that failed, since the last that did not; and no round before this.
+    pub(super) publish_failures: u32,
+    pub(super) publish_at: Instant,
     /// How often a connection had come back to life, when it was looked at last.
     pub(super) revived: u64,
     /// Commits that held dead letters.
     pub(super) dead_commits: u64,
     /// Whether the dead letters of all of them are on their topic.
     pub(super) published: bool,
+    /// When parked records are looked for next that nobody looks after.
+    pub(super) orphans_at: Instant,
+    /// Accounts that this sink does not serve and of which that was said.
+    pub(super) strangers: HashSet<String>,
     chores_at: Instant,
     committed_at: Instant,
 }
@@ -149,9 +156,13 @@ impl Run {
             chores: JoinSet::new(),
             ends: Default::default(),
             publishing: false,
+            publish_failures: 0,
+            publish_at: now,
             revived: 0,
             dead_commits: 0,
             published: false,
+            orphans_at: now,
+            strangers: HashSet::new(),
             chores_at: now,
             committed_at: now,
         }
@@ -185,7 +196,7 @@ impl Run {
             self.commit(now)?;
             self.plan(now)?;
             self.commit(now)?;
-            self.publish();
+            self.publish(now);
             self.tell(readers.iter().all(mpsc::Receiver::is_empty));
             let wake = self.wake_at(now);
             let [stages, properties, events] = &mut readers;
@@ -319,11 +330,7 @@ impl Run {
             Done::Contacts(portal, report) => self.contacts_done(&portal, report, now),
             Done::Events(portal, report) => self.events_done(&portal, report, now),
             Done::Prepared(portal, prepared) => self.prepared(portal, prepared, now),
-            Done::Published(commits, all) => {
-                self.publishing = false;
-                // What was committed meanwhile was not seen.
-                self.published = all? && commits == self.dead_commits;
-            }
+            Done::Published(commits, result) => self.was_published(commits, result?, now),
             Done::Behind(chunk) => self.again_read(chunk)?,
         }
         Ok(())

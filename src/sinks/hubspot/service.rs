@@ -4,8 +4,8 @@
 //! knows what must be read again first. A 429 blocks the account's budget for all.
 
 use super::budget::{Share, Told, Wait, Window};
-use super::daily::Daily;
-use super::outcome::{DAILY_PAUSE, Outcome, classify};
+use super::daily::{Daily, Midnight};
+use super::outcome::{Outcome, Pause, classify};
 use super::request::{Method, Request};
 use super::settings::Settings;
 use crate::http;
@@ -66,11 +66,13 @@ impl Budget {
         self.daily.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far away the end of the account's day is, where its time zone is known.
-    fn midnight(&self) -> Option<Duration> {
-        let now = jiff::Timestamp::now().to_zoned_datetime(self.zone.clone()?);
-        let tomorrow = now.tomorrow().ok()?.start_of_day().ok()?;
-        Duration::try_from(tomorrow.duration_since(&now)).ok()
+    /// How far away midnight is.
+    fn midnight(&self) -> Midnight {
+        let now = jiff::Timestamp::now();
+        Midnight {
+            here: self.zone.as_ref().and_then(|zone| until_midnight(now, zone)),
+            utc: until_midnight(now, &jiff::tz::TimeZone::UTC).unwrap_or(Duration::from_secs(86_400)),
+        }
     }
 
     /// Whether a request would be sent at once.
@@ -120,12 +122,11 @@ impl Budget {
     }
 
     /// How long a throttled answer that does not say so itself blocks: 1, 2, 4 … 60 s.
-    fn throttle(&self, asked: Option<Duration>) -> Duration {
+    fn throttle(&self, asked: Pause) -> Duration {
         let times = self.throttled.fetch_add(1, Ordering::Relaxed).min(6);
         let pause = match asked {
-            Some(DAILY_PAUSE) => self.midnight().unwrap_or(DAILY_PAUSE),
-            Some(asked) => asked,
-            None => Duration::from_secs(1 << times).min(Duration::from_secs(60)),
+            Pause::Day => self.midnight().hubspot(),
+            asked => asked.or(Duration::from_secs(1 << times).min(Duration::from_secs(60))),
         };
         self.window().block_until(Instant::now() + pause);
         pause
@@ -154,7 +155,7 @@ impl Service {
         Ok(Service {
             connections,
             http,
-            base_url: settings.base_url.trim_end_matches('/').to_owned(),
+            base_url: settings.base_url.clone(),
             budgets: portals.iter().map(budget).collect::<anyhow::Result<_>>()?,
             stopping: watch::Sender::new(false),
             calls: AtomicU64::new(0),
@@ -223,6 +224,9 @@ impl Service {
                 Err(error) => return no_token(portal, &error),
             };
         }
+        if matches!(outcome, Outcome::Done(_)) {
+            self.connections.accepted(portal);
+        }
         match &outcome {
             Outcome::Throttled(_) if share.is_none() => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);
@@ -276,6 +280,12 @@ impl Service {
     }
 }
 
+fn until_midnight(now: jiff::Timestamp, zone: &jiff::tz::TimeZone) -> Option<Duration> {
+    let now = now.to_zoned_datetime(zone.clone());
+    let tomorrow = now.tomorrow().ok()?.start_of_day().ok()?;
+    Duration::try_from(tomorrow.duration_since(&now)).ok()
+}
+
 /// HubSpot's own count; all of its headers may be missing.
 fn rate(headers: &HeaderMap) -> Told {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
@@ -314,5 +324,28 @@ fn no_token(portal: &str, error: &TokenError) -> Outcome {
             tracing::error!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_of_a_quarter_of_an_hour_does_not_last_until_midnight() {
+        // A time zone in which midnight is about twelve hours away.
+        let hour = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).hour();
+        let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(12 - hour));
+        let budget = Budget {
+            window: Mutex::new(Window::new(10, 1, Duration::from_secs(10))),
+            daily: Mutex::new(Daily::new(None, 1)),
+            zone: Some(zone),
+            answered: Notify::new(),
+            throttled: AtomicU64::new(0),
+        };
+        let quarter = Duration::from_secs(900);
+        assert_eq!(budget.throttle(Pause::For(quarter)), quarter);
+        let day = budget.throttle(Pause::Day);
+        assert!(day > Duration::from_secs(10 * 3600) && day <= Duration::from_secs(13 * 3600), "{day:?}");
     }
 }

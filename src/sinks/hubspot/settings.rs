@@ -17,8 +17,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Scheme and host of the API; another one for the sandbox or a regional host.
-    #[serde(default = "base_url")]
+    /// Scheme and host of the API, without a slash at its end (one in the file is taken away); another one for the sandbox or a
+    /// regional host.
+    #[serde(default = "base_url", deserialize_with = "without_slash")]
     pub base_url: String,
     /// How connections are kept and made.
     #[serde(default)]
@@ -158,6 +159,11 @@ fn ledger_for() -> Duration {
 
 fn stop_grace() -> Duration {
     Duration::from_secs(20)
+}
+
+/// Paths begin with a slash, and HubSpot does not know addresses with two.
+fn without_slash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(String::deserialize(deserializer)?.trim_end_matches('/').to_owned())
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -342,6 +348,13 @@ mod tests {
 
     fn parse(yaml: &str) -> Result<Settings, serde_saphyr::Error> {
         serde_saphyr::from_str(yaml)
+    }
+
+    #[test]
+    fn a_slash_at_the_end_of_the_address_is_of_no_consequence() {
+        let settings = parse("base_url: https://api-eu1.hubapi.com//\nclient_id: c\n").expect("parses");
+        assert_eq!(settings.base_url, "https://api-eu1.hubapi.com");
+        assert_eq!(settings.token_url(), "https://api-eu1.hubapi.com/oauth/2026-03/token");
     }
 
     #[test]

@@ -7,10 +7,11 @@
 
 use super::account::Account;
 use super::entries::{Addressed, Event, Properties, Records, Stages};
+use super::lanes::Work;
 use super::outcome::refused_everywhere;
 use super::queue::{Entry, Tries};
 use super::reason;
-use super::record::{Lane, Receipt};
+use super::record::Receipt;
 use super::run::Run;
 use super::work::{Again, Fate, Report, Suspend};
 use crate::model::outputs::DealStage;
@@ -20,8 +21,6 @@ use std::time::{Duration, Instant};
 
 /// The pause after the first failed try; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The place of the e-mail addresses among an account's suspects.
-const EMAILS: usize = 3;
 /// The longest wait between two looks for a parked record's contact.
 const PARK_RETRY_MAX: Duration = Duration::from_secs(3600);
 
@@ -68,8 +67,16 @@ impl Run {
         self.settle(receipt, format!("dead: {reason}"));
     }
 
-    /// How to try an entry again: when, or not at all. Records that HubSpot has failed to take for too long become dead letters.
-    fn again<V: Records>(&mut self, entry: &mut Entry<V>, again: Again, spread: f64, now: Instant) -> Option<Instant> {
+    /// How to try an entry again: when, or not at all. Records that HubSpot has failed to take for too long become dead letters;
+    /// time in which it was not asked, because the account or the work was suspended, does not count.
+    fn again<V: Records>(
+        &mut self,
+        (portal, work): (&str, Work),
+        entry: &mut Entry<V>,
+        again: Again,
+        spread: f64,
+        now: Instant,
+    ) -> Option<Instant> {
         let Again { counts, cap, after } = again;
         entry.tries.cap = cap.unwrap_or(entry.tries.cap).max(1);
         if !counts {
@@ -78,8 +85,9 @@ impl Run {
         self.stats.retried += 1;
         entry.tries.attempts += 1;
         let wall = wall_ms();
+        let account = self.accounts.get(portal);
         entry.value.each(|receipt| {
-            if receipt.failing_since.is_none() {
+            if !receipt.failing_since.is_some_and(|since| account.is_some_and(|account| account.unbroken(work, since))) {
                 receipt.failing_since = Some(wall);
                 self.settlement.failing.push((receipt.ledger_key, wall));
             }
@@ -92,8 +100,10 @@ impl Run {
     }
 
     /// What is the same for every kind of batch.
-    fn reported<V>(&mut self, portal: &str, lane: Lane, queue: usize, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
+    fn reported<V>(&mut self, portal: &str, work: Work, report: Report<V>, now: Instant) -> Vec<(Entry<V>, Fate)> {
         let Report { mut fates, suspend, ignored, known, unsure, doubt } = report;
+        let lane = work.lane();
+        let done = |fate: &Fate| matches!((work, fate), (_, Fate::Delivered) | (Work::Emails, Fate::Contact(_) | Fate::NoContact));
         self.stats.ignored += ignored;
         self.stats.known += known;
         let Some(account) = self.accounts.get_mut(portal) else { return Vec::new() };
@@ -103,8 +113,7 @@ impl Run {
             self.sends += 1;
             fates.iter_mut().for_each(|(entry, _)| entry.tries.together = Some(self.sends));
         }
-        let delivered = fates.iter().any(|(_, fate)| *fate == Fate::Delivered);
-        if delivered {
+        if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) {
             account.written(lane);
         }
         let mut suspend = suspend;
@@ -115,16 +124,17 @@ impl Run {
             *fate = Fate::Again(Again { cap: Some(1), ..Again::default() });
             suspend = Some(Suspend { lane: Some(lane), why });
         }
-        account.suspects[queue].look(&mut fates, now, rand::random::<u16>().into());
+        account.suspects[work as usize].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {
-            Some(suspend) => {
-                let why = suspend.why.clone();
-                if account.suspend(suspend, now) {
-                    tracing::error!(portal, ?lane, "suspended: {why}");
+            // A scope that finding contacts lacks is in no other work's way.
+            Some(Suspend { lane, why }) => {
+                let stopped = lane.map(|_| work);
+                if account.suspend(stopped, &why, now) {
+                    tracing::error!(portal, ?stopped, "suspended: {why}");
                 }
             }
-            None if delivered && account.resume(lane) => {
-                tracing::info!(portal, ?lane, "resumed");
+            None if fates.iter().any(|(_, fate)| done(fate)) && account.resume(work) => {
+                tracing::info!(portal, ?work, "resumed");
             }
             None => {}
         }
@@ -134,10 +144,10 @@ impl Run {
     /// Stage deltas: each fate is that of the deal's oldest delta.
     pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Stages, Lane::Stages.index(), report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Stages, report, now) {
             let left = entry.value.steps.len();
             if let Fate::Again(again) = fate {
-                if let Some(at) = self.again(&mut entry, again, spread, now)
+                if let Some(at) = self.again((portal, Work::Stages), &mut entry, again, spread, now)
                     && entry.value.steps.len() == left
                 {
                     self.with(portal, |account| account.lanes.stages.put_back(entry, at));
@@ -178,10 +188,10 @@ impl Run {
     /// Timeline events.
     pub(super) fn events_done(&mut self, portal: &str, report: Report<Event>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Events, Lane::Events.index(), report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Events, report, now) {
             match fate {
                 Fate::Again(again) => {
-                    if let Some(at) = self.again(&mut entry, again, spread, now) {
+                    if let Some(at) = self.again((portal, Work::Events), &mut entry, again, spread, now) {
                         self.with(portal, |account| account.lanes.events.put_back(entry, at));
                         continue;
                     }
@@ -207,14 +217,14 @@ impl Run {
     /// E-mail addresses whose contact was looked for.
     pub(super) fn emails_done(&mut self, portal: &str, report: Report<Addressed>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Properties, EMAILS, report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Emails, report, now) {
             match fate {
                 Fate::Contact(id) => {
                     // Whatever is parked for the address need not wait either.
                     self.appeared.push((portal.to_owned(), entry.key.clone()));
                     self.with(portal, |account| account.lanes.found(&entry.key, &id, entry.value, now));
                 }
-                Fate::Again(again) => match self.again(&mut entry, again, spread, now) {
+                Fate::Again(again) => match self.again((portal, Work::Emails), &mut entry, again, spread, now) {
                     Some(at) => self.with(portal, |account| account.lanes.emails.put_back(entry, at)),
                     None => self.with(portal, |account| account.lanes.emails.release(&entry.key)),
                 },
@@ -251,7 +261,7 @@ impl Run {
     /// Contacts whose properties were written.
     pub(super) fn contacts_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
         let spread = rand::random();
-        for (mut entry, fate) in self.reported(portal, Lane::Properties, Lane::Properties.index(), report, now) {
+        for (mut entry, fate) in self.reported(portal, Work::Contacts, report, now) {
             match fate {
                 Fate::Delivered => {
                     for (property, change) in std::mem::take(&mut entry.value.changes) {
@@ -293,13 +303,13 @@ impl Run {
         let back = |entry, at| move |account: &mut Account| account.lanes.contacts.put_back(entry, at);
         let (reason, detail) = match fate {
             Fate::Again(again) => {
-                return match self.again(&mut entry, again, spread, now) {
+                return match self.again((portal, Work::Contacts), &mut entry, again, spread, now) {
                     Some(at) => self.with(portal, back(entry, at)),
                     None => self.with(portal, |account| account.lanes.contacts.release(&entry.key)),
                 };
             }
             Fate::WithoutProperties(refused) => {
-                self.refuse_everywhere(portal, &refused);
+                self.refuse_everywhere(portal, &refused, now);
                 if entry.value.refuse(refused.iter().map(|(name, code)| (name, code))) {
                     // What is left is written by the next batch; nothing may be left.
                     return self.with(portal, back(entry, now));
@@ -315,11 +325,14 @@ impl Run {
         self.with(portal, |account| account.lanes.contacts.release(&entry.key));
     }
 
-    /// A property that is not there, or read-only, is not sent to the account again until a restart.
-    fn refuse_everywhere(&mut self, portal: &str, refused: &[(String, String)]) {
+    /// A property that is not there, or read-only, is not sent to the account again before it was looked at again.
+    fn refuse_everywhere(&mut self, portal: &str, refused: &[(String, String)], now: Instant) {
         for (name, code) in refused.iter().filter(|(_, code)| refused_everywhere(code)) {
             let mut new = false;
-            self.with(portal, |account| new = account.refused.insert(name.clone(), code.clone()).is_none());
+            self.with(portal, |account| {
+                new = account.refused.insert(name.clone(), code.clone()).is_none();
+                account.look_again(now);
+            });
             if new {
                 tracing::error!(portal, property = name, code, "HubSpot does not take this property: correct the field mapping");
             }

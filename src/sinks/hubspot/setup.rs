@@ -12,6 +12,7 @@ use super::service::Service;
 use super::settings::Settings;
 use super::work::results;
 use crate::http;
+use crate::oauth::Feature;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -28,6 +29,9 @@ const TOKENS: [(&str, &str); 6] = [
     ("country", "Country"),
     ("device", "Device"),
 ];
+/// Why a property that is missing stays so.
+const UNMADE: &str = "it is missing, and the app lacks the scope crm.schemas.contacts.write to make it: add the scope and install the app \
+                      again, or make the property in HubSpot";
 /// The group that our contact properties are in.
 const GROUP: &str = "elido";
 
@@ -224,7 +228,8 @@ pub async fn contact_properties(
 ) -> Result<BTreeMap<String, Standing>, Outcome> {
     let area = format!("{}/contacts", settings.paths.properties);
     let create = async |path: String, body: Value| match service.call(portal, &request::create(path, body), Share::Bulk).await {
-        Outcome::Done(_) | Outcome::Exists => Ok(()),
+        Outcome::Done(_) | Outcome::Exists => Ok(true),
+        Outcome::Forbidden(_) => Ok(false),
         outcome => Err(outcome),
     };
     let mut found = BTreeMap::new();
@@ -236,6 +241,8 @@ pub async fn contact_properties(
         outcome => return Err(outcome),
     };
     let known: BTreeMap<&str, &Value> = results(&listed).iter().filter_map(|p| Some((p.get("name")?.as_str()?, p))).collect();
+    // What can't be made is in no other property's way.
+    let mut may_make = service.connections().missing(portal, Feature::MakeProperties).is_empty();
     let mut grouped = false;
     for name in &settings.provision {
         let standing = match (known.get(name.as_str()), change) {
@@ -245,21 +252,47 @@ pub async fn contact_properties(
             },
             (None, Change::Look) => Standing::Missing,
             (None, Change::Make) => {
-                if !grouped {
-                    create(format!("{area}/groups"), json!({ "name": GROUP, "label": "Elido", "displayOrder": -1 })).await?;
+                if may_make && !grouped {
+                    may_make = create(format!("{area}/groups"), json!({ "name": GROUP, "label": "Elido", "displayOrder": -1 })).await?;
                     grouped = true;
                 }
                 let label = name.replace('_', " ");
                 let property =
                     json!({ "groupName": GROUP, "name": name, "label": label, "type": "string", "fieldType": "text", "formField": false });
-                create(area.clone(), property).await?;
-                tracing::info!(portal, property = name, "contact property made");
-                Standing::Made
+                let made = if may_make {
+                    service.call(portal, &request::create(area.clone(), property), Share::Bulk).await
+                } else {
+                    Outcome::Forbidden(Vec::new())
+                };
+                match made {
+                    Outcome::Done(_) => {
+                        tracing::info!(portal, property = name, "contact property made");
+                        Standing::Made
+                    }
+                    Outcome::Exists => existing(service, portal, &area, name).await?,
+                    Outcome::Forbidden(_) => {
+                        may_make = false;
+                        Standing::Refused(UNMADE.to_owned())
+                    }
+                    outcome => return Err(outcome),
+                }
             }
         };
         found.insert(name.clone(), standing);
     }
     Ok(found)
+}
+
+/// How a property stands that was not listed and is there all the same: made by somebody else meanwhile, or archived.
+async fn existing(service: &Service, portal: &str, area: &str, name: &str) -> Result<Standing, Outcome> {
+    for query in ["", "?archived=true"] {
+        match service.call(portal, &request::get(format!("{area}/{}{query}", request::segment(name))), Share::Bulk).await {
+            Outcome::Done(property) => return Ok(unwritable(&property).map_or(Standing::Ready, Standing::Refused)),
+            Outcome::NotFound(_) => {}
+            outcome => return Err(outcome),
+        }
+    }
+    Err(Outcome::Transient(format!("HubSpot says that the property {name} exists, and does not show it"), None))
 }
 
 /// Why a property can't take a last UTM value, by HubSpot's own description of it; all fields may be missing.

@@ -122,6 +122,25 @@ impl World {
         state.outcome(LedgerKey::of(self.kafka.topics.output(topic), id)).expect("reads")
     }
 
+    /// What an administrator of the account does by hand.
+    fn by_hand(&self, method: reqwest::Method, path: &str, body: &serde_json::Value) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let http = crate::http::client(Duration::from_secs(5)).expect("a client");
+            let token = self.sandbox.static_token(PORTAL, None);
+            let call = http.request(method, format!("{}{path}", self.sandbox.url())).bearer_auth(token).json(body);
+            let answer = call.send().await.expect("answers");
+            assert!(answer.status().is_success(), "{path}: {answer:?}");
+        });
+    }
+
+    fn make_property(&self, name: &str, data_type: &str, field_type: &str) {
+        let property = serde_json::json!({
+            "groupName": "contactinformation", "name": name, "label": name, "type": data_type, "fieldType": field_type,
+        });
+        self.by_hand(reqwest::Method::POST, "/crm/v3/properties/contacts", &property);
+    }
+
     fn contact(&self, id: &str) -> BTreeMap<String, String> {
         self.sandbox.snapshot(PORTAL).contact(id).expect("the contact").properties.clone()
     }
@@ -186,6 +205,10 @@ fn a_click_becomes_an_event_three_properties_and_a_moved_deal() {
     }
     assert_eq!(world.deal("9001"), "qualifiedtobuy");
     assert_eq!(world.outcome(Topic::DealStages, "s1").as_deref(), Some("delivered"));
+    let metrics = sink.connections().metrics().text().expect("writes");
+    for line in ["hubspot_events_delivered_total 1", "hubspot_stages_delivered_total 1", "hubspot_lag 0"] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
     sink.stop().expect("stops");
 
     let sink = world.start();

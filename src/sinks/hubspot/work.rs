@@ -101,8 +101,7 @@ impl<V> Report<V> {
             Outcome::Throttled(_) => Some(Fate::Again(Again { after: Duration::from_secs(1), ..Again::default() })),
             Outcome::Transient(_, after) => Some(Fate::Again(Again { counts: true, cap: None, after: after.unwrap_or_default() })),
             Outcome::Unauthorized | Outcome::Disconnected => {
-                let why =
-                    "the account is not connected: `clickline hubspot status` says why, `clickline hubspot login` connects it".to_owned();
+                let why = "the account is not connected: `clickline hubspot status` says why, and what to do".to_owned();
                 self.suspend = Some(Suspend { lane: None, why });
                 Some(Fate::Again(Again::default()))
             }

@@ -108,7 +108,7 @@ impl Crm {
     ) -> anyhow::Result<Self> {
         let app = |settings: &CrmSettings| -> anyhow::Result<Access> {
             Ok(Access {
-                base_url: hubspot.base_url.trim_end_matches('/').to_owned(),
+                base_url: hubspot.base_url.clone(),
                 token_url: hubspot.token_url(),
                 client_id: hubspot.client_id.clone(),
                 client_secret: hubspot.read_client_secret()?,

@@ -244,6 +244,28 @@ fn how_fast_the_sink_is_when_nothing_holds_it_back() {
 }
 
 #[test]
+fn what_is_parked_for_an_account_that_is_no_longer_configured_is_given_up_in_time() {
+    let mut world = World::with(Config { portals: vec![PORTAL.to_owned(), "77".to_owned()], ..Config::default() });
+    world.put(Topic::ContactProperties, &by_email(properties("p1", "", &[("elido_last_utm_source", "x", 1)]), "nobody@example.com"));
+    let sink = world.start();
+    world.flush();
+    wait(&sink, "parked", |stats| stats.parked == 1 && stats.caught_up);
+    sink.stop().expect("stops");
+
+    world.settings.park_for = Duration::from_millis(100);
+    let token = world.sandbox.refresh_token("77");
+    world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = Some(super::super::Secret::new(token));
+    let other = world.settings.portals.remove(PORTAL).expect("is there");
+    world.settings.portals.insert("77".to_owned(), other);
+    let sink = Sink::start(world.settings.clone(), world.kafka.clone(), vec!["77".to_owned()], &world.state()).expect("starts");
+    let stats = wait(&sink, "given up", |stats| stats.parked == 0 && stats.dead_letters == 1);
+    assert_eq!(stats.lag, 0);
+    let [dead] = world.dead_letters(1).try_into().expect("one");
+    assert!(dead.reason == "no-contact" && dead.detail.contains("no longer configured"), "{dead:?}");
+    assert_eq!(world.outcome(Topic::ContactProperties, "p1").as_deref(), Some("dead: no-contact"));
+}
+
+#[test]
 fn records_that_were_deleted_unread_are_counted_and_passed() {
     let world = World::new();
     world.put(Topic::Timeline, &nth(0));

@@ -230,3 +230,37 @@ fn no_secret_and_no_address_is_ever_logged() {
         assert!(found.is_none(), "{word}: {found:?}");
     }
 }
+
+#[test]
+fn time_in_which_an_account_was_shut_is_no_time_in_which_hubspot_failed() {
+    use super::auth::install;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU8, Ordering};
+    let mut world = World::new();
+    let down = Arc::new(AtomicU8::new(1));
+    let state = Arc::clone(&down);
+    let proxy = Proxy::start(&world.sandbox.url(), "/create", move |seen| match state.load(Ordering::SeqCst) {
+        1 if seen.path.ends_with("/events/batch/create") => Fault::Answer(503, None, "{}"),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    world.settings.give_up_after = Duration::from_secs(4);
+    world.settings.retry_cap = Duration::from_millis(300);
+    world.put(Topic::Timeline, &nth(1));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "HubSpot fails", |stats| stats.retried >= 1);
+    // The app is removed for longer than HubSpot may fail.
+    world.sandbox.revoke_grants(PORTAL);
+    world.sandbox.expire_access_tokens(PORTAL);
+    down.store(0, Ordering::SeqCst);
+    wait(&sink, "suspended", |stats| stats.suspended == 1);
+    down.store(1, Ordering::SeqCst);
+    std::thread::sleep(Duration::from_secs(4));
+    let before = sink.stats().retried;
+    install(&world, &sink, PORTAL, &[PORTAL.to_owned()]).expect("installs");
+    wait(&sink, "it fails again", |stats| stats.retried > before);
+    assert_eq!(sink.stats().dead_letters, 0);
+    down.store(0, Ordering::SeqCst);
+    assert_eq!(wait(&sink, "delivered", |stats| stats.caught_up).events, 1);
+}

@@ -188,6 +188,7 @@ fn a_private_apps_token_moves_deals_and_writes_properties_but_no_timeline_events
     assert_eq!((stats.events, stats.dead_letters, stats.lag), (0, 0, 1), "the event waits");
     assert_eq!((world.deal("1").as_str(), world.posts("/events/batch/create")), ("qualifiedtobuy", 0));
     assert_eq!((token_calls(&world).len(), sink.connections().status().expect("reads")[0].mode), (0, Mode::Static));
+    assert!(sink.connections().metrics().text().expect("writes").contains("hubspot_connected{portal=\"4242\"} 1"));
     sink.stop().expect("stops");
 
     // Custom events take it.
@@ -206,4 +207,86 @@ fn a_private_apps_token_moves_deals_and_writes_properties_but_no_timeline_events
     let asked = world.sandbox.requests().len() - before;
     assert!(asked <= 4 && token_calls(&world).is_empty(), "{asked} requests");
     assert!(sink.connections().metrics().text().expect("writes").contains("hubspot_connected{portal=\"4242\"} 0"));
+}
+
+#[test]
+fn the_articles_three_scopes_write_all_that_they_allow() {
+    let mut world = World::new();
+    let existing = "elido_last_utm_source";
+    world.make_property(existing, "string", "text");
+    let scopes = ["oauth", "timeline", "crm.objects.contacts.write", "crm.objects.deals.read"];
+    let token = world.sandbox.refresh_token_for(PORTAL, "clickline", &scopes);
+    world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = Some(Secret::new(token));
+    // An address that can't be looked up comes first, and a property that can't be made is among the values.
+    world.put(Topic::ContactProperties, &by_email(properties("p0", "801", &[(existing, "never", 1)]), "ada@example.com"));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "the address waits", |stats| stats.suspended == 1 && stats.read == 1);
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[(existing, "x", 2)]));
+    world.put(Topic::ContactProperties, &properties("p2", "801", &[(existing, "y", 3), ("elido_last_utm_medium", "email", 3)]));
+    world.put(Topic::Timeline, &nth(1));
+    world.flush();
+    let stats = wait(&sink, "all that is allowed", |stats| stats.events == 1 && stats.properties + stats.dead_letters == 2);
+    assert_eq!((stats.properties, stats.dead_letters, stats.lag), (1, 1, 1), "{stats:?}");
+    assert_eq!(world.contact("801").get(existing).map(String::as_str), Some("y"));
+    let [dead] = world.dead_letters(1).try_into().expect("one");
+    assert!(dead.reason == "property-refused" && dead.detail.contains("crm.schemas.contacts.write"), "{dead:?}");
+    // At the most what was sent before the first refresh told the scopes.
+    assert!(world.sandbox.requests().iter().filter(|request| request.status == 403).count() <= 1, "nothing is tried in vain");
+
+    // Installed again with every scope: the property is made, and what waited for its address is found.
+    install(&world, &sink, PORTAL, &[PORTAL.to_owned()]).expect("installs");
+    wait(&sink, "the address", |stats| stats.lag == 0 && stats.suspended == 0);
+    let made = || world.sandbox.requests().iter().any(|request| request.path.ends_with("/properties/contacts") && request.status == 201);
+    let end = Instant::now() + PATIENCE;
+    while !made() {
+        assert!(Instant::now() < end, "the property is made");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    world.put(Topic::ContactProperties, &properties("p3", "801", &[("elido_last_utm_medium", "social", 4)]));
+    world.flush();
+    wait(&sink, "the property", |stats| stats.lag == 0 && stats.properties >= 2);
+    assert_eq!(world.contact("801").get("elido_last_utm_medium").map(String::as_str), Some("social"));
+}
+
+#[test]
+fn a_property_that_is_archived_is_refused_and_the_others_are_written() {
+    let world = World::new();
+    let (archived, other) = ("elido_last_utm_source", "elido_last_utm_medium");
+    world.make_property(archived, "string", "text");
+    world.by_hand(reqwest::Method::DELETE, &format!("/crm/v3/properties/contacts/{archived}"), &serde_json::Value::Null);
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[(archived, "x", 1), (other, "email", 1)]));
+    let sink = world.start();
+    let stats = world.settle(&sink, "one is refused", 1);
+    assert_eq!((stats.properties, stats.dead_letters), (0, 1), "{stats:?}");
+    let [dead] = world.dead_letters(1).try_into().expect("one");
+    assert!(dead.reason == "property-refused" && dead.detail.contains("archived"), "{dead:?}");
+    assert_eq!(world.contact("801").get(other).map(String::as_str), Some("email"));
+}
+
+#[test]
+fn a_static_token_that_was_refused_once_is_told_to_be_good_again() {
+    let mut world = World::new();
+    let token = Secret::new(world.sandbox.static_token(PORTAL, None));
+    world
+        .settings
+        .portals
+        .insert(PORTAL.to_owned(), Portal { access_token: Some(token), events: Events::CustomEvents, ..Portal::default() });
+    let proxy = Proxy::start(&world.sandbox.url(), "/contacts", |seen| match seen.number {
+        0 => Fault::Answer(401, None, "{}"),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    world.settings.provision.truncate(1);
+    let sink = world.start();
+    let connected = |value: u8| {
+        let line = format!("hubspot_connected{{portal=\"{PORTAL}\"}} {value}");
+        sink.connections().metrics().text().expect("writes").contains(&line)
+    };
+    let end = Instant::now() + PATIENCE;
+    while !connected(1) {
+        assert!(Instant::now() < end, "it is connected");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
