@@ -40,6 +40,7 @@ scenarios! {
     long_outage
     lost_answers
     lost_answers_as_of_v1
+    many_contacts_and_pipelines
     merged
     missing_scope
     moved_by_a_person
