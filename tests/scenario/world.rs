@@ -18,6 +18,9 @@ use std::time::Duration;
 
 pub const PORTAL: &str = "4242";
 
+/// A record that is none.
+pub const BROKEN: &[u8] = b"{\"v\":1,";
+
 /// A record that was put: its topic, and its id where it has one.
 pub type Put = (Topic, Option<String>);
 
@@ -202,7 +205,7 @@ impl World {
     }
 
     pub fn broken(&mut self) {
-        self.bytes(Topic::Timeline, b"{\"v\":1,");
+        self.bytes(Topic::Timeline, BROKEN);
         self.put.push((Topic::Timeline, None));
     }
 
