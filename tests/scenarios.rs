@@ -40,6 +40,7 @@ scenarios! {
     long_outage
     lost_answers
     lost_answers_as_of_v1
+    many_contacts_and_pipelines
     merged
     missing_scope
     moved_by_a_person
@@ -77,4 +78,25 @@ fn every_file_is_played_and_said_what_for() {
         files += 1;
     }
     assert_eq!(files, NAMES.len());
+}
+
+/// Whoever believes a table must find what it names.
+#[test]
+fn everything_that_the_tables_name_is_there() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = include_str!("../docs/scenarios.md");
+    let tables = text.split("## ").filter(|part| part.contains("| shown by |"));
+    let cells = tables.flat_map(str::lines).filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next());
+    let mut names = 0;
+    for name in cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+        names += 1;
+        let Some((file, test)) = name.split_once("::") else {
+            assert!(NAMES.contains(&name), "there is no scenario {name}");
+            continue;
+        };
+        let file = if file.contains('/') { top.join(file) } else { top.join("src/sinks/hubspot").join(file) };
+        let code = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(code.contains(&format!("fn {test}(")), "there is no test {name}");
+    }
+    assert!(names > 80, "{names} names were found");
 }

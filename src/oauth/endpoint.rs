@@ -233,6 +233,7 @@ fn refused(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Option<Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_dead_grant_is_known_by_either_status_and_either_field() {
@@ -257,5 +258,48 @@ mod tests {
             assert_eq!(refused(400, None, body), Some(Reply::Odd("status 400".into())));
         }
         assert_eq!(refused(200, None, b"{}"), None);
+    }
+    /// What a success with this body is taken for.
+    fn granted(body: &[u8]) -> Reply {
+        match serde_json::from_slice::<Answer>(body) {
+            Ok(answer) => reply::<BasicErrorResponse>(Ok(answer)),
+            Err(error) => reply::<BasicErrorResponse>(Err(RequestTokenError::Other(error.to_string()))),
+        }
+    }
+
+    #[test]
+    fn whatever_an_answer_with_tokens_leaves_out_or_adds_is_read() {
+        let lifetime = |fields: &str| match granted(format!(r#"{{"access_token":"canary","token_type":"bearer"{fields}}}"#).as_bytes()) {
+            Reply::Granted(grant) => Some((grant.lifetime.as_secs(), grant.refresh_token)),
+            other => {
+                assert_eq!(other, Reply::Failed("an answer that is no token".into(), None), "and nothing of it is told");
+                None
+            }
+        };
+        assert_eq!(lifetime(""), Some((1800, None)));
+        assert_eq!(
+            lifetime(r#","expires_in":60,"refresh_token":"r1","hub_id":4242,"scopes":["oauth"],"new":{"x":[1]}"#),
+            Some((60, Some("r1".into())))
+        );
+        assert_eq!(lifetime(r#","expires_in":0,"refresh_token":"""#), Some((1, None)));
+        assert_eq!(lifetime(r#","expires_in":18446744073709551615"#), Some((LIFETIME_MAX, None)));
+        for odd in [r#","expires_in":-5"#, r#","expires_in":{}"#, r#","scopes":"oauth""#] {
+            assert_eq!(lifetime(odd), None, "{odd}");
+        }
+        for body in [&b""[..], b"<html>canary</html>", b"{}", br#"{"access_token":"can"#] {
+            assert_eq!(granted(body), Reply::Failed("an answer that is no token".into(), None));
+        }
+    }
+
+    proptest! {
+        /// No answer makes it panic, and a lifetime is never longer than a day nor none at all.
+        #[test]
+        fn any_answer_is_read(status in 100u16..600, body in prop::collection::vec(any::<u8>(), 0..100), expires in any::<u64>()) {
+            let _ = refused(status, None, &body);
+            let _ = granted(&body);
+            let answer = format!(r#"{{"access_token":"a","token_type":"bearer","expires_in":{expires}}}"#);
+            let Reply::Granted(grant) = granted(answer.as_bytes()) else { panic!("{expires}") };
+            prop_assert!((1..=LIFETIME_MAX).contains(&grant.lifetime.as_secs()));
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! the configuration and nowhere else, and the redirect URI never comes from a request.
 
 use super::connections::{Connections, InstallError};
+use super::ration::Ration;
 use super::row::Row;
 use super::seal::random;
 use super::settings::ConnectionSettings;
@@ -22,6 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
@@ -29,8 +31,6 @@ use url::Url;
 
 /// How long somebody may take on HubSpot's page.
 pub const INSTALL_WITHIN: Duration = Duration::from_secs(600);
-/// Installations that may begin in a minute; each is a row until it expires.
-const BEGIN_MAX: u32 = 60;
 
 /// Installs the app for the workspaces of a configuration.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub struct Installer {
     scopes: String,
     optional_scopes: String,
     redirect_uri: String,
-    /// Begun in the minute that began then.
-    begun: Mutex<(Instant, u32)>,
+    /// What has begun of late.
+    begun: Mutex<Ration>,
 }
 
 /// An installation that has begun.
@@ -130,7 +130,7 @@ impl Installer {
             scopes: settings.scopes.join(" "),
             optional_scopes: settings.optional_scopes.join(" "),
             redirect_uri,
-            begun: Mutex::new((Instant::now(), 0)),
+            begun: Mutex::new(Ration::new(Instant::now())),
         })
     }
 
@@ -152,14 +152,16 @@ impl Installer {
         found.map(|(name, portals)| (name.as_str(), portals.as_slice())).ok_or(BeginError::Workspace)
     }
 
-    /// Begins an installation for a workspace.
+    /// Begins an installation for a workspace, for a connection from `from`.
     ///
     /// # Errors
     /// See [`BeginError`].
-    pub async fn begin(&self, workspace: Option<&str>) -> Result<Begun, BeginError> {
+    pub async fn begin(&self, workspace: Option<&str>, from: Option<IpAddr>) -> Result<Begun, BeginError> {
         let (workspace, portals) = self.workspace(workspace)?;
         let client_id = self.connections.client_id().ok_or(BeginError::NoApp)?;
-        self.count()?;
+        if !self.begun.lock().unwrap_or_else(PoisonError::into_inner).take(from, Instant::now()) {
+            return Err(BeginError::TooMany);
+        }
         let code = |bytes: [u8; 32]| URL_SAFE_NO_PAD.encode(bytes);
         let (state, browser) = (code(random()?), code(random()?));
         let key = hash(&state);
@@ -187,15 +189,6 @@ impl Installer {
             address.set_path(&path);
         }
         Ok(Begun { address: address.into(), name: name(&key), browser })
-    }
-
-    fn count(&self) -> Result<(), BeginError> {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        if begun.0.elapsed() > Duration::from_secs(60) {
-            *begun = (Instant::now(), 0);
-        }
-        begun.1 += 1;
-        if begun.1 > BEGIN_MAX { Err(BeginError::TooMany) } else { Ok(()) }
     }
 
     /// The name of the installation that a callback belongs to, by which its browser's value is found.

@@ -27,6 +27,7 @@ mod install;
 mod keeper;
 mod postgres;
 mod prepare;
+mod ration;
 mod routes;
 mod row;
 mod rows;

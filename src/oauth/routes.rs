@@ -7,12 +7,13 @@
 use super::features::gated;
 use super::install::{BeginError, Callback, FinishError, INSTALL_WITHIN, Installer};
 use super::row::Row;
-use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The path that HubSpot sends browsers back to.
@@ -28,8 +29,13 @@ struct Asked {
     workspace: Option<String>,
 }
 
-async fn install(State(installer): State<Arc<Installer>>, Query(asked): Query<Asked>) -> Response {
-    match installer.begin(asked.workspace.as_deref()).await {
+async fn install(
+    State(installer): State<Arc<Installer>>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let from = peer.map(|Extension(ConnectInfo(peer))| peer.ip());
+    match installer.begin(asked.workspace.as_deref(), from).await {
         Ok(begun) => {
             // Kept from a page on plain http by the browser itself where it is not localhost.
             let secure = if installer.redirect_uri().starts_with("https://") { "; Secure" } else { "" };

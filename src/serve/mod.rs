@@ -5,7 +5,7 @@
 //! the caller) and serves them on a thread of its own. `GET /healthz` answers `ok` while that thread runs; it is the one route of the
 //! server itself. What a slow client does to it: headers must arrive within 10 s, a whole exchange ends within 30 s, a body
 //! has at most 1 MiB (a route that needs more says so with its own `DefaultBodyLimit`), and at most 256 connections are open; the
-//! next ones wait in the kernel's queue.
+//! next ones wait in the kernel's queue. A route finds the connection's address as [`ConnectInfo`]; behind a proxy that is the proxy's.
 //!
 //! Answers may be shown to people: nothing is cached, sniffed, framed or referred unless a route sets these headers itself. Request
 //! lines are not logged: a query may hold a code or an e-mail.
@@ -19,12 +19,12 @@ mod settings;
 pub use settings::Http;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -162,7 +162,7 @@ async fn serve(listener: tokio::net::TcpListener, routes: Router, mut stopped: w
             _ = stopped.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -170,7 +170,7 @@ async fn serve(listener: tokio::net::TcpListener, routes: Router, mut stopped: w
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADERS_WITHIN)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone()));
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone().layer(Extension(ConnectInfo(peer)))));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // What broke it is the client's business.
@@ -213,6 +213,18 @@ mod tests {
         assert!(ask(address, "GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 404"));
         server.stop();
         assert!(TcpStream::connect(address).is_err(), "it listens no more");
+    }
+
+    #[test]
+    fn a_route_knows_the_connections_address_and_believes_no_header() {
+        let from = async |Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>| peer.to_string();
+        let server = server(Router::new().route("/from", get(from)));
+        let mut stream = TcpStream::connect(server.address()).expect("connects");
+        let own = stream.local_addr().expect("an address").to_string();
+        stream.write_all(b"GET /from HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\nconnection: close\r\n\r\n").expect("writes");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answers");
+        assert!(answer.ends_with(&own), "{own}: {answer}");
     }
 
     #[test]

@@ -170,10 +170,8 @@ impl Prepared {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the sources")?;
         let asked = stop.clone();
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
-            if let Err(error) = topics::ensure(&kafka, &needed, &asked) {
-                if !asked.asked() {
-                    tracing::error!("the sources do not start: {error:#}");
-                }
+            // The routes take what is posted meanwhile: it is read once the sources have started.
+            if !insist(|| topics::ensure(&kafka, &needed, &asked), PAUSES, &asked, &runtime, &wished) {
                 return;
             }
             let feeding = tokio::task::LocalSet::new();
@@ -200,6 +198,29 @@ impl Prepared {
 async fn wait(mut wished: watch::Receiver<bool>) {
     // An error says that nobody is there any more who could wish it.
     let _ = wished.wait_for(|stop| *stop).await;
+}
+
+/// Does what the sources need before they start, with pauses that grow from the first to the second, until it is done or `stop` is
+/// asked. Says whether it is done.
+fn insist(
+    mut what: impl FnMut() -> anyhow::Result<()>,
+    (mut pause, longest): (Duration, Duration),
+    stop: &Stop,
+    runtime: &tokio::runtime::Runtime,
+    wished: &watch::Receiver<bool>,
+) -> bool {
+    while !stop.asked() {
+        match what() {
+            Ok(()) => return true,
+            Err(_) if stop.asked() => {}
+            Err(error) => tracing::error!("the sources can't start yet, and try again: {error:#}"),
+        }
+        let paused = pause.mul_f64(rand::random_range(0.5..1.0));
+        // The end of the pause or the wish to stop: the loop tells them apart.
+        let _ = runtime.block_on(async { tokio::time::timeout(paused, wait(wished.clone())).await });
+        pause = longest.min(pause * 2);
+    }
+    false
 }
 
 /// Runs a source again and again, with pauses that grow while it does not last.
@@ -242,5 +263,40 @@ impl Feeds {
 impl Drop for Feeds {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(8));
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+    }
+
+    #[test]
+    fn sources_start_once_what_they_need_is_there() {
+        let (_wish, wished) = watch::channel(false);
+        let mut tries = 0;
+        let refused_at_first = || {
+            tries += 1;
+            anyhow::ensure!(tries > 5, "the brokers refuse to create the topic");
+            Ok(())
+        };
+        assert!(insist(refused_at_first, QUICK, &Stop::new(), &runtime(), &wished));
+        assert_eq!(tries, 6);
+    }
+
+    #[test]
+    fn sources_that_cannot_start_can_be_stopped() {
+        let (wish, wished) = watch::channel(false);
+        let (stop, hour) = (Stop::new(), Duration::from_secs(3600));
+        let asked = stop.clone();
+        let trying = std::thread::spawn(move || insist(|| anyhow::bail!("the brokers refuse"), (hour, hour), &asked, &runtime(), &wished));
+        stop.ask();
+        wish.send(true).expect("somebody listens");
+        assert!(!trying.join().expect("ends at once"));
     }
 }

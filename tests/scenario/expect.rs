@@ -1,8 +1,10 @@
 //! What must have come of a scenario.
 
 use super::play::counter;
-use super::world::{PORTAL, World};
+use super::world::{BROKEN, PORTAL, World};
 use super::{Expect, Scenario};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clickline::dead_letters::Filter;
 use clickline::state::{LedgerKey, State};
 use clickline_sandbox::{Request, Snapshot};
@@ -108,7 +110,9 @@ fn ledger(expect: &Expect, world: &World) {
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     letters.iter().for_each(|letter| *reasons.entry(letter.letter.reason.clone()).or_default() += 1);
     assert_eq!(reasons, expect.dead_letters, "dead letters: {letters:#?}");
-    assert_eq!(letters.iter().filter(|letter| letter.letter.reason == "malformed").count(), unnamed, "records that are none");
+    let malformed: Vec<&str> =
+        letters.iter().filter(|letter| letter.letter.reason == "malformed").map(|letter| letter.letter.payload_base64.as_str()).collect();
+    assert_eq!(malformed, vec![STANDARD.encode(BROKEN); unnamed], "records that are none, with their bytes");
     for (reason, word) in &expect.details {
         let fits = |letter: &&clickline::dead_letters::Letter| letter.letter.reason == *reason && letter.letter.detail.contains(word);
         assert!(letters.iter().any(|letter| fits(&letter)), "no {reason} says {word:?}: {letters:#?}");

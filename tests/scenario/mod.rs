@@ -84,6 +84,8 @@ pub struct Given {
     pub deals: BTreeMap<String, Deal>,
     /// So many contacts more, with the ids 1000, 1001, …
     pub many: usize,
+    /// Pipelines of deals, beside `default`: id → stages' ids, in order.
+    pub pipelines: BTreeMap<String, Vec<String>>,
 }
 
 /// A deal; one that qualifies for the stage deltas of these scenarios, but for what is given.
@@ -96,13 +98,16 @@ pub struct Deal {
     pub pipeline: Option<String>,
     /// Its amount.
     pub amount: Option<String>,
-    /// Its contacts.
+    /// Its contacts …
     pub contacts: Vec<String>,
+    /// … and so many of the contacts 1000, 1001, …
+    pub many: usize,
 }
 
 impl Default for Deal {
     fn default() -> Self {
-        Deal { stage: "appointmentscheduled".into(), pipeline: None, amount: Some("12000".into()), contacts: vec!["801".into()] }
+        let (amount, contacts) = (Some("12000".into()), vec!["801".into()]);
+        Deal { stage: "appointmentscheduled".into(), pipeline: None, amount, contacts, many: 0 }
     }
 }
 
@@ -121,14 +126,38 @@ pub struct Step {
     pub events: Option<Clicks>,
     /// Clicks whose campaign values go on the topic of properties.
     pub properties: Option<Clicks>,
-    /// Deals that have earned `qualifiedtobuy`.
-    pub stages: Vec<String>,
+    /// Deals that have earned a stage.
+    pub stages: Vec<Earned>,
     /// Records that are no JSON, on the topic of events.
     pub broken: usize,
     /// What is done with the sink; it is started after the first step unless that says something else.
     pub sink: Option<SinkAct>,
     /// Dead letters with these reasons are sent once more.
     pub replay: Vec<String>,
+}
+
+/// A deal that has earned a stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Earned {
+    /// `qualifiedtobuy` of the pipeline `default`, by the clicks of contact 801.
+    Usual(String),
+    /// The same, but for what is given.
+    Other(EarnedOther),
+}
+
+/// See [`Earned::Other`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarnedOther {
+    /// The deal.
+    pub deal: String,
+    /// The contact whose clicks did it.
+    #[serde(default)]
+    pub contact: Option<String>,
+    /// Pipeline, stage before, stage after.
+    #[serde(default)]
+    pub along: Option<[String; 3]>,
 }
 
 /// Clicks: numbers `from` to before `from + count`.

@@ -34,7 +34,7 @@ fn perform(world: &mut World, step: &Step, first: bool) {
     if let Some(clicks) = &step.properties {
         world.properties(clicks);
     }
-    step.stages.iter().for_each(|deal| world.stage(deal));
+    step.stages.iter().for_each(|earned| world.stage(earned));
     (0..step.broken).for_each(|_| world.broken());
     world.flush();
     match step.sink {

@@ -1,6 +1,6 @@
 //! The parts that a scenario is played with.
 
-use super::{Act, Clicks, Deal, Scenario, SinkAct};
+use super::{Act, Clicks, Deal, Earned, EarnedOther, Scenario, SinkAct};
 use clickline::dead_letters::{DeadLetters, Filter, Replayer};
 use clickline::kafka::Kafka;
 use clickline::model::outputs::{ContactProperties, DealStage, Found, Guard, LastClick, Person, TimelineEvent, Topic, ValueFrom};
@@ -17,6 +17,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub const PORTAL: &str = "4242";
+
+/// A record that is none.
+pub const BROKEN: &[u8] = b"{\"v\":1,";
 
 /// A record that was put: its topic, and its id where it has one.
 pub type Put = (Topic, Option<String>);
@@ -50,11 +53,12 @@ impl World {
         for (id, properties) in &scenario.given.contacts {
             sandbox.create_contact(PORTAL, Some(id), &pairs(properties));
         }
-        for (id, deal) in &scenario.given.deals {
-            create_deal(&sandbox, id, deal);
-        }
         for n in 0..scenario.given.many {
             sandbox.create_contact(PORTAL, Some(&(1_000 + n).to_string()), &[("email", &format!("c{n}@example.com"))]);
+        }
+        scenario.given.pipelines.iter().for_each(|(id, stages)| create_pipeline(&sandbox, id, stages));
+        for (id, deal) in &scenario.given.deals {
+            create_deal(&sandbox, id, deal);
         }
         let settings = settings(&sandbox, &scenario.settings);
         if !scenario.faults.is_empty() {
@@ -167,19 +171,25 @@ impl World {
         }
     }
 
-    pub fn stage(&mut self, deal: &str) {
+    pub fn stage(&mut self, earned: &Earned) {
+        let (deal, contact, along) = match earned {
+            Earned::Usual(deal) => (deal, None, None),
+            Earned::Other(EarnedOther { deal, contact, along }) => (deal, contact.as_deref(), along.as_ref()),
+        };
+        let usual = ["default", "appointmentscheduled", "qualifiedtobuy"].map(str::to_owned);
+        let [pipeline, from_stage, to_stage] = along.cloned().unwrap_or(usual);
         let delta = DealStage {
             v: 1,
-            id: format!("s{deal}"),
+            id: if pipeline == "default" { format!("s{deal}") } else { format!("s{deal}-{pipeline}") },
             portal: PORTAL.to_owned(),
             workspace: "acme".to_owned(),
             rule: "sales-collateral".to_owned(),
             shadow: false,
             deal_id: deal.to_owned(),
-            person: Some(Person::ContactId("801".to_owned())),
-            pipeline: "default".to_owned(),
-            from_stage: "appointmentscheduled".to_owned(),
-            to_stage: "qualifiedtobuy".to_owned(),
+            person: Some(Person::ContactId(contact.unwrap_or("801").to_owned())),
+            pipeline,
+            from_stage,
+            to_stage,
             guard: Guard { require_associated_contact: true, deal_amount_min: Some(5000.0) },
             link_tag: Some("sales-collateral".to_owned()),
             link: None,
@@ -195,7 +205,7 @@ impl World {
     }
 
     pub fn broken(&mut self) {
-        self.bytes(Topic::Timeline, b"{\"v\":1,");
+        self.bytes(Topic::Timeline, BROKEN);
         self.put.push((Topic::Timeline, None));
     }
 
@@ -259,8 +269,24 @@ fn create_deal(sandbox: &Sandbox, id: &str, deal: &Deal) {
     let mut properties = vec![("dealstage", deal.stage.as_str())];
     properties.extend(deal.amount.as_deref().map(|amount| ("amount", amount)));
     properties.extend(deal.pipeline.as_deref().map(|pipeline| ("pipeline", pipeline)));
-    let contacts: Vec<&str> = deal.contacts.iter().map(String::as_str).collect();
+    let many: Vec<String> = (0..deal.many).map(|n| (1_000 + n).to_string()).collect();
+    let contacts: Vec<&str> = deal.contacts.iter().chain(&many).map(String::as_str).collect();
     sandbox.create_deal(PORTAL, Some(id), &properties, &contacts);
+}
+
+/// As an app makes it: there is no other way into the sandbox for a pipeline.
+fn create_pipeline(sandbox: &Sandbox, id: &str, stages: &[String]) {
+    let stage = |(at, stage)| json!({ "stageId": stage, "label": stage, "displayOrder": at, "metadata": { "probability": "0.5" } });
+    let stages: Vec<Value> = stages.iter().enumerate().map(stage).collect();
+    let pipeline = json!({ "pipelineId": id, "label": id, "displayOrder": 1, "stages": stages });
+    let call = reqwest::Client::new()
+        .post(format!("{}/crm/v3/pipelines/deals", sandbox.url()))
+        .bearer_auth(sandbox.static_token(PORTAL, None))
+        .json(&pipeline)
+        .send();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let answer = runtime.block_on(call).expect("an answer");
+    assert_eq!(answer.status().as_u16(), 201, "the pipeline {id}");
 }
 
 fn pairs(properties: &BTreeMap<String, String>) -> Vec<(&str, &str)> {

@@ -99,7 +99,7 @@ fn encoded(text: &str) -> String {
 /// Without a server.
 fn by_hand(installer: &Installer, workspace: &str) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let begun = runtime.block_on(installer.begin(Some(workspace))).map_err(anyhow::Error::from)?;
+    let begun = runtime.block_on(installer.begin(Some(workspace), None)).map_err(anyhow::Error::from)?;
     println!("Open this address in a browser anywhere, and let the app in:\n\n    {}\n", begun.address);
     println!("The browser ends at an address that begins with {} and does not open. Copy it here:", installer.redirect_uri());
     print!("> ");

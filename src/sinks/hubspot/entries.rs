@@ -58,7 +58,7 @@ pub struct Event {
 pub struct Addressed {
     /// Properties to write, coalesced.
     pub properties: Properties,
-    /// Events, in the order in which they were read.
+    /// Events, in the order in which they were read. One that was read twice is here twice: they become one where events wait.
     pub events: Vec<Event>,
 }
 
@@ -156,12 +156,8 @@ impl Records for Event {
 impl Fold for Addressed {
     fn fold(&mut self, newer: Self) {
         self.properties.fold(newer.properties);
-        for event in newer.events {
-            match self.events.iter_mut().find(|known| known.delta.id == event.delta.id) {
-                Some(known) => known.fold(event),
-                None => self.events.push(event),
-            }
-        }
+        // Not searched for what is there already: tens of thousands may wait for one address.
+        self.events.extend(newer.events);
     }
 }
 

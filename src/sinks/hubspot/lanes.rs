@@ -172,6 +172,7 @@ impl Lanes {
 mod tests {
     use super::super::fixtures::{event, properties, receipt, stage};
     use super::*;
+    use crate::model::outputs::TimelineEvent;
 
     #[test]
     fn deal_stages_go_before_properties_before_events() {
@@ -229,5 +230,24 @@ mod tests {
         let values: Vec<(&str, &str)> = batch[0].value.changes.iter().map(|(n, c)| (n.as_str(), c.value.as_str())).collect();
         assert_eq!(values, [("medium", "email"), ("source", "new")]);
         assert_eq!(batch[0].value.receipts.len(), 3, "one write settles three records");
+    }
+    #[test]
+    fn what_was_read_twice_and_waited_for_an_address_is_one_event() {
+        let now = Instant::now();
+        let mut lanes = Lanes::default();
+        let addressed = |n: i64| TimelineEvent { person: Person::Email("ada@example.com".into()), ..event(&format!("e{n}"), "") };
+        // So many that a search among those that wait, for each that arrives, would take minutes.
+        let all = 100_000;
+        for (offset, n) in (0..).zip((0..all).chain(0..3)) {
+            lanes.push(Delta::Event(Box::new(addressed(n))), receipt(Lane::Events, offset), now);
+        }
+        let mut found = lanes.emails.take(BATCH_MAX, now);
+        let Entry { key, value, .. } = found.remove(0);
+        lanes.found(&key, "801", value, now);
+        let events = lanes.events.take(usize::MAX, now);
+        assert_eq!(events.len(), all as usize);
+        let offsets = |at: usize| events[at].value.receipts.iter().map(|receipt| receipt.raw.offset).collect::<Vec<_>>();
+        assert_eq!((offsets(0), offsets(2), offsets(3)), (vec![0, all], vec![2, all + 2], vec![3]));
+        assert!(events.iter().all(|entry| entry.value.contact() == Some("801")));
     }
 }

@@ -270,6 +270,35 @@ mod tests {
     }
 
     #[test]
+    fn every_failure_has_its_own_consequence() {
+        let error = json!({"status":"error","category":"SOMETHING","correlationId":"x","message":"y"});
+        let consequence = |status: u16| match of(status, &error) {
+            Outcome::Done(_) => "done",
+            Outcome::Exists => "there already",
+            Outcome::Refused(_) => "dead letter",
+            Outcome::NotFound(_) => "looked up again",
+            Outcome::Unauthorized => "refresh",
+            Outcome::Forbidden(_) | Outcome::Retired => "suspend",
+            Outcome::Throttled(_) => "pause",
+            Outcome::Transient(..) => "again",
+            Outcome::Disconnected => "wait",
+        };
+        let table: [(&str, &[u16]); 8] = [
+            ("done", &[200, 201, 204, 207]),
+            ("dead letter", &[400, 405, 413, 415, 422]),
+            ("refresh", &[401]),
+            ("suspend", &[403, 410]),
+            ("looked up again", &[404]),
+            ("there already", &[409]),
+            ("pause", &[429, 477]),
+            ("again", &[302, 408, 423, 500, 502, 503, 504, 520, 521, 524]),
+        ];
+        for (expected, statuses) in table {
+            assert!(statuses.iter().all(|status| consequence(*status) == expected), "{expected}: {statuses:?}");
+        }
+    }
+
+    #[test]
     fn duplicates_are_successes() {
         assert_eq!(of(409, &Value::Null), Outcome::Exists);
         assert_eq!(of(400, &json!({"message":"Event ID already in use, please choose a new unique ID"})), Outcome::Exists);

@@ -115,6 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_record_is_found_at_each_position_of_a_batch() {
+        for bad in 0..100 {
+            let bad = bad.to_string();
+            let (_, left) = play(entries(100, Instant::now()), 40, |_, batch| batch.iter().all(|entry| entry.key != bad));
+            assert_eq!(left.iter().map(|entry| &entry.key).collect::<Vec<_>>(), [&bad]);
+        }
+    }
+
+    #[test]
     fn an_outage_leaves_the_batches_whole() {
         let (_, left) = play(entries(1000, Instant::now()), 500, |_, _| false);
         assert!(left.iter().filter(|e| e.tries.cap < 100).count() <= 1, "but for the canary");

@@ -141,7 +141,8 @@ fn a_lost_answer_moves_no_deal_a_second_time() {
 #[test]
 fn deals_are_moved_once_whenever_the_sink_is_killed() {
     let world = World::new();
-    for n in 1..=300 {
+    // All of one contact.
+    for n in 1..=500 {
         qualified(&world, &n.to_string());
         world.put(Topic::DealStages, &nth_stage(n, &n.to_string()));
     }

@@ -270,3 +270,25 @@ fn a_record_that_vanished_while_nobody_looked_is_found_missing_by_the_next_load(
         running.abort();
     });
 }
+
+#[test]
+fn a_deals_contacts_are_all_there_on_however_many_pages() {
+    block_on(async {
+        let world = World::new();
+        let ids: Vec<String> = (0..1_100).map(|_| world.sandbox.create_contact(PORTAL, None, &[("firstname", "x")])).collect();
+        let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let mut crm = world.crm(Changes::Search);
+        crm.settings.reload_every = None;
+        let running = tokio::task::spawn_local(mirror(crm, vec![]));
+        world.agrees().await;
+        // A list shows them with the deal; those of a deal that has changed are asked for in pages.
+        for contacts in [&all[..], &all[..501], &all[..500], &all[600..], &all[..2], &[]] {
+            world.sandbox.create_deal(PORTAL, None, &[("dealname", "d"), ("dealstage", "appointmentscheduled")], contacts);
+        }
+        world.agrees().await;
+        world.says_nothing_twice().await;
+        running.abort();
+        let pages = world.sandbox.requests().iter().filter(|request| request.path.ends_with("/deals/contacts/batch/read")).count();
+        assert!(pages >= 3, "1,100 contacts are three pages: {pages}");
+    });
+}
