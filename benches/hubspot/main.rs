@@ -17,10 +17,13 @@
 //! for 500,000 deltas take a real one (`--kafka`), whose topics must be empty.
 
 use clap::{Parser, ValueEnum};
+use clickline::dataflow::plan::{Plan, Times};
 use clickline::kafka::Kafka;
 use clickline::model::outputs::{ContactProperties, Found, Person, TimelineEvent, Topic, ValueFrom};
 use clickline::model::time::{Ms, now};
 use clickline::sinks::hubspot::{Events, Settings, Sink, Stats};
+use clickline::sinks::outbox::topics;
+use clickline::stop::Stop;
 use clickline_sandbox::{Config, Sandbox};
 use hdrhistogram::Histogram;
 use rdkafka::mocking::MockCluster;
@@ -88,7 +91,13 @@ impl World {
         let clicks = args.deltas / 2 + usize::try_from(args.rate * args.seconds).expect("a number of clicks");
         let partitions = i32::try_from(clicks * CLICK_BYTES / PARTITION_BYTES + 2).expect("not that many");
         let (kafka, broker) = match &args.kafka {
-            Some(address) => (Kafka::at(address), None),
+            Some(address) => {
+                // As the job makes them; a topic that is missing is waited for.
+                let kafka = Kafka::at(address);
+                let plan = Plan::new(Times::with_tick(100), &[], &[], |_, _| 0).expect("a plan without rules");
+                topics::ensure(&kafka, &topics::needed(&kafka, &plan), &Stop::new()).expect("topics");
+                (kafka, None)
+            }
             None => {
                 let broker = MockCluster::new(1).expect("a broker");
                 let kafka = Kafka::at(broker.bootstrap_servers());
