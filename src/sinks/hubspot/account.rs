@@ -31,8 +31,10 @@ pub struct Account {
     pub refused: BTreeMap<String, String>,
     /// What takes the events, once it is known.
     pub event_api: Option<EventApi>,
-    /// When the properties that are refused are looked at again.
-    look_at: Option<Instant>,
+    /// When it is prepared next: its type of event and contact properties are looked at, or made.
+    pub preparation: Preparation,
+    /// How often its connection had come back to life, when it was looked at last.
+    pub revived: u64,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
     /// Who makes HubSpot stumble, by kind of work.
@@ -45,6 +47,39 @@ pub struct Account {
     suspended: BTreeMap<Option<Work>, (Instant, String)>,
     /// When each kind of work was last resumed after a suspension, ms since the Unix epoch; 0 is never.
     resumed_at: [Ms; 4],
+}
+
+/// When an account is prepared: one preparation at a time, however many have asked for it.
+#[derive(Debug, Default)]
+pub struct Preparation {
+    /// The earliest time that somebody has asked for.
+    next_at: Option<Instant>,
+    /// Whether one is under way.
+    running: bool,
+}
+
+impl Preparation {
+    /// Asks for one at `at` or before. What is asked for while one is under way begins after it.
+    pub fn wish(&mut self, at: Instant) {
+        self.next_at = Some(self.next_at.map_or(at, |next| next.min(at)));
+    }
+
+    /// Whether one begins at `now`, which is then under way until [`Preparation::ended`].
+    pub fn begins(&mut self, now: Instant) -> bool {
+        let begins = !self.running && self.next_at.take_if(|at| *at <= now).is_some();
+        self.running |= begins;
+        begins
+    }
+
+    /// The one that was under way is over.
+    pub fn ended(&mut self) {
+        self.running = false;
+    }
+
+    /// When one may next begin by time alone.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.next_at.filter(|_| !self.running)
+    }
 }
 
 /// The part of the budget that a lane may use.
@@ -89,6 +124,14 @@ impl Account {
         all || alone
     }
 
+    /// Every request of a preparation was answered: what an earlier one ran into is out of the way. What is `gated`, by kind of work,
+    /// stays suspended.
+    pub fn ready(&mut self, gated: [bool; 4]) {
+        for work in [Work::Contacts, Work::Events].into_iter().filter(|work| !gated[*work as usize]) {
+            self.resume(work);
+        }
+    }
+
     /// The account was connected again: nothing that was in its way need be there any more.
     pub fn connected(&mut self) {
         let now = time::now();
@@ -102,12 +145,7 @@ impl Account {
 
     /// Properties are refused: some time after `now` somebody may have put them in order.
     pub fn look_again(&mut self, now: Instant) {
-        self.look_at.get_or_insert(now + LOOK_AGAIN);
-    }
-
-    /// Whether it is time to look at them, which is said once.
-    pub fn look_is_due(&mut self, now: Instant) -> bool {
-        self.look_at.take_if(|at| *at <= now).is_some()
+        self.preparation.wish(now + LOOK_AGAIN);
     }
 
     /// Whether failures of this kind of work since then (ms since the Unix epoch) go on without an end so far: where it was suspended
@@ -181,11 +219,50 @@ mod tests {
     fn what_is_refused_is_looked_at_again_once_in_a_while() {
         let now = Instant::now();
         let mut account = Account::default();
-        assert!(!account.look_is_due(now + LOOK_AGAIN));
+        assert!(!account.preparation.begins(now + LOOK_AGAIN));
         account.look_again(now);
         account.look_again(now + LOOK_AGAIN / 2);
-        assert!(!account.look_is_due(now + LOOK_AGAIN / 2));
-        assert!(account.look_is_due(now + LOOK_AGAIN) && !account.look_is_due(now + LOOK_AGAIN), "once");
+        assert!(!account.preparation.begins(now + LOOK_AGAIN / 2));
+        assert!(account.preparation.begins(now + LOOK_AGAIN) && !account.preparation.begins(now + LOOK_AGAIN), "once");
+    }
+
+    #[test]
+    fn preparations_follow_one_another_and_do_not_multiply() {
+        let (minute, began) = (Duration::from_secs(60), Instant::now());
+        let mut account = Account::default();
+        account.preparation.wish(began);
+        // For a day one property is refused, and the type of event can't be made: each is a reason to come back.
+        let mut begun = 0;
+        for second in 0..86_400 {
+            let now = began + Duration::from_secs(second);
+            if account.preparation.begins(now) {
+                begun += 1;
+                assert!(account.preparation.next_at().is_none(), "one at a time");
+                account.preparation.ended();
+                account.look_again(now);
+                account.preparation.wish(now + minute);
+            }
+        }
+        assert_eq!(begun, 24 * 60, "once a minute");
+        // Who asks meanwhile has one that begins later, for the one under way may not have seen what he has.
+        let now = began + Duration::from_secs(86_400);
+        assert!(account.preparation.begins(now));
+        account.preparation.wish(now);
+        assert!(!account.preparation.begins(now));
+        account.preparation.ended();
+        assert!(account.preparation.begins(now));
+    }
+
+    #[test]
+    fn a_preparation_opens_nothing_that_the_scopes_close() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        for work in [Work::Contacts, Work::Events] {
+            account.suspend(Some(work), "scopes", now);
+        }
+        account.ready([false, false, false, true]);
+        assert!(account.closed_until(Work::Contacts, now).is_none() && account.closed_until(Work::Events, now).is_some());
+        assert!(account.unbroken(Work::Events, 1), "it was not resumed");
     }
 
     #[test]

@@ -25,18 +25,27 @@ const ORPHANS_EVERY: Duration = Duration::from_secs(600);
 const PRUNE: usize = 5_000;
 
 impl Run {
-    pub(super) fn prepare(&mut self, portal: String, after: Duration) {
-        let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
-        self.chores.spawn_local(async move {
-            tokio::time::sleep(after).await;
-            let prepared = prepare::account(&service, &settings, &portal).await;
-            Done::Prepared(portal, prepared)
-        });
+    /// Begins the preparations that are due.
+    pub(super) fn prepare(&mut self, now: Instant) {
+        for (portal, account) in &mut self.accounts {
+            if account.preparation.begins(now) {
+                let (service, settings, portal) = (Arc::clone(&self.service), Arc::clone(&self.settings), portal.clone());
+                self.chores.spawn_local(async move {
+                    let prepared = prepare::account(&service, &settings, &portal).await;
+                    Done::Prepared(portal, prepared)
+                });
+            }
+        }
     }
 
     pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
         let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
+        let gated = Work::ALL.map(|work| self.gate(&portal, work).is_some());
         self.with(&portal, |account| {
+            account.preparation.ended();
+            if let Some(after) = again {
+                account.preparation.wish(now + after);
+            }
             if provisioned {
                 // What HubSpot refused before may be in order now; if not, it says so again.
                 let before = std::mem::replace(&mut account.refused, refused.into_iter().collect());
@@ -51,8 +60,7 @@ impl Run {
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
-                account.resume(Work::Contacts);
-                account.resume(Work::Events);
+                account.ready(gated);
             }
             if let Some(Suspend { lane, why }) = problem {
                 let work = lane.map(Work::writes);
@@ -61,27 +69,21 @@ impl Run {
                 }
             }
         });
-        if let Some(after) = again {
-            self.prepare(portal, after);
-        }
     }
 
     /// Suspends the work that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
     /// portal was connected.
     fn look_at_connections(&mut self, now: Instant) {
-        let revived = self.service.connections().revived();
-        let connected = std::mem::replace(&mut self.revived, revived) != revived;
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
-            if connected {
-                let mut ready = true;
-                self.with(&portal, |account| {
+            let revived = self.service.connections().revived(&portal);
+            self.with(&portal, |account| {
+                if std::mem::replace(&mut account.revived, revived) != revived {
                     account.connected();
-                    ready = account.provisioned && account.refused.is_empty() && account.event_api.is_some();
-                });
-                if !ready {
-                    self.prepare(portal.clone(), Duration::ZERO);
+                    if !(account.provisioned && account.refused.is_empty() && account.event_api.is_some()) {
+                        account.preparation.wish(now);
+                    }
                 }
-            }
+            });
             for work in Work::ALL {
                 let Some(why) = self.gate(&portal, work) else { continue };
                 self.with(&portal, |account| {
@@ -118,11 +120,6 @@ impl Run {
         }
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
             self.load_parked(&portal, wall, now)?;
-            let mut due = false;
-            self.with(&portal, |account| due = account.look_is_due(now));
-            if due {
-                self.prepare(portal, Duration::ZERO);
-            }
         }
         if now >= self.orphans_at {
             self.orphans_at = now + ORPHANS_EVERY;
