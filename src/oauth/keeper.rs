@@ -49,6 +49,9 @@ pub enum TokenError {
     /// The token that the configuration names is refused.
     #[error("HubSpot does not accept the access token that the configuration names: put in a new one")]
     BadStaticToken,
+    /// HubSpot refuses one request with a token that it accepts for others, and a fresh one did not help.
+    #[error("HubSpot refuses the access token for this request, and accepts it for others")]
+    Rationed,
     /// The row must not be used; says why and what to do. HubSpot was not asked.
     #[error("{0}")]
     Unusable(String),
@@ -213,7 +216,7 @@ impl Keeper {
                     self.revive(portal);
                 }
             }
-            Err(TokenError::Transient(..) | TokenError::Store(_)) => {}
+            Err(TokenError::Transient(..) | TokenError::Store(_) | TokenError::Rationed) => {}
             Err(error) => {
                 gauge.set(0);
                 if cell.said.as_ref() != Some(error) {
@@ -239,6 +242,7 @@ impl Keeper {
                 lease_for: self.lease_for,
                 spread: self.spread,
                 spent: spent.is_some() && spent == access.as_ref(),
+                accepted: access.as_ref().is_some_and(|access| self.was_accepted(portal, access)),
             };
             match step(&row, &caller) {
                 Step::Use => {
@@ -358,6 +362,7 @@ fn refused(refusal: Refusal, now: Ms) -> TokenError {
     match refusal {
         Refusal::Dead(why) => TokenError::Disconnected(why),
         Refusal::BadClient(code) => TokenError::BadClient(code),
+        Refusal::Rationed => TokenError::Rationed,
         Refusal::Later(at) => {
             TokenError::Transient("it failed a moment ago".to_owned(), Some(Duration::from_millis(at.saturating_sub(now))))
         }

@@ -317,6 +317,7 @@ fn no_token(portal: &str, error: &TokenError) -> Outcome {
         | TokenError::BadClient(_)
         | TokenError::BadStaticToken
         | TokenError::Unusable(_) => Outcome::Disconnected,
+        TokenError::Rationed => Outcome::Unauthorized,
         TokenError::Transient(_, after) => {
             tracing::warn!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), *after)

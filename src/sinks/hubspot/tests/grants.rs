@@ -290,3 +290,30 @@ fn a_static_token_that_was_refused_once_is_told_to_be_good_again() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_request_that_is_refused_again_and_again_stops_its_lane_alone() {
+    let mut world = World::new();
+    // Whatever the token, HubSpot answers 401 to events, and to nothing else.
+    let proxy = Proxy::start(&world.sandbox.url(), "/events/batch/create", |_| Fault::Answer(401, None, "{}"));
+    world.through(&proxy);
+    world.put(Topic::Timeline, &nth(1));
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[("elido_last_utm_source", "x", 1)]));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "events wait", |stats| stats.suspended == 1 && stats.properties == 1);
+    // The same again from other hands: the token is not renewed for each, and the connection stays.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connections = sink.connections();
+    for _ in 0..3 {
+        let access = runtime.block_on(connections.access(PORTAL)).expect("a token");
+        connections.accepted(PORTAL, &access);
+        let renewed = runtime.block_on(connections.renew(PORTAL, &access));
+        assert_eq!(renewed, Err(crate::oauth::TokenError::Rationed));
+    }
+    assert_eq!((facts(&sink).condition, sink.stats().refreshes), (Condition::Connected, 2));
+    world.put(Topic::ContactProperties, &properties("p2", "801", &[("elido_last_utm_source", "y", 2)]));
+    world.flush();
+    let stats = wait(&sink, "properties go on", |stats| stats.properties == 2);
+    assert_eq!((stats.events, stats.dead_letters, stats.lag), (0, 0, 1), "{stats:?}");
+}
