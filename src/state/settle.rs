@@ -282,6 +282,17 @@ impl State {
         Ok(self.db().query_row("SELECT count(*) FROM parked", [], |row| uint(row, 0))?)
     }
 
+    /// The time that the parked records of an account have begins anew at `now`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn parked_anew(&self, portal: &str, now: u64) -> anyhow::Result<()> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("UPDATE parked SET parked_at = ?2 WHERE portal = ?1 AND parked_at < ?2")?;
+        statement.execute(params![portal, int(now)])?;
+        Ok(())
+    }
+
     /// A contact with this address has just been seen: what waits for it is due at `now`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
 use super::dead_letters::{self, Published};
+use super::entries::Records as _;
 use super::lanes::Work;
 use super::portal::NO_EVENTS;
 use super::prepare;
@@ -10,7 +11,7 @@ use super::run::{Done, Run};
 use super::work::Suspend;
 use crate::model::time::{millis, now as wall_ms};
 use crate::oauth::Feature;
-use crate::state::DeadLetterRow;
+use crate::state::{DeadLetterRow, Park};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const PARKED_HELD: usize = 500;
 const PARKED_LEASE_MS: u64 = 600_000;
 /// How often parked records are looked for that nobody looks after.
 const ORPHANS_EVERY: Duration = Duration::from_secs(600);
+/// How often the time of parked records begins anew while their contacts may not be looked for.
+const ANEW_EVERY: Duration = Duration::from_secs(3600);
 /// Ledger rows forgotten at once.
 const PRUNE: usize = 5_000;
 
@@ -119,7 +122,9 @@ impl Run {
             self.state.parked_appeared(&portal, &email, wall)?;
         }
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
-            self.load_parked(&portal, wall, now)?;
+            if !self.keep_addresses(&portal, wall, now)? {
+                self.load_parked(&portal, wall, now)?;
+            }
         }
         if now >= self.orphans_at {
             self.orphans_at = now + ORPHANS_EVERY;
@@ -160,6 +165,30 @@ impl Run {
             self.settlement.done.push((row.ledger_key, format!("dead: {}", reason::NO_CONTACT)));
         }
         Ok(())
+    }
+
+    /// While an account's contacts may not be looked for by address, what waits for that is parked, so that it fills no memory that other
+    /// records need, and the time that a parked record has does not run. Says whether that is so. They are due as soon as it is over.
+    fn keep_addresses(&mut self, portal: &str, wall: u64, now: Instant) -> anyhow::Result<bool> {
+        let Some(account) = self.accounts.get_mut(portal) else { return Ok(false) };
+        let (suspended, closed) = account.suspended_alone(Work::Emails, now);
+        let anew = if suspended { account.anew_at.is_none_or(|at| at <= now) } else { account.anew_at.is_some() };
+        let waiting = if closed { account.lanes.emails.drain() } else { Vec::new() };
+        if anew {
+            account.anew_at = suspended.then(|| now + ANEW_EVERY);
+            self.state.parked_anew(portal, wall)?;
+        }
+        for (email, mut value) in waiting {
+            let mut receipts = Vec::new();
+            value.each(|receipt| receipts.push(receipt.clone()));
+            for receipt in receipts {
+                let row = receipt.park(self.topic(receipt.lane), portal, &email, wall, wall);
+                // It was not looked for.
+                self.settlement.park.push(Park { tries: row.tries.saturating_sub(1), ..row });
+                self.leave(&receipt);
+            }
+        }
+        Ok(closed)
     }
 
     /// Brings an account's parked records back that are due, as many as it may have in memory.
