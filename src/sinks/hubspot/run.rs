@@ -89,6 +89,8 @@ pub struct Run {
     pub(super) sends: u64,
     /// Lanes of which records that were held back are being read again.
     pub(super) reading_again: [bool; 3],
+    /// By lane, the account whose records were read again last.
+    pub(super) read_again_last: [String; 3],
     pub(super) stats: Stats,
     shared: Arc<Mutex<Stats>>,
     /// Batches under way.
@@ -148,6 +150,7 @@ impl Run {
             appeared: Vec::new(),
             sends: 0,
             reading_again: [false; 3],
+            read_again_last: Default::default(),
             stats: Stats::default(),
             shared,
             work: JoinSet::new(),
