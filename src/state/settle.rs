@@ -413,10 +413,10 @@ mod tests {
         state.settle(&failing(11), 11).expect("settles");
         assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
         let decision = LedgerKey::of("decisions", "t:0:3");
-        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 12).expect("decides");
+        state.decide(decision, "replaying", (("t", 0, 3), 1), Some(key), 12).expect("decides");
         assert_eq!(state.standing(key).expect("reads"), Standing::Replayed, "once more");
         state.settle(&done("delivered"), 13).expect("settles");
-        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 14).expect("decides");
+        state.decide(decision, "replaying", (("t", 0, 3), 1), Some(key), 14).expect("decides");
         assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"), "what was delivered is not sent again");
     }
 
