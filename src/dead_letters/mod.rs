@@ -212,10 +212,10 @@ impl DeadLetters {
         if !decision.undecided() {
             return Ok(Replay::Decided(decision));
         }
-        let DeadLetter { source, partition, offset, .. } = &letter.letter;
+        let DeadLetter { source, partition, offset, at, .. } = &letter.letter;
         self.replayable(letter)?;
         let (record_key, payload) = (letter.key()?, letter.payload()?);
-        let place = (source.as_str(), *partition, *offset);
+        let place = ((source.as_str(), *partition, *offset), *at);
         let record = letter.record.as_ref().map(|id| LedgerKey::of(source, id));
         self.state.decide(key, Decision::Replaying.text(), place, record, now)?;
         let sender = match sender {
@@ -237,8 +237,8 @@ impl DeadLetters {
         if !decision.undecided() {
             return Ok(Some(decision));
         }
-        let DeadLetter { source, partition, offset, .. } = &letter.letter;
-        self.state.decide(key, Decision::Dropped.text(), (source, *partition, *offset), None, now)?;
+        let DeadLetter { source, partition, offset, at, .. } = &letter.letter;
+        self.state.decide(key, Decision::Dropped.text(), ((source, *partition, *offset), *at), None, now)?;
         Ok(None)
     }
 

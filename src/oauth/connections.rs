@@ -118,7 +118,8 @@ impl Connections {
             refreshes: AtomicU64::new(0),
             open_calls: AtomicUsize::new(0),
             scopes: Mutex::default(),
-            revived: AtomicU64::new(0),
+            revived: Mutex::default(),
+            accepted: Mutex::default(),
         });
         let grace = settings.request_timeout + STORE_WITHIN;
         let connections = Connections { keeper: Arc::clone(&keeper), runtime: Some(runtime), grace };
@@ -164,9 +165,9 @@ impl Connections {
         runtime.spawn(async move { keeper.get(&portal, spent.as_ref()).await }).await.map_err(|_| stopped())?
     }
 
-    /// HubSpot has answered a request of a portal's as one that may be made.
-    pub fn accepted(&self, portal: &str) {
-        self.keeper.accepted(portal);
+    /// HubSpot has answered a request of a portal's, sent with this access token, as one that may be made.
+    pub fn accepted(&self, portal: &str, access: &Access) {
+        self.keeper.accepted(portal, access);
     }
 
     /// Calls to the token endpoint for refreshes so far, by this process.
@@ -181,8 +182,8 @@ impl Connections {
     }
 
     /// How often a portal that was not connected was connected again, or got other scopes: when it grows, what was given up may be tried.
-    pub fn revived(&self) -> u64 {
-        self.keeper.revived.load(Ordering::Relaxed)
+    pub fn revived(&self, portal: &str) -> u64 {
+        self.keeper.revived.lock().unwrap_or_else(PoisonError::into_inner).get(portal).copied().unwrap_or(0)
     }
 
     /// The app's id, where a portal is connected by an app.

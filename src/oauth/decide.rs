@@ -9,7 +9,7 @@
 //! | access token good for longer than `early` | uses it |
 //! | somebody else holds the lease | uses the old token while it lasts, else looks again |
 //! | a call failed a moment ago | uses the old token while it lasts, else comes back at `retry_at` |
-//! | HubSpot refuses an access token that is not old | calls once; refused again within [`DEAD_RETRY`], the connection is shut |
+//! | HubSpot refuses an access token that is not old | calls once; refused again within [`DEAD_RETRY`], the connection is shut, unless it had accepted the token: then no call |
 //! | grant or credentials refused, connection shut | one call every [`DEAD_RETRY`]; new tokens or credentials end that at once |
 //! | otherwise | takes the lease and calls |
 //!
@@ -51,6 +51,8 @@ pub struct Caller<'a> {
     pub spread: f64,
     /// Whether HubSpot has refused the row's access token.
     pub spent: bool,
+    /// Whether it had accepted that token for another request.
+    pub accepted: bool,
 }
 
 /// What to do.
@@ -77,12 +79,14 @@ pub enum Refusal {
     BadClient(String),
     /// It failed; not before this time again.
     Later(Ms),
+    /// The access token that was refused is good for other requests, and a forced refresh was not long ago.
+    Rationed,
 }
 
 /// What a caller does with the row.
 pub fn step(row: &Row, caller: &Caller<'_>) -> Step {
     let Row { facts, secrets, .. } = row;
-    let Caller { holder, credentials, now, lease_for, spread, spent } = *caller;
+    let Caller { holder, credentials, now, lease_for, spread, spent, accepted } = *caller;
     let lifetime = facts.expires_at.saturating_sub(facts.refreshed_at);
     let spread = if (0.0..=1.0).contains(&spread) { SPREAD as f64 * spread } else { 0.0 };
     let early = (EARLY + spread as Ms).min(lifetime / 4);
@@ -110,6 +114,10 @@ pub fn step(row: &Row, caller: &Caller<'_>) -> Step {
     let forced = spent && now < facts.expires_at;
     if forced && facts.forced_at > 0 && now < facts.forced_at + DEAD_RETRY {
         // The refresh has not helped, and another would not.
+        if accepted {
+            // It is not the token: other requests must not stop for this one.
+            return Step::Refuse(Refusal::Rationed);
+        }
         let condition = Condition::ReinstallRequired(Why::AccessRefused);
         return Step::Shut(Box::new(Facts { condition, retry_at: now + DEAD_RETRY, ..facts.clone() }));
     }

@@ -17,7 +17,7 @@ fn ends_in(left: Ms) -> Facts {
 }
 
 fn caller(now: Ms) -> Caller<'static> {
-    Caller { holder: "me", credentials: "good", now, lease_for: 20_000, spread: 0.0, spent: false }
+    Caller { holder: "me", credentials: "good", now, lease_for: 20_000, spread: 0.0, spent: false, accepted: false }
 }
 
 fn granted(refresh_token: Option<&str>) -> Reply {
@@ -172,12 +172,37 @@ fn tokens_that_are_granted_and_then_refused_shut_the_connection() {
     assert!(matches!(step(&row(early), &Caller { spent: true, ..caller(NOW) }), Step::Call(_)));
 }
 
+#[test]
+fn a_token_that_works_elsewhere_shuts_no_connection_and_is_not_renewed_all_the_time() {
+    let mut now_row = row(ends_in(1_700_000));
+    let mut calls = Vec::new();
+    // One request is refused every ten seconds for six hours, and others are answered in between.
+    for now in (NOW..NOW + 6 * 3_600_000).step_by(10_000) {
+        match step(&now_row, &caller(now)) {
+            Step::Use => {}
+            Step::Call(_) => now_row = call(&now_row, now, granted(None)),
+            step => panic!("the others go on: {step:?}"),
+        }
+        match step(&now_row, &Caller { spent: true, accepted: true, ..caller(now) }) {
+            Step::Call(facts) => {
+                calls.push(now);
+                let before = now_row.facts.unanswered_since;
+                now_row = settle(Row { facts: *facts, ..now_row }, before, granted(None), "good", now, 0.0);
+            }
+            step => assert_eq!(step, Step::Refuse(Refusal::Rationed)),
+        }
+        assert_eq!(now_row.facts.condition, Condition::Connected);
+    }
+    let most = calls.iter().map(|from| calls.iter().filter(|at| (*from..=from + 3_600_000).contains(at)).count()).max();
+    assert!(most.is_some_and(|most| most <= 3) && calls.len() > 5, "{calls:?}");
+}
+
 proptest! {
     /// Whatever the row says and whatever comes back, there is an answer, and times do not overflow.
     #[test]
     fn every_row_has_a_next_step(
         (expires_at, refreshed_at, retry_at, forced_at) in (0..NOW * 2, 0..NOW * 2, 0..NOW * 2, 0..NOW * 2),
-        (until, spent, spread, jitter) in (proptest::option::of(0..NOW * 2), any::<bool>(), any::<f64>(), any::<f64>()),
+        (until, (spent, accepted), spread, jitter) in (proptest::option::of(0..NOW * 2), any::<(bool, bool)>(), any::<f64>(), any::<f64>()),
         (condition, reply, failures, after) in (0..3_usize, 0..6_usize, any::<u32>(), proptest::option::of(any::<u64>())),
     ) {
         let conditions = [Condition::Connected, Condition::ReinstallRequired(Why::Refused), Condition::BadClient("X".into())];
@@ -185,7 +210,7 @@ proptest! {
         let lease = until.map(|until| Lease { holder: "other".into(), until });
         let facts = Facts { condition, lease, expires_at, refreshed_at, retry_at, forced_at, failures, ..Facts::default() };
         let now_row = row(facts);
-        if let Step::Call(facts) = step(&now_row, &Caller { spent, spread, ..caller(NOW) }) {
+        if let Step::Call(facts) = step(&now_row, &Caller { spent, accepted, spread, ..caller(NOW) }) {
             let after = after.map(Duration::from_secs);
             let reply = [granted(Some("r1")), Reply::Dead, Reply::BadClient("X".into()), Reply::Throttled(after), Reply::Failed("x".into(), after), Reply::Odd("400".into())][reply].clone();
             let good = matches!(reply, Reply::Granted(_));

@@ -26,7 +26,7 @@ use crate::model::time::Ms;
 use crate::sinks::hubspot::Secret;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Between two looks at a row that another process is refreshing, at least.
@@ -49,6 +49,9 @@ pub enum TokenError {
     /// The token that the configuration names is refused.
     #[error("HubSpot does not accept the access token that the configuration names: put in a new one")]
     BadStaticToken,
+    /// HubSpot refuses one request with a token that it accepts for others, and a fresh one did not help.
+    #[error("HubSpot refuses the access token for this request, and accepts it for others")]
+    Rationed,
     /// The row must not be used; says why and what to do. HubSpot was not asked.
     #[error("{0}")]
     Unusable(String),
@@ -115,8 +118,19 @@ pub struct Keeper {
     pub(super) open_calls: AtomicUsize,
     /// Scopes of each portal as they were seen last.
     pub(super) scopes: Mutex<BTreeMap<String, Vec<String>>>,
-    /// How often a connection came back to life, or got other scopes.
-    pub(super) revived: AtomicU64,
+    /// How often each portal's connection came back to life, or got other scopes.
+    pub(super) revived: Mutex<BTreeMap<String, u64>>,
+    /// The access token of each portal that HubSpot accepted last, so far as this process has seen.
+    pub(super) accepted: Mutex<BTreeMap<String, Access>>,
+}
+
+/// An access token, and the row that it is from.
+#[derive(Debug)]
+struct Obtained {
+    access: Access,
+    /// When it ends.
+    until: Ms,
+    facts: Facts,
 }
 
 /// Counts a call until its answer is stored.
@@ -152,33 +166,57 @@ impl Keeper {
             (got, _) => got,
         };
         self.tell(portal, &got, &mut cell);
-        got.map(|(access, until)| {
+        got.map(|Obtained { access, until, .. }| {
             cell.last = Some((access.clone(), until));
             access
         })
     }
 
-    /// HubSpot has accepted a portal's access token. Only of a static one is nothing else known.
-    pub fn accepted(&self, portal: &str) {
-        if let Some(Link::Static { refused, .. }) = self.portals.get(portal) {
-            self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(1);
-            if refused.swap(false, Ordering::Relaxed) {
-                tracing::info!(portal, "HubSpot accepts the access token again");
+    /// HubSpot has accepted a portal's access token.
+    pub fn accepted(&self, portal: &str, access: &Access) {
+        match self.portals.get(portal) {
+            // Of a static one nothing else is known.
+            Some(Link::Static { refused, .. }) => {
+                self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(1);
+                if refused.swap(false, Ordering::Relaxed) {
+                    tracing::info!(portal, "HubSpot accepts the access token again");
+                }
             }
+            Some(Link::App(_)) => {
+                let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+                if accepted.get(portal) != Some(access) {
+                    accepted.insert(portal.to_owned(), access.clone());
+                }
+            }
+            None => {}
         }
     }
 
+    /// Whether HubSpot has accepted this access token of a portal's.
+    pub(super) fn was_accepted(&self, portal: &str, access: &Access) -> bool {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).get(portal) == Some(access)
+    }
+
+    /// Whether it is still open what an access token is worth: HubSpot had refused those before it, gave it in a trial, and has not
+    /// accepted it so far.
+    pub(super) fn on_trial(&self, portal: &str, facts: &Facts, access: &Access, said: Option<&TokenError>) -> bool {
+        let shut = matches!(said, Some(TokenError::Disconnected(Why::AccessRefused)));
+        // An installation begins anew, with no time of a forced refresh.
+        shut && facts.forced_at > 0 && !self.was_accepted(portal, access)
+    }
+
     /// Logs and gauges, when something has changed.
-    fn tell(&self, portal: &str, got: &Result<(Access, Ms), TokenError>, cell: &mut Cell) {
+    fn tell(&self, portal: &str, got: &Result<Obtained, TokenError>, cell: &mut Cell) {
         let gauge = self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() });
         match got {
+            Ok(Obtained { access, facts, .. }) if self.on_trial(portal, facts, access, cell.said.as_ref()) => {}
             Ok(_) => {
                 gauge.set(1);
                 if cell.said.take().is_some() {
                     self.revive(portal);
                 }
             }
-            Err(TokenError::Transient(..) | TokenError::Store(_)) => {}
+            Err(TokenError::Transient(..) | TokenError::Store(_) | TokenError::Rationed) => {}
             Err(error) => {
                 gauge.set(0);
                 if cell.said.as_ref() != Some(error) {
@@ -189,7 +227,7 @@ impl Keeper {
         }
     }
 
-    async fn obtain(&self, portal: &str, spent: Option<&Access>) -> Result<(Access, Ms), TokenError> {
+    async fn obtain(&self, portal: &str, spent: Option<&Access>) -> Result<Obtained, TokenError> {
         let began = (self.now)();
         let endpoint = self.endpoint.as_ref().ok_or(TokenError::NotConnected)?;
         let credentials = endpoint.credentials();
@@ -204,11 +242,12 @@ impl Keeper {
                 lease_for: self.lease_for,
                 spread: self.spread,
                 spent: spent.is_some() && spent == access.as_ref(),
+                accepted: access.as_ref().is_some_and(|access| self.was_accepted(portal, access)),
             };
             match step(&row, &caller) {
                 Step::Use => {
                     let access = access.ok_or(TokenError::NotConnected)?;
-                    return Ok((access, row.facts.expires_at));
+                    return Ok(Obtained { access, until: row.facts.expires_at, facts: row.facts });
                 }
                 Step::Refuse(refusal) => return Err(refused(refusal, now)),
                 Step::Look(_) if now > began + PATIENCE => {
@@ -323,6 +362,7 @@ fn refused(refusal: Refusal, now: Ms) -> TokenError {
     match refusal {
         Refusal::Dead(why) => TokenError::Disconnected(why),
         Refusal::BadClient(code) => TokenError::BadClient(code),
+        Refusal::Rationed => TokenError::Rationed,
         Refusal::Later(at) => {
             TokenError::Transient("it failed a moment ago".to_owned(), Some(Duration::from_millis(at.saturating_sub(now))))
         }

@@ -49,7 +49,8 @@ fn claimed() -> (tempfile::TempDir, Keeper, Row, Row) {
         refreshes: AtomicU64::new(0),
         open_calls: AtomicUsize::new(0),
         scopes: Mutex::default(),
-        revived: AtomicU64::new(0),
+        revived: Mutex::default(),
+        accepted: Mutex::default(),
     };
     let secrets = Secrets { access_token: None, refresh_token: "r0".to_owned() };
     let facts = Facts { client_id: "app".to_owned(), ..Facts::default() };
@@ -130,4 +131,36 @@ fn what_the_seal_hides_is_not_in_what_is_logged() {
     for secret in ["r0", "r1", "a1", "secret\""] {
         assert!(!said.contains(&format!("\"{secret}")), "{said}");
     }
+}
+
+#[test]
+fn a_trial_revives_its_own_portal_once_hubspot_has_accepted_the_token() {
+    let (_folder, keeper, called, claimed) = claimed();
+    let facts = |forced_at| Facts { forced_at, expires_at: crate::model::time::now() + 1_800_000, ..called.facts.clone() };
+    let row = |version, forced_at, token: &str| {
+        let secrets = Secrets { access_token: Some(token.to_owned()), refresh_token: "r0".to_owned() };
+        Row { token_version: version, facts: facts(forced_at), secrets, portal: "4242".to_owned() }
+    };
+    let revived = |portal: &str| keeper.revived.lock().expect("unpoisoned").get(portal).copied().unwrap_or(0);
+    let shut = async || {
+        let Some(Link::App(cell)) = keeper.portals.get("4242") else { panic!("an app") };
+        cell.lock().await.said = Some(TokenError::Disconnected(Why::AccessRefused));
+    };
+    run(async {
+        shut().await;
+        assert!(keeper.swap(claimed.token_version, &row(3, 1, "a1")).await.expect("writes"));
+        let access = keeper.get("4242", None).await.expect("a token");
+        keeper.look_for_logins().await;
+        assert_eq!(revived("4242"), 0, "it may be refused as those before");
+        keeper.accepted("4242", &access);
+        keeper.look_for_logins().await;
+        assert_eq!(keeper.get("4242", None).await.expect("a token"), access);
+        assert_eq!((revived("4242"), revived("77")), (1, 0), "once, and no other portal");
+
+        // A new installation is no trial.
+        shut().await;
+        assert!(keeper.swap(3, &row(4, 0, "a2")).await.expect("writes"));
+        keeper.look_for_logins().await;
+        assert_eq!(revived("4242"), 2);
+    });
 }

@@ -2,14 +2,13 @@
 
 use super::endpoint::{Endpoint, Grant};
 use super::features::gated;
-use super::keeper::{Keeper, Link, TokenError};
+use super::keeper::{Access, Keeper, Link, TokenError};
 use super::row::{Condition, Facts, Row, Secrets, fingerprint};
 use crate::metrics::Portal;
 use crate::model::time::{DAY, Ms};
 use crate::sinks::hubspot::Secret;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 /// A connection that nobody uses is refreshed after this.
 const KEEP_ALIVE: Ms = 7 * DAY;
@@ -119,7 +118,7 @@ impl Keeper {
 
     pub(super) fn revive(&self, portal: &str) {
         tracing::info!(portal, "connected");
-        self.revived.fetch_add(1, Ordering::Relaxed);
+        *self.revived.lock().unwrap_or_else(PoisonError::into_inner).entry(portal.to_owned()).or_default() += 1;
     }
 
     /// Refreshes what nobody has asked for in a long while: a refresh token that is never used may end one day.
@@ -147,10 +146,10 @@ impl Keeper {
                 continue;
             }
             // Other scopes than before are noticed as the row is read.
-            if let Ok(row) = self.row(portal).await
-                && row.facts.condition == Condition::Connected
-                && cell.said.take().is_some()
-            {
+            let Ok(Row { facts, secrets, .. }) = self.row(portal).await else { continue };
+            let access = secrets.access_token.map(|token| Access { token: Secret::new(token) });
+            let trial = access.is_some_and(|access| self.on_trial(portal, &facts, &access, cell.said.as_ref()));
+            if facts.condition == Condition::Connected && !trial && cell.said.take().is_some() {
                 self.revive(portal);
             }
         }

@@ -82,7 +82,8 @@ impl State {
     }
 
     /// Decides about a dead letter, in one transaction: `decision` names it, `outcome` is kept for it; the record that was read at
-    /// `place` no longer counts as an open one. With `again` the record of that ledger key is to be sent once more.
+    /// `place` (topic, partition, offset) and refused at `at` (ms since the Unix epoch) no longer counts as an open one; another that was
+    /// read at the same place, from a topic that was made anew, does. With `again` the record of that ledger key is to be sent once more.
     ///
     /// # Errors
     /// When the database fails; nothing has changed then.
@@ -90,7 +91,7 @@ impl State {
         &self,
         decision: LedgerKey,
         outcome: &str,
-        place: (&str, i32, i64),
+        (place, at): ((&str, i32, i64), u64),
         again: Option<LedgerKey>,
         now: u64,
     ) -> anyhow::Result<()> {
@@ -106,7 +107,10 @@ impl State {
         }
         let (topic, partition, offset) = place;
         // Whoever decides has seen it on its topic, also where a crash kept us from noting that.
-        tx.execute("DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3", params![topic, partition, offset])?;
+        tx.execute(
+            "DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND at = ?4",
+            params![topic, partition, offset, int(at)],
+        )?;
         tx.commit()?;
         Ok(())
     }
@@ -139,12 +143,15 @@ mod tests {
         assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
         assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)));
         let decision = LedgerKey::of("decisions", "t:0:3");
-        state.decide(decision, "dropped", ("t", 0, 3), None, 5).expect("decides");
+        state.decide(decision, "dropped", (("t", 0, 3), 1), None, 5).expect("decides");
         assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
         assert_eq!(state.outcome(decision).expect("reads").as_deref(), Some("dropped"));
         // A crash between the topic's acknowledgement and our note of it.
         state.settle(&Settlement { dead: vec![DeadLetterRow { offset: 4, ..dead }], ..Default::default() }, 6).expect("settles");
-        state.decide(LedgerKey::of("decisions", "t:0:4"), "dropped", ("t", 0, 4), None, 7).expect("decides");
+        let decision = LedgerKey::of("decisions", "t:0:4");
+        state.decide(decision, "dropped", (("t", 0, 4), 0), None, 7).expect("decides");
+        assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)), "another was refused at that time and place");
+        state.decide(decision, "dropped", (("t", 0, 4), 1), None, 7).expect("decides");
         assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
         assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
     }

@@ -282,6 +282,17 @@ impl State {
         Ok(self.db().query_row("SELECT count(*) FROM parked", [], |row| uint(row, 0))?)
     }
 
+    /// The time that the parked records of an account have begins anew at `now`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn parked_anew(&self, portal: &str, now: u64) -> anyhow::Result<()> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("UPDATE parked SET parked_at = ?2 WHERE portal = ?1 AND parked_at < ?2")?;
+        statement.execute(params![portal, int(now)])?;
+        Ok(())
+    }
+
     /// A contact with this address has just been seen: what waits for it is due at `now`.
     ///
     /// # Errors
@@ -402,10 +413,10 @@ mod tests {
         state.settle(&failing(11), 11).expect("settles");
         assert_eq!(state.standing(key).expect("reads"), Standing::Settled);
         let decision = LedgerKey::of("decisions", "t:0:3");
-        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 12).expect("decides");
+        state.decide(decision, "replaying", (("t", 0, 3), 1), Some(key), 12).expect("decides");
         assert_eq!(state.standing(key).expect("reads"), Standing::Replayed, "once more");
         state.settle(&done("delivered"), 13).expect("settles");
-        state.decide(decision, "replaying", ("t", 0, 3), Some(key), 14).expect("decides");
+        state.decide(decision, "replaying", (("t", 0, 3), 1), Some(key), 14).expect("decides");
         assert_eq!(state.outcome(key).expect("reads").as_deref(), Some("delivered"), "what was delivered is not sent again");
     }
 

@@ -31,20 +31,69 @@ pub struct Account {
     pub refused: BTreeMap<String, String>,
     /// What takes the events, once it is known.
     pub event_api: Option<EventApi>,
-    /// When the properties that are refused are looked at again.
-    look_at: Option<Instant>,
+    /// When it is prepared next: its type of event and contact properties are looked at, or made.
+    pub preparation: Preparation,
+    /// When the time of its parked records begins anew next, while their contacts may not be looked for.
+    pub anew_at: Option<Instant>,
+    /// How often its connection had come back to life, when it was looked at last.
+    pub revived: u64,
     /// Whether the account's contact properties are there.
     pub provisioned: bool,
     /// Who makes HubSpot stumble, by kind of work.
     pub suspects: [Suspects; 4],
     /// By lane, whether anything was written since the account was connected.
     written: [bool; 3],
-    /// By lane, the records that were refused alone since something was written, for a reason that may be everybody's.
+    /// By lane, how often something was written.
+    writes: [u64; 3],
+    /// By lane, the records that were first refused alone since something was written, for a reason that may be everybody's.
     doubts: [BTreeSet<String>; 3],
-    /// What can't be written to, until when, and why. `None` is the whole account.
-    suspended: BTreeMap<Option<Work>, (Instant, String)>,
+    /// What can't be written to. `None` is the whole account.
+    suspended: BTreeMap<Option<Work>, Suspension>,
     /// When each kind of work was last resumed after a suspension, ms since the Unix epoch; 0 is never.
     resumed_at: [Ms; 4],
+}
+
+/// Why and for how long something can't be written to.
+#[derive(Debug)]
+struct Suspension {
+    /// Then one request finds out whether that is still so.
+    until: Instant,
+    why: String,
+    /// Whether single records alone speak for it, so that the time may be theirs after all.
+    doubt: bool,
+}
+
+/// When an account is prepared: one preparation at a time, however many have asked for it.
+#[derive(Debug, Default)]
+pub struct Preparation {
+    /// The earliest time that somebody has asked for.
+    next_at: Option<Instant>,
+    /// Whether one is under way.
+    running: bool,
+}
+
+impl Preparation {
+    /// Asks for one at `at` or before. What is asked for while one is under way begins after it.
+    pub fn wish(&mut self, at: Instant) {
+        self.next_at = Some(self.next_at.map_or(at, |next| next.min(at)));
+    }
+
+    /// Whether one begins at `now`, which is then under way until [`Preparation::ended`].
+    pub fn begins(&mut self, now: Instant) -> bool {
+        let begins = !self.running && self.next_at.take_if(|at| *at <= now).is_some();
+        self.running |= begins;
+        begins
+    }
+
+    /// The one that was under way is over.
+    pub fn ended(&mut self) {
+        self.running = false;
+    }
+
+    /// When one may next begin by time alone.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.next_at.filter(|_| !self.running)
+    }
 }
 
 /// The part of the budget that a lane may use.
@@ -58,21 +107,35 @@ pub fn share(lane: Lane) -> Share {
 impl Account {
     /// Stops a kind of work, or all of the account's; says whether that, or the reason, is new.
     pub fn suspend(&mut self, work: Option<Work>, why: &str, now: Instant) -> bool {
-        let before = self.suspended.insert(work, (now + SUSPENDED_FOR, why.to_owned()));
-        before.is_none_or(|(_, reason)| reason != why)
+        self.insert(work, Suspension { until: now + SUSPENDED_FOR, why: why.to_owned(), doubt: false })
+    }
+
+    /// Stops a kind of work because [`Account::doubted`] says so. It ends without its records' failures counting anew: should it have been
+    /// their own fault, they would be tried for ever.
+    pub fn suspend_in_doubt(&mut self, work: Work, why: &str, now: Instant) -> bool {
+        let doubt = self.suspended.get(&Some(work)).is_none_or(|before| before.doubt);
+        self.insert(Some(work), Suspension { until: now + SUSPENDED_FOR, why: why.to_owned(), doubt })
+    }
+
+    fn insert(&mut self, work: Option<Work>, suspension: Suspension) -> bool {
+        let why = suspension.why.clone();
+        self.suspended.insert(work, suspension).is_none_or(|before| before.why != why)
     }
 
     /// A lane was written to: what it is written with is right.
     pub fn written(&mut self, lane: Lane) {
         self.written[lane.index()] = true;
+        self.writes[lane.index()] += 1;
         self.doubts[lane.index()].clear();
     }
 
-    /// A record was sent alone and refused for a reason that may be everybody's. Says whether to take it for that: nothing of the lane was
-    /// ever written, or several records were refused since something was.
-    pub fn doubted(&mut self, lane: Lane, key: &str) -> bool {
+    /// A record was sent alone and refused for a reason that may be everybody's; `first` is how often its lane had been written to when
+    /// that was so first. Says whether to take it for that: nothing of the lane was ever written, or several records were refused since
+    /// something was. Records that had been refused while others were written are no sign of it.
+    pub fn doubted(&mut self, lane: Lane, key: &str, first: &mut Option<u64>) -> bool {
+        let writes = self.writes[lane.index()];
         let doubts = &mut self.doubts[lane.index()];
-        if doubts.len() < DOUBTS {
+        if *first.get_or_insert(writes) == writes && doubts.len() < DOUBTS {
             doubts.insert(key.to_owned());
         }
         !self.written[lane.index()] || doubts.len() >= DOUBTS
@@ -80,13 +143,22 @@ impl Account {
 
     /// Work was done: nothing is in its way any more. Says whether something was.
     pub fn resume(&mut self, work: Work) -> bool {
-        let alone = self.suspended.remove(&Some(work)).is_some();
+        let alone = self.suspended.remove(&Some(work));
         let all = self.suspended.remove(&None).is_some();
         let now = time::now();
-        for other in Work::ALL.into_iter().filter(|other| all || (alone && *other == work)) {
+        let sure = alone.as_ref().is_some_and(|alone| !alone.doubt);
+        for other in Work::ALL.into_iter().filter(|other| all || (sure && *other == work)) {
             self.resumed_at[other as usize] = now;
         }
-        all || alone
+        all || alone.is_some()
+    }
+
+    /// Every request of a preparation was answered: what an earlier one ran into is out of the way. What is `gated`, by kind of work,
+    /// stays suspended.
+    pub fn ready(&mut self, gated: [bool; 4]) {
+        for work in [Work::Contacts, Work::Events].into_iter().filter(|work| !gated[*work as usize]) {
+            self.resume(work);
+        }
     }
 
     /// The account was connected again: nothing that was in its way need be there any more.
@@ -102,12 +174,7 @@ impl Account {
 
     /// Properties are refused: some time after `now` somebody may have put them in order.
     pub fn look_again(&mut self, now: Instant) {
-        self.look_at.get_or_insert(now + LOOK_AGAIN);
-    }
-
-    /// Whether it is time to look at them, which is said once.
-    pub fn look_is_due(&mut self, now: Instant) -> bool {
-        self.look_at.take_if(|at| *at <= now).is_some()
+        self.preparation.wish(now + LOOK_AGAIN);
     }
 
     /// Whether failures of this kind of work since then (ms since the Unix epoch) go on without an end so far: where it was suspended
@@ -116,13 +183,19 @@ impl Account {
         since >= self.resumed_at[work as usize]
     }
 
+    /// Whether a kind of work is suspended by itself, also when its time to be tried again has come; and whether that is still to come.
+    pub fn suspended_alone(&self, work: Work, now: Instant) -> (bool, bool) {
+        let found = self.suspended.get(&Some(work));
+        (found.is_some(), found.is_some_and(|found| now < found.until))
+    }
+
     /// Whether anything of the account is suspended, also when its time to be tried again has come.
     pub fn suspended(&self) -> bool {
         !self.suspended.is_empty()
     }
 
     fn closed_until(&self, work: Work, now: Instant) -> Option<Instant> {
-        [None, Some(work)].iter().filter_map(|key| self.suspended.get(key)).map(|(until, _)| *until).filter(|until| now < *until).max()
+        [None, Some(work)].iter().filter_map(|key| self.suspended.get(key)).map(|found| found.until).filter(|until| now < *until).max()
     }
 
     fn prepared(&self, work: Work) -> bool {
@@ -181,27 +254,93 @@ mod tests {
     fn what_is_refused_is_looked_at_again_once_in_a_while() {
         let now = Instant::now();
         let mut account = Account::default();
-        assert!(!account.look_is_due(now + LOOK_AGAIN));
+        assert!(!account.preparation.begins(now + LOOK_AGAIN));
         account.look_again(now);
         account.look_again(now + LOOK_AGAIN / 2);
-        assert!(!account.look_is_due(now + LOOK_AGAIN / 2));
-        assert!(account.look_is_due(now + LOOK_AGAIN) && !account.look_is_due(now + LOOK_AGAIN), "once");
+        assert!(!account.preparation.begins(now + LOOK_AGAIN / 2));
+        assert!(account.preparation.begins(now + LOOK_AGAIN) && !account.preparation.begins(now + LOOK_AGAIN), "once");
+    }
+
+    #[test]
+    fn preparations_follow_one_another_and_do_not_multiply() {
+        let (minute, began) = (Duration::from_secs(60), Instant::now());
+        let mut account = Account::default();
+        account.preparation.wish(began);
+        // For a day one property is refused, and the type of event can't be made: each is a reason to come back.
+        let mut begun = 0;
+        for second in 0..86_400 {
+            let now = began + Duration::from_secs(second);
+            if account.preparation.begins(now) {
+                begun += 1;
+                assert!(account.preparation.next_at().is_none(), "one at a time");
+                account.preparation.ended();
+                account.look_again(now);
+                account.preparation.wish(now + minute);
+            }
+        }
+        assert_eq!(begun, 24 * 60, "once a minute");
+        // Who asks meanwhile has one that begins later, for the one under way may not have seen what he has.
+        let now = began + Duration::from_secs(86_400);
+        assert!(account.preparation.begins(now));
+        account.preparation.wish(now);
+        assert!(!account.preparation.begins(now));
+        account.preparation.ended();
+        assert!(account.preparation.begins(now));
+    }
+
+    #[test]
+    fn a_preparation_opens_nothing_that_the_scopes_close() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        for work in [Work::Contacts, Work::Events] {
+            account.suspend(Some(work), "scopes", now);
+        }
+        account.ready([false, false, false, true]);
+        assert!(account.closed_until(Work::Contacts, now).is_none() && account.closed_until(Work::Events, now).is_some());
+        assert!(account.unbroken(Work::Events, 1), "it was not resumed");
     }
 
     #[test]
     fn one_record_closes_no_lane_that_works() {
         let mut account = Account::default();
-        assert!(account.doubted(Lane::Events, "e1"), "nothing has ever been written: it is the type of event, or a scope");
+        let mut e1 = None;
+        assert!(account.doubted(Lane::Events, "e1", &mut e1), "nothing has ever been written: it is the type of event, or a scope");
         account.written(Lane::Events);
         for _ in 0..5 {
-            assert!(!account.doubted(Lane::Events, "e1"), "the same again is one record");
+            assert!(!account.doubted(Lane::Events, "e1", &mut e1), "the same again is one record");
         }
-        assert!(account.doubted(Lane::Stages, "1"), "of another lane nothing is known");
-        assert_eq!(["e2", "e3"].map(|key| account.doubted(Lane::Events, key)), [false, true]);
+        assert!(account.doubted(Lane::Stages, "1", &mut None), "of another lane nothing is known");
+        assert_eq!(["e2", "e3", "e4"].map(|key| account.doubted(Lane::Events, key, &mut None)), [false, false, true]);
         account.written(Lane::Events);
-        assert!(!account.doubted(Lane::Events, "e1"));
+        assert!(!account.doubted(Lane::Events, "e1", &mut e1));
         account.connected();
-        assert!(account.doubted(Lane::Events, "e1"), "other scopes than before");
+        assert!(account.doubted(Lane::Events, "e1", &mut e1), "other scopes than before");
+    }
+
+    #[test]
+    fn records_that_are_refused_while_others_are_written_close_no_lane_and_run_out_of_time() {
+        let now = Instant::now();
+        let mut account = Account::default();
+        account.written(Lane::Events);
+        let mut refused = [("e1", None), ("e2", None), ("e3", None)];
+        let mut round = |account: &mut Account| {
+            let mut taken = false;
+            for (key, first) in &mut refused {
+                taken = account.doubted(Lane::Events, key, first);
+            }
+            taken
+        };
+        assert!(round(&mut account), "it may be the lane");
+        assert!(account.suspend_in_doubt(Work::Events, "forbidden", now));
+        account.written(Lane::Events);
+        assert!(account.resume(Work::Events), "it was not");
+        assert!(account.unbroken(Work::Events, 1), "their failures go on");
+        assert!((0..5).all(|_| !round(&mut account)), "nothing new speaks for it");
+
+        // What is known to be shut remains so, whatever single records say meanwhile.
+        account.suspend(Some(Work::Events), "scopes", now);
+        account.suspend_in_doubt(Work::Events, "forbidden", now);
+        assert!(account.resume(Work::Events) && !account.unbroken(Work::Events, 1));
     }
 
     #[test]

@@ -69,7 +69,9 @@ fn read(kafka: &crate::kafka::Kafka, topic: &str, wanted: Wanted) -> Chunk {
 
 fn fill(kafka: &crate::kafka::Kafka, topic: &str, wanted: &Wanted, next: &mut i64, lost: &mut u64) -> anyhow::Result<Vec<Raw>> {
     let consumer = reader::consumer(kafka)?;
-    let (begin, _) = consumer.fetch_watermarks(topic, wanted.partition, CHUNK_FOR)?;
+    let (begin, end) = consumer.fetch_watermarks(topic, wanted.partition, CHUNK_FOR)?;
+    // Where the topic was made anew, the reader finds out and begins anew.
+    anyhow::ensure!(*next <= end, "the partition ends at offset {end}, before the first of them, {next}");
     if begin > *next {
         *lost = begin.min(wanted.to).abs_diff(*next);
         *next = begin.min(wanted.to);
@@ -78,8 +80,8 @@ fn fill(kafka: &crate::kafka::Kafka, topic: &str, wanted: &Wanted, next: &mut i6
     list.add_partition_offset(topic, wanted.partition, Offset::Offset(*next))?;
     consumer.assign(&list)?;
     let mut records = Vec::new();
-    let end = Instant::now() + CHUNK_FOR;
-    while records.len() < wanted.max && *next < wanted.to && Instant::now() < end {
+    let until = Instant::now() + CHUNK_FOR;
+    while records.len() < wanted.max && *next < wanted.to && Instant::now() < until {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
             Some(Ok(message)) if message.offset() < wanted.to => {
@@ -99,6 +101,19 @@ fn fill(kafka: &crate::kafka::Kafka, topic: &str, wanted: &Wanted, next: &mut i6
     Ok(records)
 }
 
+/// Whose turn it is: the account after the one that had its turn last, so that none whose records can't be read keeps the others
+/// waiting. Accounts come in the order of their ids.
+fn turn<'a, T>(behind: impl Iterator<Item = (&'a str, T)>, last: &str) -> Option<(&'a str, T)> {
+    let mut first = None;
+    for (portal, what) in behind {
+        if portal > last {
+            return Some((portal, what));
+        }
+        first = first.or(Some((portal, what)));
+    }
+    first
+}
+
 impl Run {
     /// Has records that were held back read again, for accounts that have room for them.
     pub(super) fn catch_up(&mut self) {
@@ -108,9 +123,10 @@ impl Run {
                 continue;
             }
             let room = self.accounts.iter().filter(|(_, account)| account.held[lane.index()] <= max);
-            let wanted = room.filter_map(|(portal, _)| Some((portal, self.tracker.behind(lane, portal)?))).next();
-            let Some((portal, (partition, from, to))) = wanted else { continue };
-            let wanted = Wanted { lane, partition, portal: portal.clone(), from, to, max };
+            let behind = room.filter_map(|(portal, _)| Some((portal.as_str(), self.tracker.behind(lane, portal)?)));
+            let Some((portal, (partition, from, to))) = turn(behind, &self.read_again_last[lane.index()]) else { continue };
+            let wanted = Wanted { lane, partition, portal: portal.to_owned(), from, to, max };
+            self.read_again_last[lane.index()] = portal.to_owned();
             let (kafka, topic) = (self.kafka.clone(), self.topic(lane).to_owned());
             self.reading_again[lane.index()] = true;
             self.chores.spawn_blocking(move || super::run::Done::Behind(read(&kafka, &topic, wanted)));
@@ -119,8 +135,12 @@ impl Run {
 
     /// Takes in what was read again.
     pub(super) fn again_read(&mut self, chunk: Chunk) -> anyhow::Result<()> {
-        let Chunk { wanted: Wanted { lane, partition, portal, .. }, read, next, lost } = chunk;
+        let Chunk { wanted: Wanted { lane, partition, portal, from, .. }, read, next, lost } = chunk;
         self.reading_again[lane.index()] = false;
+        if self.tracker.behind_in(lane, partition, &portal) != Some(from) {
+            // The topic was made anew meanwhile.
+            return Ok(());
+        }
         match read {
             Ok(records) => {
                 if lost > 0 {
@@ -145,5 +165,21 @@ impl Run {
             Err(error) => tracing::warn!(portal, topic = self.topic(lane), "records that were held back can't be read: {error:#}"),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_take_turns() {
+        let all = [("1", 'a'), ("2", 'b'), ("3", 'c')];
+        let next = |last: &str| turn(all.into_iter(), last);
+        assert_eq!(
+            [next(""), next("1"), next("2"), next("3"), next("9")].map(|found| found.map(|(portal, _)| portal)),
+            [Some("1"), Some("2"), Some("3"), Some("1"), Some("1"),]
+        );
+        assert_eq!(turn(std::iter::empty::<(&str, ())>(), "1"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What the loop does beside the deltas: get accounts ready, bring parked records back, forget old ledger rows, publish dead letters.
 
 use super::dead_letters::{self, Published};
+use super::entries::Records as _;
 use super::lanes::Work;
 use super::portal::NO_EVENTS;
 use super::prepare;
@@ -10,7 +11,7 @@ use super::run::{Done, Run};
 use super::work::Suspend;
 use crate::model::time::{millis, now as wall_ms};
 use crate::oauth::Feature;
-use crate::state::DeadLetterRow;
+use crate::state::{DeadLetterRow, Park};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,22 +22,33 @@ const PARKED_HELD: usize = 500;
 const PARKED_LEASE_MS: u64 = 600_000;
 /// How often parked records are looked for that nobody looks after.
 const ORPHANS_EVERY: Duration = Duration::from_secs(600);
+/// How often the time of parked records begins anew while their contacts may not be looked for.
+const ANEW_EVERY: Duration = Duration::from_secs(3600);
 /// Ledger rows forgotten at once.
 const PRUNE: usize = 5_000;
 
 impl Run {
-    pub(super) fn prepare(&mut self, portal: String, after: Duration) {
-        let (service, settings) = (Arc::clone(&self.service), Arc::clone(&self.settings));
-        self.chores.spawn_local(async move {
-            tokio::time::sleep(after).await;
-            let prepared = prepare::account(&service, &settings, &portal).await;
-            Done::Prepared(portal, prepared)
-        });
+    /// Begins the preparations that are due.
+    pub(super) fn prepare(&mut self, now: Instant) {
+        for (portal, account) in &mut self.accounts {
+            if account.preparation.begins(now) {
+                let (service, settings, portal) = (Arc::clone(&self.service), Arc::clone(&self.settings), portal.clone());
+                self.chores.spawn_local(async move {
+                    let prepared = prepare::account(&service, &settings, &portal).await;
+                    Done::Prepared(portal, prepared)
+                });
+            }
+        }
     }
 
     pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
         let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
+        let gated = Work::ALL.map(|work| self.gate(&portal, work).is_some());
         self.with(&portal, |account| {
+            account.preparation.ended();
+            if let Some(after) = again {
+                account.preparation.wish(now + after);
+            }
             if provisioned {
                 // What HubSpot refused before may be in order now; if not, it says so again.
                 let before = std::mem::replace(&mut account.refused, refused.into_iter().collect());
@@ -51,8 +63,7 @@ impl Run {
             account.provisioned |= provisioned;
             if problem.is_none() && again.is_none() {
                 // Every request was answered, so what an earlier preparation ran into is out of the way.
-                account.resume(Work::Contacts);
-                account.resume(Work::Events);
+                account.ready(gated);
             }
             if let Some(Suspend { lane, why }) = problem {
                 let work = lane.map(Work::writes);
@@ -61,27 +72,21 @@ impl Run {
                 }
             }
         });
-        if let Some(after) = again {
-            self.prepare(portal, after);
-        }
     }
 
     /// Suspends the work that a connection's scopes do not allow, before HubSpot refuses them; tries again what was given up when a
     /// portal was connected.
     fn look_at_connections(&mut self, now: Instant) {
-        let revived = self.service.connections().revived();
-        let connected = std::mem::replace(&mut self.revived, revived) != revived;
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
-            if connected {
-                let mut ready = true;
-                self.with(&portal, |account| {
+            let revived = self.service.connections().revived(&portal);
+            self.with(&portal, |account| {
+                if std::mem::replace(&mut account.revived, revived) != revived {
                     account.connected();
-                    ready = account.provisioned && account.refused.is_empty() && account.event_api.is_some();
-                });
-                if !ready {
-                    self.prepare(portal.clone(), Duration::ZERO);
+                    if !(account.provisioned && account.refused.is_empty() && account.event_api.is_some()) {
+                        account.preparation.wish(now);
+                    }
                 }
-            }
+            });
             for work in Work::ALL {
                 let Some(why) = self.gate(&portal, work) else { continue };
                 self.with(&portal, |account| {
@@ -117,11 +122,8 @@ impl Run {
             self.state.parked_appeared(&portal, &email, wall)?;
         }
         for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
-            self.load_parked(&portal, wall, now)?;
-            let mut due = false;
-            self.with(&portal, |account| due = account.look_is_due(now));
-            if due {
-                self.prepare(portal, Duration::ZERO);
+            if !self.keep_addresses(&portal, wall, now)? {
+                self.load_parked(&portal, wall, now)?;
             }
         }
         if now >= self.orphans_at {
@@ -163,6 +165,30 @@ impl Run {
             self.settlement.done.push((row.ledger_key, format!("dead: {}", reason::NO_CONTACT)));
         }
         Ok(())
+    }
+
+    /// While an account's contacts may not be looked for by address, what waits for that is parked, so that it fills no memory that other
+    /// records need, and the time that a parked record has does not run. Says whether that is so. They are due as soon as it is over.
+    fn keep_addresses(&mut self, portal: &str, wall: u64, now: Instant) -> anyhow::Result<bool> {
+        let Some(account) = self.accounts.get_mut(portal) else { return Ok(false) };
+        let (suspended, closed) = account.suspended_alone(Work::Emails, now);
+        let anew = if suspended { account.anew_at.is_none_or(|at| at <= now) } else { account.anew_at.is_some() };
+        let waiting = if closed { account.lanes.emails.drain() } else { Vec::new() };
+        if anew {
+            account.anew_at = suspended.then(|| now + ANEW_EVERY);
+            self.state.parked_anew(portal, wall)?;
+        }
+        for (email, mut value) in waiting {
+            let mut receipts = Vec::new();
+            value.each(|receipt| receipts.push(receipt.clone()));
+            for receipt in receipts {
+                let row = receipt.park(self.topic(receipt.lane), portal, &email, wall, wall);
+                // It was not looked for.
+                self.settlement.park.push(Park { tries: row.tries.saturating_sub(1), ..row });
+                self.leave(&receipt);
+            }
+        }
+        Ok(closed)
     }
 
     /// Brings an account's parked records back that are due, as many as it may have in memory.

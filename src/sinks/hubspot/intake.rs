@@ -27,6 +27,18 @@ impl Run {
                 self.stats.lost += records;
                 self.tracker.pass(lane, partition, to);
             }
+            Read::Anew(partition, Start { next, end }) => {
+                let gone = self.tracker.anew(lane, partition, next, end);
+                self.ends[lane.index()].insert(partition, false);
+                self.stats.lost += gone;
+                if gone > 0 {
+                    tracing::error!(
+                        topic = self.topic(lane),
+                        partition,
+                        "{gone} records that were held back are gone with the topic that was there before"
+                    );
+                }
+            }
             Read::Record(raw) => {
                 self.ends[lane.index()].insert(raw.partition, false);
                 self.tracker.read(lane, raw.partition, raw.offset);

@@ -31,6 +31,8 @@ pub struct Tries {
     pub failed_at: Option<Instant>,
     /// The batch in which it was sent last without an answer; it is tried again with no others than those.
     pub together: Option<u64>,
+    /// How often its lane had been written to when it was first refused alone, for a reason that may be everybody's.
+    pub doubted: Option<u64>,
     /// Whether the same key was sent before, for a record that is done with.
     pub repeated: bool,
 }
@@ -38,7 +40,7 @@ pub struct Tries {
 impl Tries {
     /// Of something that waits since `now` and has not been tried.
     pub fn new(now: Instant) -> Self {
-        Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None, together: None, repeated: false }
+        Tries { attempts: 0, cap: usize::MAX, since: now, failed_at: None, together: None, doubted: None, repeated: false }
     }
 }
 
@@ -127,6 +129,14 @@ impl<V: Fold> Queue<V> {
         batch
     }
 
+    /// Takes out, for good, whatever waits and is not taken.
+    pub fn drain(&mut self) -> Vec<(String, V)> {
+        self.ready.clear();
+        self.later.clear();
+        let taken = &self.taken;
+        self.waiting.extract_if(|key, _| !taken.contains(key)).map(|(key, (value, _))| (key, value)).collect()
+    }
+
     /// A taken key is done with; what arrived for it meanwhile may go.
     pub fn release(&mut self, key: &str) {
         if self.taken.remove(key)
@@ -213,6 +223,20 @@ mod tests {
         assert_eq!((later.value, later.tries.repeated, again[0].tries.repeated), (vec![4], true, false));
         queue.release("a");
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_is_not_drained() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.push("a".into(), vec![1], now);
+        let mut batch = queue.take(1, now);
+        queue.push("a".into(), vec![2], now);
+        queue.push("b".into(), vec![3], now);
+        assert_eq!(queue.drain(), [("b".to_owned(), vec![3])]);
+        queue.put_back(batch.remove(0), now + LINGER);
+        assert_eq!(queue.drain(), [("a".to_owned(), vec![1, 2])], "what waits out a pause, too");
+        assert!(queue.is_empty() && queue.take(9, now + LINGER).is_empty());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum Read {
         /// How many were deleted unread, at most.
         records: u64,
     },
+    /// The topic was made anew: a partition is read from its beginning.
+    Anew(i32, Start),
 }
 
 /// Where the reading of a partition starts.
@@ -198,6 +200,7 @@ impl Reader {
                 partition,
                 "it ends at offset {end}, but had been read up to {wanted}: the topic was made anew, or records were lost; it is read from its beginning"
             );
+            return Read::Anew(partition, Start { next: begin, end });
         }
         Read::Gap { partition, to: begin, records }
     }

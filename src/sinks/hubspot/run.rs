@@ -89,6 +89,8 @@ pub struct Run {
     pub(super) sends: u64,
     /// Lanes of which records that were held back are being read again.
     pub(super) reading_again: [bool; 3],
+    /// By lane, the account whose records were read again last.
+    pub(super) read_again_last: [String; 3],
     pub(super) stats: Stats,
     shared: Arc<Mutex<Stats>>,
     /// Batches under way.
@@ -101,8 +103,6 @@ pub struct Run {
     /// Rounds of publishing that failed, since the last that did not; and no round before this.
     pub(super) publish_failures: u32,
     pub(super) publish_at: Instant,
-    /// How often a connection had come back to life, when it was looked at last.
-    pub(super) revived: u64,
     /// Commits that held dead letters.
     pub(super) dead_commits: u64,
     /// Whether the dead letters of all of them are on their topic.
@@ -150,6 +150,7 @@ impl Run {
             appeared: Vec::new(),
             sends: 0,
             reading_again: [false; 3],
+            read_again_last: Default::default(),
             stats: Stats::default(),
             shared,
             work: JoinSet::new(),
@@ -158,7 +159,6 @@ impl Run {
             publishing: false,
             publish_failures: 0,
             publish_at: now,
-            revived: 0,
             dead_commits: 0,
             published: false,
             orphans_at: now,
@@ -183,8 +183,8 @@ impl Run {
     /// # Errors
     /// When the state database fails: what was not committed is done again after a restart.
     pub async fn run(mut self, mut readers: [mpsc::Receiver<Read>; 3], mut stop: watch::Receiver<Stop>) -> anyhow::Result<Stats> {
-        for portal in self.accounts.keys().cloned().collect::<Vec<_>>() {
-            self.prepare(portal, Duration::ZERO);
+        for account in self.accounts.values_mut() {
+            account.preparation.wish(Instant::now());
         }
         loop {
             let now = Instant::now();
@@ -192,6 +192,7 @@ impl Run {
                 self.chores_at = now + CHORES;
                 self.look_around(now)?;
             }
+            self.prepare(now);
             // Before planning: which click a value was written from is looked up in the database.
             self.commit(now)?;
             self.plan(now)?;
@@ -365,7 +366,8 @@ impl Run {
     fn wake_at(&self, now: Instant) -> Instant {
         let linger = self.settings.linger;
         let next = self.accounts.iter().filter_map(|(portal, a)| a.next_at(portal, &self.service, linger, self.settings.concurrency, now));
-        next.chain([self.chores_at, now + Duration::from_millis(250)]).min().map_or(now, |at| at.max(now))
+        let preparations = self.accounts.values().filter_map(|account| account.preparation.next_at());
+        next.chain(preparations).chain([self.chores_at, now + Duration::from_millis(250)]).min().map_or(now, |at| at.max(now))
     }
 
     /// Publishes the counters.

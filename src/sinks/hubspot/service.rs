@@ -213,19 +213,20 @@ impl Service {
 
     async fn exchange(&self, portal: &str, request: &Request, share: Option<Share>) -> Outcome {
         let Some(budget) = self.budgets.get(portal) else { return Outcome::Disconnected };
-        let access = match self.connections.access(portal).await {
+        let mut access = match self.connections.access(portal).await {
             Ok(access) => access,
             Err(error) => return no_token(portal, &error),
         };
         let mut outcome = self.send(budget, &access, request, share).await;
         if outcome == Outcome::Unauthorized {
-            outcome = match self.connections.renew(portal, &access).await {
-                Ok(access) => self.send(budget, &access, request, share).await,
+            access = match self.connections.renew(portal, &access).await {
+                Ok(access) => access,
                 Err(error) => return no_token(portal, &error),
             };
+            outcome = self.send(budget, &access, request, share).await;
         }
         if matches!(outcome, Outcome::Done(_)) {
-            self.connections.accepted(portal);
+            self.connections.accepted(portal, &access);
         }
         match &outcome {
             Outcome::Throttled(_) if share.is_none() => {
@@ -316,6 +317,7 @@ fn no_token(portal: &str, error: &TokenError) -> Outcome {
         | TokenError::BadClient(_)
         | TokenError::BadStaticToken
         | TokenError::Unusable(_) => Outcome::Disconnected,
+        TokenError::Rationed => Outcome::Unauthorized,
         TokenError::Transient(_, after) => {
             tracing::warn!(portal, "{error}");
             Outcome::Transient("no access token".to_owned(), *after)

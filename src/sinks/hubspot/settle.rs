@@ -38,7 +38,7 @@ impl Run {
     }
 
     /// A record leaves memory; its offset may pass.
-    fn leave(&mut self, receipt: &Receipt) {
+    pub(super) fn leave(&mut self, receipt: &Receipt) {
         match receipt.parked {
             Some(_) => {
                 self.loaded.entry(receipt.portal.clone()).or_default().remove(&receipt.ledger_key);
@@ -116,13 +116,14 @@ impl Run {
         if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) {
             account.written(lane);
         }
-        let mut suspend = suspend;
         if let (Some(why), [(entry, fate)]) = (doubt, fates.as_mut_slice())
-            && account.doubted(lane, &entry.key)
+            && account.doubted(lane, &entry.key, &mut entry.tries.doubted)
         {
-            // It is not the record's fault, so its time does not run.
+            // It does not seem to be the record's fault, so its time does not begin to run.
             *fate = Fate::Again(Again { cap: Some(1), ..Again::default() });
-            suspend = Some(Suspend { lane: Some(lane), why });
+            if account.suspend_in_doubt(work, &why, now) {
+                tracing::error!(portal, ?work, "suspended: {why}");
+            }
         }
         account.suspects[work as usize].look(&mut fates, now, rand::random::<u16>().into());
         match suspend {

@@ -18,6 +18,8 @@ pub struct Tracker {
 #[derive(Debug, Default)]
 struct Partition {
     outstanding: BTreeSet<i64>,
+    /// Records of the topic that was there before this one was made anew, not settled yet.
+    before: BTreeSet<i64>,
     /// One past the greatest offset read.
     read: i64,
     /// The next offset as it was committed last.
@@ -70,10 +72,25 @@ impl Tracker {
         }
     }
 
+    /// The topic was made anew: its partition is read from `next` on and ends before `end`. Gives back how many records that were passed
+    /// over are gone. What was read before may still be settled; so that nobody takes it for a new record at the same offset, no
+    /// offset passes one while the other is open.
+    pub fn anew(&mut self, lane: Lane, partition: i32, next: i64, end: i64) -> u64 {
+        let at = self.partitions.entry((lane, partition)).or_default();
+        let gone = at.held_back.values().map(|held| held.count).sum();
+        let mut before = std::mem::take(&mut at.before);
+        before.append(&mut at.outstanding);
+        *at = Partition { read: next, committed: next, end_at_start: Some(end), before, ..Partition::default() };
+        gone
+    }
+
     /// A record is settled.
     pub fn settled(&mut self, lane: Lane, partition: i32, offset: i64) {
         if let Some(partition) = self.partitions.get_mut(&(lane, partition)) {
-            partition.outstanding.remove(&offset);
+            // Of two at the same offset the older first, whichever it was: the other stays open until both are settled.
+            if !partition.before.remove(&offset) {
+                partition.outstanding.remove(&offset);
+            }
         }
     }
 
@@ -104,6 +121,11 @@ impl Tracker {
         self.partitions.get(&(lane, partition)).is_some_and(|at| at.held_back.contains_key(portal))
     }
 
+    /// From which offset on an account's records are passed over in a partition.
+    pub fn behind_in(&self, lane: Lane, partition: i32, portal: &str) -> Option<i64> {
+        self.partitions.get(&(lane, partition))?.held_back.get(portal).map(|held| held.from)
+    }
+
     /// What is to be read again: partition, from which offset on, up to which.
     pub fn behind(&self, lane: Lane, portal: &str) -> Option<(i32, i64, i64)> {
         let of_lane = self.partitions.iter().filter(|((of, _), _)| *of == lane);
@@ -127,7 +149,7 @@ impl Tracker {
 
     /// Records read and not settled, of one lane.
     pub fn outstanding(&self, lane: Lane) -> usize {
-        self.partitions.iter().filter(|((of, _), _)| *of == lane).map(|(_, p)| p.outstanding.len()).sum()
+        self.partitions.iter().filter(|((of, _), _)| *of == lane).map(|(_, p)| p.outstanding.len() + p.before.len()).sum()
     }
 }
 
@@ -188,6 +210,28 @@ mod tests {
         tracker.caught_up_to(Lane::Events, 0, "77", 6, 1);
         tracker.settled(Lane::Events, 0, 3);
         assert_eq!((tracker.moved(), tracker.held_back(Lane::Events, 0, "77")), (vec![(Lane::Events, 0, 6)], false));
+    }
+
+    #[test]
+    fn a_topic_that_is_made_anew_begins_anew() {
+        let mut tracker = Tracker::default();
+        tracker.start(Lane::Events, 0, 0, 0);
+        (0..100).for_each(|offset| tracker.read(Lane::Events, 0, offset));
+        (10..100).for_each(|offset| tracker.settled(Lane::Events, 0, offset));
+        tracker.hold_back(Lane::Events, 0, "77", 9);
+        (5..9).for_each(|offset| tracker.settled(Lane::Events, 0, offset));
+        (0..4).for_each(|offset| tracker.settled(Lane::Events, 0, offset));
+        tracker.committed(&tracker.moved());
+        assert_eq!(tracker.anew(Lane::Events, 0, 0, 3), 1, "what was passed over is gone");
+        assert_eq!((tracker.behind(Lane::Events, "77"), tracker.outstanding(Lane::Events)), (None, 1), "the old 4 is under way");
+        (0..6).for_each(|offset| tracker.read(Lane::Events, 0, offset));
+        assert_eq!([2, 3].map(|offset| tracker.fresh(Lane::Events, 0, offset)), [false, true]);
+        [0, 1, 2, 3, 5].into_iter().for_each(|offset| tracker.settled(Lane::Events, 0, offset));
+        assert_eq!(tracker.moved(), [(Lane::Events, 0, 4)], "below where the old one stood");
+        tracker.settled(Lane::Events, 0, 4);
+        assert_eq!(tracker.moved(), [(Lane::Events, 0, 4)], "which 4 it was nobody knows");
+        tracker.settled(Lane::Events, 0, 4);
+        assert_eq!((tracker.moved(), tracker.outstanding(Lane::Events)), (vec![(Lane::Events, 0, 6)], 0));
     }
 
     proptest! {

@@ -79,7 +79,7 @@ fn a_replay_that_was_cut_off_is_taken_up_and_sends_nothing_twice() {
         let state = State::open(&world.state()).expect("opens");
         let dead = &letter.letter;
         let key = format!("{}:{}:{}:{}", dead.source, dead.partition, dead.offset, dead.payload_base64);
-        let place = (dead.source.as_str(), dead.partition, dead.offset);
+        let place = ((dead.source.as_str(), dead.partition, dead.offset), dead.at);
         state
             .decide(LedgerKey::of(topics.output(Topic::DeadLetters), &key), "replaying", place, None, crate::model::time::now())
             .expect("decides");

@@ -226,8 +226,9 @@ fn the_articles_three_scopes_write_all_that_they_allow() {
     world.put(Topic::ContactProperties, &properties("p2", "801", &[(existing, "y", 3), ("elido_last_utm_medium", "email", 3)]));
     world.put(Topic::Timeline, &nth(1));
     world.flush();
-    let stats = wait(&sink, "all that is allowed", |stats| stats.events == 1 && stats.properties + stats.dead_letters == 2);
-    assert_eq!((stats.properties, stats.dead_letters, stats.lag), (1, 1, 1), "{stats:?}");
+    let stats =
+        wait(&sink, "all that is allowed", |stats| stats.events == 1 && stats.properties + stats.dead_letters == 2 && stats.parked == 1);
+    assert_eq!((stats.properties, stats.dead_letters, stats.lag, stats.parked), (1, 1, 0, 1), "{stats:?}");
     assert_eq!(world.contact("801").get(existing).map(String::as_str), Some("y"));
     let [dead] = world.dead_letters(1).try_into().expect("one");
     assert!(dead.reason == "property-refused" && dead.detail.contains("crm.schemas.contacts.write"), "{dead:?}");
@@ -236,7 +237,7 @@ fn the_articles_three_scopes_write_all_that_they_allow() {
 
     // Installed again with every scope: the property is made, and what waited for its address is found.
     install(&world, &sink, PORTAL, &[PORTAL.to_owned()]).expect("installs");
-    wait(&sink, "the address", |stats| stats.lag == 0 && stats.suspended == 0);
+    wait(&sink, "the address", |stats| stats.lag == 0 && stats.parked == 0 && stats.suspended == 0);
     let made = || world.sandbox.requests().iter().any(|request| request.path.ends_with("/properties/contacts") && request.status == 201);
     let end = Instant::now() + PATIENCE;
     while !made() {
@@ -289,4 +290,71 @@ fn a_static_token_that_was_refused_once_is_told_to_be_good_again() {
         assert!(Instant::now() < end, "it is connected");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_request_that_is_refused_again_and_again_stops_its_lane_alone() {
+    let mut world = World::new();
+    // Whatever the token, HubSpot answers 401 to events, and to nothing else.
+    let proxy = Proxy::start(&world.sandbox.url(), "/events/batch/create", |seen| match seen.number {
+        usize::MAX => Fault::None,
+        _ => Fault::Answer(401, None, "{}"),
+    });
+    world.through(&proxy);
+    world.put(Topic::Timeline, &nth(1));
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[("elido_last_utm_source", "x", 1)]));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "events wait", |stats| stats.suspended == 1 && stats.properties == 1);
+    // The same again from other hands: the token is not renewed for each, and the connection stays.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connections = sink.connections();
+    for _ in 0..3 {
+        let access = runtime.block_on(connections.access(PORTAL)).expect("a token");
+        connections.accepted(PORTAL, &access);
+        let renewed = runtime.block_on(connections.renew(PORTAL, &access));
+        assert_eq!(renewed, Err(crate::oauth::TokenError::Rationed));
+    }
+    assert_eq!((facts(&sink).condition, sink.stats().refreshes), (Condition::Connected, 2));
+    world.put(Topic::ContactProperties, &properties("p2", "801", &[("elido_last_utm_source", "y", 2)]));
+    world.flush();
+    let stats = wait(&sink, "properties go on", |stats| stats.properties == 2);
+    assert_eq!((stats.events, stats.dead_letters, stats.lag), (0, 0, 1), "{stats:?}");
+}
+
+#[test]
+fn addresses_that_may_not_be_looked_for_wait_without_stopping_the_others_and_without_an_end() {
+    let mut world = World::new();
+    let existing = "elido_last_utm_source";
+    world.make_property(existing, "string", "text");
+    let scopes = ["oauth", "timeline", "crm.objects.contacts.write", "crm.objects.deals.read"];
+    let token = world.sandbox.refresh_token_for(PORTAL, "clickline", &scopes);
+    world.settings.portals.get_mut(PORTAL).expect("is there").refresh_token = Some(Secret::new(token));
+    // Far more of them than may be in memory.
+    world.settings.held = 20;
+    const EACH: usize = 60;
+    let stranger = |id: &str| by_email(properties(id, "", &[(existing, "x", 1)]), "nobody@example.com");
+    for n in 0..EACH {
+        world.put(Topic::ContactProperties, &by_email(properties(&format!("p{n}"), "", &[(existing, "x", 1)]), "ada@example.com"));
+        world.put(Topic::Timeline, &TimelineEvent { person: Person::Email("ada@example.com".into()), ..nth(n) });
+    }
+    world.put(Topic::ContactProperties, &stranger("nobody"));
+    world.put(Topic::ContactProperties, &properties("by-id", "801", &[(existing, "y", 2)]));
+    world.put(Topic::Timeline, &nth(EACH));
+    world.flush();
+    let sink = world.start();
+    let stats = wait(&sink, "the others", |stats| stats.properties == 1 && stats.events == 1 && stats.parked == 2 * EACH as u64 + 1);
+    assert_eq!((stats.lag, stats.dead_letters), (0, 0), "{stats:?}");
+    sink.stop().expect("stops");
+
+    // They wait for longer than an address whose contact is looked for.
+    world.settings.park_for = Duration::from_secs(6);
+    let sink = world.start();
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!((sink.stats().parked, sink.stats().dead_letters), (2 * EACH as u64 + 1, 0));
+    install(&world, &sink, PORTAL, &[PORTAL.to_owned()]).expect("installs");
+    let stats = wait(&sink, "those, too", |stats| stats.events == EACH as u64 && stats.parked == 1);
+    assert_eq!((stats.dead_letters, stats.superseded), (0, EACH as u64), "a newer click was written");
+    assert_eq!(world.sandbox.snapshot(PORTAL).events.len(), EACH + 1);
+    wait(&sink, "nobody appears", |stats| stats.dead_letters == 1 && stats.parked == 0);
 }
