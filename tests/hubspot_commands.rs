@@ -236,6 +236,13 @@ fn a_browser_comes_back_to_the_command_or_to_the_running_job() {
     assert_eq!(version(&world), 2);
     job.stop();
 
+    // A job without connections, or another program: nobody would take the browser back.
+    let other = Server::start(Bound::to(world.listen).expect("binds"), clickline::metrics::routes(Arc::new(Metrics::default())));
+    let refused = world.hubspot(&["login"]);
+    assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{}", refused.err);
+    assert!(refused.err.contains("takes no logins") && refused.err.contains("--code"), "{}", refused.err);
+    other.expect("starts").stop();
+
     let mut nobody = world.command(&["hubspot", "login", "--wait", "0", "--config", config.to_str().expect("text")]);
     let ended = said(nobody.spawn().expect("starts"));
     assert!(ended.code == 1 && ended.err.contains("nobody"), "{}", ended.err);

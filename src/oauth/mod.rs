@@ -42,7 +42,7 @@ pub use features::{Feature, gated};
 pub use install::{BeginError, Begun, Callback, FinishError, Installer};
 pub use keeper::{Access, TokenError};
 pub use postgres::Postgres;
-pub use routes::{CALLBACK, routes};
+pub use routes::{CALLBACK, READY, TAKES_LOGINS, routes};
 pub use row::{Condition, Facts, Lease, Row, Secrets, Why};
 pub use seal::{Seal, SealError, new_key};
 pub use settings::{ConnectionSettings, Sealing};

@@ -1,4 +1,4 @@
-//! `/oauth/install` and `/oauth/callback` of the job's HTTP server.
+//! `/oauth/install`, `/oauth/callback` and `/oauth/ready` of the job's HTTP server.
 //!
 //! A person opens `/oauth/install?workspace=acme`, is sent to HubSpot, chooses an account there, and comes back to `/oauth/callback`. Nothing that a
 //! request brings is shown but HubSpot's error code, and no answer but the first redirect leads anywhere. The value that ties both visits to
@@ -18,9 +18,16 @@ use std::sync::Arc;
 /// The path that HubSpot sends browsers back to.
 pub const CALLBACK: &str = "/oauth/callback";
 
-/// Both routes.
+/// The path that answers [`TAKES_LOGINS`] and nothing else: by it `clickline hubspot login` tells a server with these routes from another one.
+pub const READY: &str = "/oauth/ready";
+
+/// What [`READY`] answers.
+pub const TAKES_LOGINS: &str = "clickline takes logins here\n";
+
+/// All routes.
 pub fn routes(installer: Arc<Installer>) -> Router {
-    Router::new().route("/oauth/install", get(install)).route(CALLBACK, get(callback)).with_state(installer)
+    let routes = Router::new().route("/oauth/install", get(install)).route(CALLBACK, get(callback));
+    routes.route(READY, get(async || TAKES_LOGINS)).with_state(installer)
 }
 
 #[derive(Deserialize)]
