@@ -38,7 +38,7 @@ mod witness;
 pub(crate) use connections::passing_key;
 pub use connections::{Connections, InstallError, Mode, Status};
 pub use endpoint::Grant;
-pub use features::{Feature, gated};
+pub use features::{EventScopes, Feature, gated};
 pub use install::{BeginError, Begun, Callback, FinishError, Installer};
 pub use keeper::{Access, TokenError};
 pub use postgres::Postgres;

@@ -4,7 +4,7 @@
 //! request brings is shown but HubSpot's error code, and no answer but the first redirect leads anywhere. The value that ties both visits to
 //! one browser is in a cookie that scripts can't read and that is gone after ten minutes.
 
-use super::features::gated;
+use super::features::Feature;
 use super::install::{BeginError, Callback, FinishError, INSTALL_WITHIN, Installer};
 use super::row::Row;
 use axum::Router;
@@ -65,7 +65,7 @@ async fn callback(State(installer): State<Arc<Installer>>, Query(callback): Quer
     let browser = name.as_ref().and_then(|name| cookie(&headers, name));
     let over = name.map(|name| format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"));
     match installer.finish(&callback, browser.as_deref()).await {
-        Ok(row) => page(StatusCode::OK, "Connected", &connected(&row), over),
+        Ok(row) => page(StatusCode::OK, "Connected", &connected(&row, installer.gated(&row)), over),
         Err(error) => {
             let status = match &error {
                 FinishError::BadState | FinishError::Denied(_) => StatusCode::BAD_REQUEST,
@@ -89,11 +89,10 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// What works now, and what does not.
-fn connected(row: &Row) -> String {
+fn connected(row: &Row, gated: Vec<(Feature, Vec<&'static str>)>) -> String {
     let workspace = row.facts.workspace.as_deref().unwrap_or_default();
     let mut text =
         format!("<p>HubSpot account <strong>{}</strong> is connected to <strong>{}</strong>.", escape(&row.portal), escape(workspace));
-    let gated = gated(&row.facts.scopes);
     if gated.is_empty() {
         text.push_str(" Everything that clickline does will work.</p>");
     } else {

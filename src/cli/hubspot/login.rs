@@ -7,7 +7,7 @@
 use super::{Failure, Of, Open};
 use crate::http;
 use crate::model::time::Ms;
-use crate::oauth::{CALLBACK, Callback, Installer, READY, Row, TAKES_LOGINS, gated, routes};
+use crate::oauth::{CALLBACK, Callback, Installer, READY, TAKES_LOGINS, routes};
 use crate::serve::{Bound, Http, Server};
 use anyhow::{Context as _, anyhow};
 use std::collections::BTreeMap;
@@ -136,7 +136,8 @@ fn by_hand(installer: &Installer, workspace: &str) -> Result<(), Failure> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("nothing can be read")?;
     let row = runtime.block_on(installer.finish(&pasted(line.trim())?, Some(&begun.browser))).map_err(anyhow::Error::from)?;
-    said(&row.portal, &row);
+    println!("Account {} is connected.", row.portal);
+    tell(&installer.gated(&row));
     Ok(())
 }
 
@@ -152,11 +153,6 @@ fn connected(all: &[crate::oauth::Status], portal: &str) -> Result<(), Failure> 
     println!("Account {portal} is connected.");
     tell(&status.gated);
     Ok(())
-}
-
-fn said(portal: &str, row: &Row) {
-    println!("Account {portal} is connected.");
-    tell(&gated(&row.facts.scopes));
 }
 
 fn tell(gated: &[(crate::oauth::Feature, Vec<&'static str>)]) {
