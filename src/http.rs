@@ -16,14 +16,28 @@ pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// # Errors
 /// When the system's root certificates can't be loaded.
 pub fn client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
+    built(builder(deadline))
+}
+
+/// The same for requests to this machine: they go through no proxy.
+///
+/// # Errors
+/// When the system's root certificates can't be loaded.
+pub fn local_client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
+    built(builder(deadline).no_proxy())
+}
+
+fn builder(deadline: Duration) -> reqwest::ClientBuilder {
     install_provider();
     reqwest::Client::builder()
         .user_agent(concat!("clickline/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .connect_timeout(deadline.min(Duration::from_secs(5)))
         .timeout(deadline)
-        .build()
-        .context("the HTTP client can't be set up: are the system's root certificates readable?")
+}
+
+fn built(builder: reqwest::ClientBuilder) -> anyhow::Result<reqwest::Client> {
+    builder.build().context("the HTTP client can't be set up: are the system's root certificates readable?")
 }
 
 /// Makes ring the process's cryptography for TLS, once.

@@ -41,6 +41,11 @@ impl World {
     }
 
     fn with_brokers(brokers: &str) -> World {
+        World::of(brokers, "{app_id: 1000001}")
+    }
+
+    /// With this block for the account.
+    fn of(brokers: &str, portal: &str) -> World {
         let [listen] = free_addresses();
         let world = World {
             sandbox: Sandbox::start(Config::default()).expect("a sandbox"),
@@ -58,7 +63,7 @@ hubspot:
   developer_key_env: DEVELOPER_KEY
   connections: {{environment: test, authorize_url: '{url}/oauth/authorize'}}
   portals:
-    '{PORTAL}': {{app_id: 1000001}}
+    '{PORTAL}': {portal}
 workspaces:
   acme: {{portals: ['{PORTAL}']}}
 ",
@@ -142,15 +147,8 @@ fn browse(page: &str) -> String {
     })
 }
 
-#[test]
-fn an_account_is_connected_without_a_browser_here_made_ready_and_told_of() {
-    let world = World::new();
-    let status = world.hubspot(&["status"]);
-    assert_eq!(status.code, 1, "{}", status.err);
-    assert!(status.out.contains("not connected") && status.out.contains("clickline hubspot login"), "{}", status.out);
-    let check = world.hubspot(&["setup", "--check"]);
-    assert_eq!(check.code, 1, "{}", check.out);
-
+/// Logs in with `--code`; gives back HubSpot's address and how the command ended.
+fn log_in_by_hand(world: &World) -> (String, Said) {
     let config = world.config();
     let mut login = world.command(&["hubspot", "login", "--code", "--config", config.to_str().expect("text")]).spawn().expect("starts");
     let mut lines = BufReader::new(login.stdout.take().expect("piped")).lines();
@@ -162,6 +160,41 @@ fn an_account_is_connected_without_a_browser_here_made_ready_and_told_of() {
     let words: Vec<String> = lines.map(|line| line.expect("text")).collect();
     let ended = said(login);
     assert!(ended.code == 0 && words.iter().any(|line| line.contains("Account 4242 is connected")), "{words:?} {}", ended.err);
+    (authorize, ended)
+}
+
+#[test]
+fn custom_events_work_with_what_a_login_asks_for() {
+    let world = World::of("localhost:1", "{events: custom_events}");
+    log_in_by_hand(&world);
+    let told: serde_json::Value = serde_json::from_str(&world.hubspot(&["status", "--format", "json"]).out).expect("JSON");
+    for scope in ["analytics.behavioral_events.send", "behavioral_events.event_definitions.read_write"] {
+        assert!(told[0]["scopes"].as_array().expect("a list").iter().any(|granted| granted == scope), "{scope}: {told}");
+    }
+    assert_eq!(told[0]["gated"], serde_json::json!([]));
+    let setup = world.hubspot(&["setup"]);
+    assert!(setup.code == 0 && setup.out.contains("short_link_click: made"), "{} {}", setup.out, setup.err);
+
+    // An account that grants no more than timeline events need.
+    let text = std::fs::read_to_string(world.config()).expect("reads");
+    std::fs::write(world.config(), text.replace("custom_events", "timeline, event_template_id: '1'")).expect("writes");
+    log_in_by_hand(&world);
+    std::fs::write(world.config(), text).expect("writes");
+    let status = world.hubspot(&["status"]);
+    assert!(status.out.contains("write events: analytics.behavioral_events.send"), "{}", status.out);
+}
+
+#[test]
+fn an_account_is_connected_without_a_browser_here_made_ready_and_told_of() {
+    let world = World::new();
+    let status = world.hubspot(&["status"]);
+    assert_eq!(status.code, 1, "{}", status.err);
+    assert!(status.out.contains("not connected") && status.out.contains("clickline hubspot login"), "{}", status.out);
+    let check = world.hubspot(&["setup", "--check"]);
+    assert_eq!(check.code, 1, "{}", check.out);
+
+    let (authorize, ended) = log_in_by_hand(&world);
+    assert!(!authorize.contains("behavioral_events"), "an app may not list these scopes: {authorize}");
 
     let status = world.hubspot(&["status", "--format", "json"]);
     assert_eq!(status.code, 0, "{}", status.err);
@@ -235,6 +268,13 @@ fn a_browser_comes_back_to_the_command_or_to_the_running_job() {
     assert_eq!(said(child).code, 0);
     assert_eq!(version(&world), 2);
     job.stop();
+
+    // A job without connections, or another program: nobody would take the browser back.
+    let other = Server::start(Bound::to(world.listen).expect("binds"), clickline::metrics::routes(Arc::new(Metrics::default())));
+    let refused = world.hubspot(&["login"]);
+    assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{}", refused.err);
+    assert!(refused.err.contains("takes no logins") && refused.err.contains("--code"), "{}", refused.err);
+    other.expect("starts").stop();
 
     let mut nobody = world.command(&["hubspot", "login", "--wait", "0", "--config", config.to_str().expect("text")]);
     let ended = said(nobody.spawn().expect("starts"));

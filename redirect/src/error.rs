@@ -1,5 +1,6 @@
 //! Why the server cannot start or go on.
 
+use rdkafka::error::KafkaError;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ pub enum Error {
     },
     /// librdkafka refused its options.
     #[error("the Kafka client refused its options; check the brokers and properties")]
-    Kafka(#[from] rdkafka::error::KafkaError),
+    Kafka(#[source] KafkaError),
     /// A thread or an event loop could not be made.
     #[error("cannot start {part}")]
     Start {
@@ -53,6 +54,21 @@ pub enum Error {
     },
 }
 
+impl From<KafkaError> for Error {
+    /// Without the value of the option that was refused: it may be a password, and this is printed.
+    fn from(error: KafkaError) -> Self {
+        Error::Kafka(match error {
+            KafkaError::ClientConfig(result, description, name, value) => {
+                // librdkafka quotes some values itself.
+                let quoted = !value.is_empty() && !name.contains(&value) && description.contains(&value);
+                let description = if quoted { "its value is not taken".to_owned() } else { description };
+                KafkaError::ClientConfig(result, description, name, "(not shown)".to_owned())
+            }
+            error => error,
+        })
+    }
+}
+
 impl Error {
     /// Whether the configuration is to blame: starting again without changing it will not help.
     pub fn is_configuration(&self) -> bool {
@@ -61,6 +77,22 @@ impl Error {
             // A port in use may be free in a moment; an address that is not this machine's never will be.
             Error::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
             Error::Start { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_option_is_named_and_its_value_is_not() {
+        for (name, value) in [("ssl.key.password", "hunter2"), ("no.such.option", "hunter2"), ("security.protocol", "hunter2")] {
+            let refused = rdkafka::ClientConfig::new().set(name, value).create_native_config().err().expect("refused");
+            let error = Error::from(refused);
+            let shown = format!("{error:?}");
+            let said = format!("{shown} {:#}", anyhow::Error::from(error));
+            assert!(said.contains(name) && !said.contains(value), "{said}");
         }
     }
 }

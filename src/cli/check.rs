@@ -128,7 +128,7 @@ mod tests {
         fs::write(&path, format!("{sources}{text}")).expect("writes");
         let said = meaning(&Config::load(&path).expect("right"));
         for part in [
-            "http        on 127.0.0.1:8080, known as https://c.example/",
+            "http        on 127.0.0.1:8090, known as https://c.example/",
             "connections of the environment production, sealed, in the state database",
             "changes by webhooks, all again every 1d",
             "https://c.example/hubspot/webhooks",

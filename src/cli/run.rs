@@ -136,16 +136,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         (None, _) => None,
     };
+    // Whatever uses connections lets people connect accounts, too.
+    let connections = match (&sink, &reads) {
+        (Some((sink, settings)), _) => Some((Arc::clone(sink.connections()), settings.clone())),
+        (None, Some((settings, service))) => Some((Arc::clone(service.connections()), settings.connections.clone())),
+        (None, None) => None,
+    };
     let public_url = http.as_ref().zip(bound.as_ref()).map(|(http, bound)| http.address(bound.address().port(), ""));
     let feeding = Feeding { hubspot: reads, public_url, ..feeding }.prepare().map_err(Failure::Configuration)?;
     let server = match (http, bound) {
         (Some(http), Some(bound)) => {
             // Each part of the job that has something to say brings its routes; they are merged here.
             let mut routes = crate::metrics::routes(Arc::clone(&metrics)).merge(feeding.routes());
-            if let Some((sink, connections)) = &sink {
+            if let Some((connections, settings)) = connections {
                 let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
                 let callback = http.address(bound.address().port(), oauth::CALLBACK);
-                let installer = oauth::Installer::new(Arc::clone(sink.connections()), connections, workspaces, callback)?;
+                let installer = oauth::Installer::new(connections, &settings, workspaces, callback)?;
                 routes = routes.merge(oauth::routes(Arc::new(installer)));
             }
             Some(Server::start(bound, routes)?)

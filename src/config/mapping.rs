@@ -1,7 +1,7 @@
 //! Which contact property takes which last UTM value.
 //!
 //! HubSpot keeps first-touch and analytics properties for itself: they are read-only, or overwritten by its own
-//! tracking. A mapping onto one of them is refused here; whether a property exists is for `doctor`.
+//! tracking. A mapping onto one of them is refused here; whether a property exists is for `check --online`.
 
 use crate::dataflow::plan::UtmProperties;
 use std::collections::BTreeMap;

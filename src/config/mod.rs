@@ -16,6 +16,8 @@ use crate::sources::crm::CrmSettings;
 use crate::sources::forms::FormsSettings;
 use crate::sources::kafka::Limits;
 use raw::{RawConfig, RawWorkspace, RulesAt};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
 use rules::{Mode, Rule, RuleError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -160,6 +162,18 @@ pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
     rules::read(&read(path)?).map_err(|source| ConfigError::Rules { place: path.display().to_string(), source })
 }
 
+/// Why librdkafka does not take an option; without its value, which may be a password, and which librdkafka quotes in places.
+fn unset(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, _, key, _) => format!("librdkafka has no option {key}"),
+        KafkaError::ClientConfig(_, description, key, value) if value.is_empty() || !description.contains(value.as_str()) => {
+            format!("{key}: {description}")
+        }
+        KafkaError::ClientConfig(_, _, key, _) => format!("{key}: librdkafka does not take its value"),
+        error => error.to_string(),
+    }
+}
+
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     let RawConfig { kafka, tick, times, hubspot, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
@@ -168,7 +182,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     }
     // librdkafka knows its options and which of them this build can do; asking it opens nothing.
     if let Err(error) = kafka.client(&[]).create_native_config() {
-        return Err(wrong("kafka.properties", &error.to_string()));
+        return Err(wrong("kafka.properties", &unset(&error)));
     }
     if workers == Some(0) {
         return Err(wrong("workers", "is 0; leave it out or give at least 1"));

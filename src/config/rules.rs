@@ -1,7 +1,7 @@
 //! Threshold rules: the text a person writes, and what it means once checked.
 //!
 //! A rule file holds one rule as the article writes it, a list of rules, or a mapping with the key `rules`.
-//! Reading opens nothing and asks nobody; whether a pipeline or stage exists is for `doctor`.
+//! Reading opens nothing and asks nobody; whether a pipeline or stage exists is for `check --online`.
 
 use crate::model::outputs::Guard;
 use crate::model::time::{DAY, HOUR, Ms};

@@ -118,6 +118,12 @@ fn mistakes_are_told_with_line_or_field_and_what_to_do() {
         let said = load(&text).expect_err(to);
         assert!(says.iter().all(|part| said.contains(part)), "{to}: {said}");
     }
+    for secret in ["ssl.key.password: hunter2", "no.such.option: hunter2", "acks: hunter2", "security.protocol: hunter2", "debug: hunter2"]
+    {
+        let said = load(&FULL.replace("client.rack: r1", secret)).expect_err(secret);
+        let name = secret.split(':').next().unwrap_or_default();
+        assert!(said.contains("kafka.properties") && said.contains(name) && !said.contains("hunter2"), "{said}");
+    }
     assert!(load("kafka: {brokers: b}\n").expect_err("no workspace").contains("workspaces"));
     assert!(load("workspaces: {a: {}}\n").expect_err("no brokers").contains("kafka"));
 }

@@ -3,7 +3,7 @@
 //! Refreshes run on a thread of their own. Whoever asks may go away; a call that was begun is finished and its answer stored all the same.
 
 use super::endpoint::{Endpoint, Grant, Reply};
-use super::features::{Feature, gated};
+use super::features::Feature;
 use super::keeper::{Access, Keeper, Link, TokenError};
 use super::row::{Facts, Row};
 use super::seal::Seal;
@@ -14,7 +14,7 @@ use crate::model::time::{self, millis};
 use crate::sinks::hubspot::{Secret, Settings};
 use crate::state::State;
 use anyhow::{Context as _, anyhow};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -110,6 +110,7 @@ impl Connections {
             endpoint,
             portals: links,
             seeds: configured.iter().map(|(portal, token)| (portal.clone(), super::rows::seed_of(token))).collect(),
+            events: settings.portals.iter().map(|(portal, of)| (portal.clone(), of.event_scopes())).collect(),
             holder: uuid::Uuid::now_v7().to_string(),
             lease_for: millis(settings.request_timeout + STORE_WITHIN),
             spread: rand::random(),
@@ -178,7 +179,20 @@ impl Connections {
     /// The scopes that are missing for a feature, as far as the granted ones are known.
     pub fn missing(&self, portal: &str, feature: Feature) -> Vec<&'static str> {
         let scopes = self.keeper.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        scopes.get(portal).filter(|granted| !granted.is_empty()).map_or(Vec::new(), |granted| feature.missing(granted))
+        scopes.get(portal).filter(|granted| !granted.is_empty()).map_or(Vec::new(), |granted| {
+            let events = self.keeper.event_scopes(portal);
+            feature.missing(events, granted)
+        })
+    }
+
+    /// What does not work with the scopes of a portal's row, with those that are missing.
+    pub fn gated(&self, row: &Row) -> Vec<(Feature, Vec<&'static str>)> {
+        self.keeper.gated(&row.portal, &row.facts.scopes)
+    }
+
+    /// The scopes that the events of these portals take beside those that every installation asks for.
+    pub(super) fn scopes_beside(&self, portals: &[String]) -> BTreeSet<&'static str> {
+        portals.iter().flat_map(|portal| self.keeper.event_scopes(portal).beside()).copied().collect()
     }
 
     /// How often a portal that was not connected was connected again, or got other scopes: when it grows, what was given up may be tried.
@@ -328,7 +342,7 @@ impl Keeper {
         }
         match self.row(portal).await {
             Ok(row) => {
-                let gated = gated(&row.facts.scopes);
+                let gated = self.gated(portal, &row.facts.scopes);
                 Ok(Status { facts: Some(row.facts), token_version: Some(row.token_version), gated, ..status(Mode::App) })
             }
             Err(TokenError::Store(why)) => Err(anyhow!(why)),

@@ -19,6 +19,35 @@ pub const SCOPES: [&str; 7] = [
 /// What it asks for where the account can grant it.
 pub const OPTIONAL_SCOPES: [&str; 1] = ["forms"];
 
+/// Which of HubSpot's APIs takes an account's events, as far as scopes differ by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EventScopes {
+    /// Timeline events and app events.
+    #[default]
+    Timeline,
+    /// Custom events of a type that the configuration names.
+    Custom,
+    /// Custom events of a type that is looked for, and made where it is missing.
+    CustomMade,
+}
+
+impl EventScopes {
+    /// The scopes that an installation has to ask for beside [`SCOPES`]. An app that does not list them need not be asked for them, and HubSpot
+    /// would refuse to: so only accounts that need them ask.
+    pub fn beside(self) -> &'static [&'static str] {
+        match self {
+            EventScopes::Timeline => &[],
+            EventScopes::Custom => &[SEND],
+            EventScopes::CustomMade => &[SEND, DEFINE],
+        }
+    }
+}
+
+/// Sends custom events.
+const SEND: &str = "analytics.behavioral_events.send";
+/// Looks for the type of custom events, and makes it.
+const DEFINE: &str = "behavioral_events.event_definitions.read_write";
+
 /// Something that clickline does in an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
@@ -50,10 +79,15 @@ impl Feature {
         Feature::Forms,
     ];
 
-    /// The scopes that its calls need, all of them; of several that HubSpot takes for a call, the one to ask for comes first.
-    pub fn needs(self) -> &'static [&'static [&'static str]] {
+    /// The scopes that its calls need in an account with such events, all of them; of several that HubSpot takes for a call, the one to ask
+    /// for comes first.
+    pub fn needs(self, events: EventScopes) -> &'static [&'static [&'static str]] {
         match self {
-            Feature::Events => &[&["timeline", "crm.objects.contacts.write"]],
+            Feature::Events => match events {
+                EventScopes::Timeline => &[&["timeline", "crm.objects.contacts.write"]],
+                EventScopes::Custom => &[&[SEND]],
+                EventScopes::CustomMade => &[&[SEND], &[DEFINE]],
+            },
             Feature::FindContacts => &[&["crm.objects.contacts.read"]],
             Feature::ContactProperties => &[&["crm.objects.contacts.write"]],
             Feature::MakeProperties => &[&["crm.schemas.contacts.write"]],
@@ -64,9 +98,9 @@ impl Feature {
     }
 
     /// The scopes to ask for that are missing among `granted`; none: the feature works.
-    pub fn missing(self, granted: &[String]) -> Vec<&'static str> {
+    pub fn missing(self, events: EventScopes, granted: &[String]) -> Vec<&'static str> {
         let has = |any: &&&[&str]| any.iter().any(|scope| granted.iter().any(|given| given == scope));
-        self.needs().iter().filter(|any| !has(any)).filter_map(|any| any.first().copied()).collect()
+        self.needs(events).iter().filter(|any| !has(any)).filter_map(|any| any.first().copied()).collect()
     }
 
     /// One word for it, as `status --format json` has it.
@@ -86,7 +120,7 @@ impl Feature {
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Feature::Events => "write timeline events",
+            Feature::Events => "write events",
             Feature::FindContacts => "find contacts by e-mail",
             Feature::ContactProperties => "write contact properties",
             Feature::MakeProperties => "make contact properties",
@@ -97,13 +131,13 @@ impl fmt::Display for Feature {
     }
 }
 
-/// The features that do not work with these scopes, each with what is missing. Nothing is known of a connection without scopes (one that
+/// The features that do not work with these scopes in an account with such events, each with what is missing. Nothing is known of a connection without scopes (one that
 /// was never refreshed, or a static token): then nothing is said to be missing, and HubSpot says it call by call.
-pub fn gated(granted: &[String]) -> Vec<(Feature, Vec<&'static str>)> {
+pub fn gated(events: EventScopes, granted: &[String]) -> Vec<(Feature, Vec<&'static str>)> {
     if granted.is_empty() {
         return Vec::new();
     }
-    Feature::ALL.into_iter().map(|feature| (feature, feature.missing(granted))).filter(|(_, missing)| !missing.is_empty()).collect()
+    Feature::ALL.into_iter().map(|feature| (feature, feature.missing(events, granted))).filter(|(_, missing)| !missing.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -123,14 +157,25 @@ mod tests {
             (Feature::MoveDeals, vec!["crm.objects.deals.write"]),
             (Feature::Forms, vec!["forms"]),
         ];
-        assert_eq!(gated(&article), expected);
+        assert_eq!(gated(EventScopes::Timeline, &article), expected);
     }
 
     #[test]
     fn what_we_ask_for_is_enough() {
-        assert_eq!(gated(&scopes(&[&SCOPES[..], &OPTIONAL_SCOPES].concat())), []);
-        assert_eq!(gated(&scopes(&SCOPES)), [(Feature::Forms, vec!["forms"])], "the optional one");
-        assert_eq!(gated(&[]), [], "nothing is known");
-        assert_eq!(Feature::MoveDeals.missing(&scopes(&["oauth"])), ["crm.objects.deals.read", "crm.objects.deals.write"]);
+        for events in [EventScopes::Timeline, EventScopes::Custom, EventScopes::CustomMade] {
+            assert_eq!(gated(events, &scopes(&[&SCOPES[..], &OPTIONAL_SCOPES, events.beside()].concat())), [], "{events:?}");
+            assert_eq!(gated(events, &[]), [], "nothing is known");
+        }
+        let timeline = EventScopes::Timeline;
+        assert_eq!(gated(timeline, &scopes(&SCOPES)), [(Feature::Forms, vec!["forms"])], "the optional one");
+        assert_eq!(Feature::MoveDeals.missing(timeline, &scopes(&["oauth"])), ["crm.objects.deals.read", "crm.objects.deals.write"]);
+    }
+
+    #[test]
+    fn custom_events_have_scopes_of_their_own() {
+        let all = scopes(&[&SCOPES[..], &OPTIONAL_SCOPES].concat());
+        assert_eq!(gated(EventScopes::Custom, &all), [(Feature::Events, vec![SEND])]);
+        assert_eq!(gated(EventScopes::CustomMade, &all), [(Feature::Events, vec![SEND, DEFINE])]);
+        assert_eq!(Feature::Events.missing(EventScopes::CustomMade, &scopes(&[DEFINE])), [SEND]);
     }
 }

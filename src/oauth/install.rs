@@ -11,6 +11,7 @@
 //! the configuration and nowhere else, and the redirect URI never comes from a request.
 
 use super::connections::{Connections, InstallError};
+use super::features::Feature;
 use super::ration::Ration;
 use super::row::Row;
 use super::seal::random;
@@ -39,8 +40,8 @@ pub struct Installer {
     /// Portals by workspace.
     workspaces: BTreeMap<String, Vec<String>>,
     authorize_url: Url,
-    scopes: String,
-    optional_scopes: String,
+    scopes: Vec<String>,
+    optional_scopes: Vec<String>,
     redirect_uri: String,
     /// What has begun of late.
     begun: Mutex<Ration>,
@@ -127,8 +128,8 @@ impl Installer {
             connections,
             workspaces: workspaces.into_iter().filter(|(_, portals)| !portals.is_empty()).collect(),
             authorize_url: Url::parse(&settings.authorize_url).context("hubspot.connections.authorize_url is no URL")?,
-            scopes: settings.scopes.join(" "),
-            optional_scopes: settings.optional_scopes.join(" "),
+            scopes: settings.scopes.clone(),
+            optional_scopes: settings.optional_scopes.clone(),
             redirect_uri,
             begun: Mutex::new(Ration::new(Instant::now())),
         })
@@ -175,9 +176,13 @@ impl Installer {
         let mut address = self.authorize_url.clone();
         {
             let mut query = address.query_pairs_mut();
-            query.append_pair("client_id", client_id).append_pair("redirect_uri", &self.redirect_uri).append_pair("scope", &self.scopes);
-            if !self.optional_scopes.is_empty() {
-                query.append_pair("optional_scope", &self.optional_scopes);
+            query
+                .append_pair("client_id", client_id)
+                .append_pair("redirect_uri", &self.redirect_uri)
+                .append_pair("scope", &self.scopes.join(" "));
+            let optional = self.optional_scopes(portals);
+            if !optional.is_empty() {
+                query.append_pair("optional_scope", &optional.join(" "));
             }
             query.append_pair("state", &state);
         }
@@ -189,6 +194,18 @@ impl Installer {
             address.set_path(&path);
         }
         Ok(Begun { address: address.into(), name: name(&key), browser })
+    }
+
+    /// What an installation asks for where the account can grant it: what the configuration says, and what the events of these portals take.
+    fn optional_scopes<'a>(&'a self, portals: &[String]) -> Vec<&'a str> {
+        let configured = |scope: &str| self.scopes.iter().chain(&self.optional_scopes).any(|known| known == scope);
+        let beside = self.connections.scopes_beside(portals).into_iter().filter(|scope| !configured(scope));
+        self.optional_scopes.iter().map(String::as_str).chain(beside).collect()
+    }
+
+    /// What does not work with the scopes of a row.
+    pub fn gated(&self, row: &Row) -> Vec<(Feature, Vec<&'static str>)> {
+        self.connections.gated(row)
     }
 
     /// The name of the installation that a callback belongs to, by which its browser's value is found.

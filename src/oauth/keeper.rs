@@ -16,6 +16,7 @@
 
 use super::decide::{Caller, Refusal, Step, settle, step};
 use super::endpoint::{Endpoint, Reply};
+use super::features::EventScopes;
 use super::row::{Facts, Row, Secrets, Why};
 use super::rows::store_failed;
 use super::seal::Seal;
@@ -105,6 +106,8 @@ pub struct Keeper {
     pub(super) portals: BTreeMap<String, Link>,
     /// Fingerprints of the tokens that the configuration names.
     pub(super) seeds: BTreeMap<String, String>,
+    /// What scopes the events of each portal take.
+    pub(super) events: BTreeMap<String, EventScopes>,
     /// This process.
     pub(super) holder: String,
     pub(super) lease_for: Ms,

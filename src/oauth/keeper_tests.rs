@@ -41,6 +41,7 @@ fn claimed() -> (tempfile::TempDir, Keeper, Row, Row) {
         endpoint: Some(Endpoint::new(&settings).expect("is right")),
         portals: BTreeMap::from([("4242".to_owned(), Link::App(tokio::sync::Mutex::default()))]),
         seeds: BTreeMap::new(),
+        events: BTreeMap::new(),
         holder: "me".to_owned(),
         lease_for: 20_000,
         spread: 0.0,

@@ -1,10 +1,10 @@
-//! `/oauth/install` and `/oauth/callback` of the job's HTTP server.
+//! `/oauth/install`, `/oauth/callback` and `/oauth/ready` of the job's HTTP server.
 //!
 //! A person opens `/oauth/install?workspace=acme`, is sent to HubSpot, chooses an account there, and comes back to `/oauth/callback`. Nothing that a
 //! request brings is shown but HubSpot's error code, and no answer but the first redirect leads anywhere. The value that ties both visits to
 //! one browser is in a cookie that scripts can't read and that is gone after ten minutes.
 
-use super::features::gated;
+use super::features::Feature;
 use super::install::{BeginError, Callback, FinishError, INSTALL_WITHIN, Installer};
 use super::row::Row;
 use axum::extract::{ConnectInfo, Query, State};
@@ -19,9 +19,16 @@ use std::sync::Arc;
 /// The path that HubSpot sends browsers back to.
 pub const CALLBACK: &str = "/oauth/callback";
 
-/// Both routes.
+/// The path that answers [`TAKES_LOGINS`] and nothing else: by it `clickline hubspot login` tells a server with these routes from another one.
+pub const READY: &str = "/oauth/ready";
+
+/// What [`READY`] answers.
+pub const TAKES_LOGINS: &str = "clickline takes logins here\n";
+
+/// All routes.
 pub fn routes(installer: Arc<Installer>) -> Router {
-    Router::new().route("/oauth/install", get(install)).route(CALLBACK, get(callback)).with_state(installer)
+    let routes = Router::new().route("/oauth/install", get(install)).route(CALLBACK, get(callback));
+    routes.route(READY, get(async || TAKES_LOGINS)).with_state(installer)
 }
 
 #[derive(Deserialize)]
@@ -64,7 +71,7 @@ async fn callback(State(installer): State<Arc<Installer>>, Query(callback): Quer
     let browser = name.as_ref().and_then(|name| cookie(&headers, name));
     let over = name.map(|name| format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"));
     match installer.finish(&callback, browser.as_deref()).await {
-        Ok(row) => page(StatusCode::OK, "Connected", &connected(&row), over),
+        Ok(row) => page(StatusCode::OK, "Connected", &connected(&row, installer.gated(&row)), over),
         Err(error) => {
             let status = match &error {
                 FinishError::BadState | FinishError::Denied(_) => StatusCode::BAD_REQUEST,
@@ -88,11 +95,10 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// What works now, and what does not.
-fn connected(row: &Row) -> String {
+fn connected(row: &Row, gated: Vec<(Feature, Vec<&'static str>)>) -> String {
     let workspace = row.facts.workspace.as_deref().unwrap_or_default();
     let mut text =
         format!("<p>HubSpot account <strong>{}</strong> is connected to <strong>{}</strong>.", escape(&row.portal), escape(workspace));
-    let gated = gated(&row.facts.scopes);
     if gated.is_empty() {
         text.push_str(" Everything that clickline does will work.</p>");
     } else {

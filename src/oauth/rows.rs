@@ -1,7 +1,7 @@
 //! Reads and writes the rows of a [`Keeper`]: sealed, witnessed, and only those that may be used.
 
 use super::endpoint::{Endpoint, Grant};
-use super::features::gated;
+use super::features::{EventScopes, Feature, gated};
 use super::keeper::{Access, Keeper, Link, TokenError};
 use super::row::{Condition, Facts, Row, Secrets, fingerprint};
 use crate::metrics::Portal;
@@ -36,7 +36,7 @@ impl Keeper {
         self.gauge(&row);
         let before = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(portal.to_owned(), row.facts.scopes.clone());
         if before.as_ref() != Some(&row.facts.scopes) {
-            for (feature, missing) in gated(&row.facts.scopes) {
+            for (feature, missing) in self.gated(portal, &row.facts.scopes) {
                 tracing::warn!(portal, "the app may not {feature}: the scope {} is missing", missing.join(", "));
             }
             if before.is_some_and(|before| !before.is_empty()) {
@@ -44,6 +44,16 @@ impl Keeper {
             }
         }
         Ok(row)
+    }
+
+    /// What scopes a portal's events take.
+    pub(super) fn event_scopes(&self, portal: &str) -> EventScopes {
+        self.events.get(portal).copied().unwrap_or_default()
+    }
+
+    /// What does not work in a portal with these scopes.
+    pub(super) fn gated(&self, portal: &str, granted: &[String]) -> Vec<(Feature, Vec<&'static str>)> {
+        gated(self.event_scopes(portal), granted)
     }
 
     fn missing(&self, portal: &str) -> TokenError {
@@ -141,7 +151,8 @@ impl Keeper {
             let Link::App(cell) = link else { continue };
             // Whoever holds it finds out by himself.
             let Ok(mut cell) = cell.try_lock() else { continue };
-            let wanting = |scopes: &BTreeMap<String, Vec<String>>| scopes.get(portal).is_some_and(|granted| !gated(granted).is_empty());
+            let wanting =
+                |scopes: &BTreeMap<String, Vec<String>>| scopes.get(portal).is_some_and(|granted| !self.gated(portal, granted).is_empty());
             if cell.said.is_none() && !wanting(&self.scopes.lock().unwrap_or_else(PoisonError::into_inner)) {
                 continue;
             }

@@ -40,7 +40,7 @@ pub struct ConnectionSettings {
     pub authorize_url: String,
     /// Scopes that an installation asks for. Must include those that the app's settings require.
     pub scopes: Vec<String>,
-    /// Scopes that it asks for where the account can grant them.
+    /// Scopes that it asks for where the account can grant them; those of custom events come by themselves where a portal has such events.
     pub optional_scopes: Vec<String>,
 }
 

@@ -9,7 +9,8 @@ use url::{Host, Url};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Address and port. Only this machine reaches the default; a proxy that speaks TLS stands in front of anything else.
+    /// Address and port. Only this machine reaches the default; a proxy that speaks TLS stands in front of anything else. The default is
+    /// not the redirect server's, so that both run on one machine as they come.
     pub listen: SocketAddr,
     /// How browsers and HubSpot reach the server: `https://` and a name, or `http://localhost:PORT`. HubSpot sends people back to
     /// this address with `/oauth/callback` after it, letter by letter as the app's settings list it. Default:
@@ -19,7 +20,7 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), public_url: None }
+        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)), public_url: None }
     }
 }
 
@@ -72,6 +73,7 @@ mod tests {
             assert!(of(bad).check().is_err(), "{bad}");
         }
         assert_eq!(of("https://example.com/clickline/").address(1, "/oauth/callback"), "https://example.com/clickline/oauth/callback");
-        assert_eq!(Http::default().address(8080, "/x"), "http://localhost:8080/x");
+        assert_eq!(Http::default().address(8090, "/x"), "http://localhost:8090/x");
+        assert_eq!(Http::default().listen.to_string(), "127.0.0.1:8090", "the redirect server has 8080");
     }
 }

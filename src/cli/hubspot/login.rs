@@ -1,21 +1,26 @@
 //! `clickline hubspot login`: installs the app in an account.
 //!
 //! The browser needs something to come back to: this command's own server, on the address that the job's would have; or, while the job runs
-//! and has that address, the job's. With `--code` nothing listens: the browser ends at an address that does not open, and that address
+//! and has that address, the job's; what else has it is no way back, and is said. With `--code` nothing listens: the browser ends at an address that does not open, and that address
 //! is typed in here.
 
 use super::{Failure, Of, Open};
+use crate::http;
 use crate::model::time::Ms;
-use crate::oauth::{CALLBACK, Callback, Installer, Row, gated, routes};
+use crate::oauth::{CALLBACK, Callback, Installer, READY, TAKES_LOGINS, routes};
 use crate::serve::{Bound, Http, Server};
 use anyhow::{Context as _, anyhow};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether it is done.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How long the running job may take to say that it takes logins.
+const READY_WITHIN: Duration = Duration::from_secs(3);
 
 /// Arguments of `hubspot login`.
 #[derive(Debug, clap::Args)]
@@ -56,7 +61,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let server = match bound {
         Some(bound) => Some(Server::start(bound, routes(Arc::clone(&installer)))?),
         None => {
-            println!("{} is taken, by the running job as it seems: the login goes through it.", http.listen);
+            if !takes_logins(http.listen) {
+                return Err(Failure::Configuration(anyhow!(
+                    "http.listen: {} is taken, and what listens there takes no logins (another program, or a job without HubSpot's \
+                     connections, such as one that runs with --no-sink): stop it for the while, set http.listen to a free address, \
+                     or use --code",
+                    http.listen
+                )));
+            }
+            println!("The running job has {}: the login goes through it.", http.listen);
             None
         }
     };
@@ -92,6 +105,22 @@ fn bind(http: &Http) -> Result<Option<Bound>, Failure> {
     }
 }
 
+/// Whether the server at this address is a clickline that takes logins.
+fn takes_logins(listen: SocketAddr) -> bool {
+    let ip = match listen.ip() {
+        // All addresses of this machine.
+        ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        ip => ip,
+    };
+    let page = format!("http://{}{READY}", SocketAddr::new(ip, listen.port()));
+    let asked = async {
+        let answer = http::local_client(READY_WITHIN).ok()?.get(page).send().await.ok()?;
+        Some(answer.status().is_success() && http::body(answer).await.ok()? == TAKES_LOGINS.as_bytes())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.is_ok_and(|runtime| runtime.block_on(asked).unwrap_or(false))
+}
+
 fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
@@ -107,7 +136,8 @@ fn by_hand(installer: &Installer, workspace: &str) -> Result<(), Failure> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("nothing can be read")?;
     let row = runtime.block_on(installer.finish(&pasted(line.trim())?, Some(&begun.browser))).map_err(anyhow::Error::from)?;
-    said(&row.portal, &row);
+    println!("Account {} is connected.", row.portal);
+    tell(&installer.gated(&row));
     Ok(())
 }
 
@@ -125,11 +155,6 @@ fn connected(all: &[crate::oauth::Status], portal: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-fn said(portal: &str, row: &Row) {
-    println!("Account {portal} is connected.");
-    tell(&gated(&row.facts.scopes));
-}
-
 fn tell(gated: &[(crate::oauth::Feature, Vec<&'static str>)]) {
     for (feature, missing) in gated {
         println!("  it does not allow to {feature}: the scope {} is missing", missing.join(", "));
@@ -142,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_address_at_which_a_browser_ended_is_read() {
-        let read = pasted("http://localhost:8080/oauth/callback?code=a%2Bb&state=s").expect("reads");
+        let read = pasted("http://localhost:8090/oauth/callback?code=a%2Bb&state=s").expect("reads");
         assert_eq!((read.code.as_deref(), read.state.as_deref(), read.error), (Some("a+b"), Some("s"), None));
         assert_eq!(pasted("http://localhost/?error=access_denied&state=s").expect("reads").error.as_deref(), Some("access_denied"));
         assert!(pasted("a+b").is_err());

@@ -186,10 +186,10 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::{Why, gated};
+    use crate::oauth::{EventScopes, Why, gated};
 
     fn status(facts: Option<Facts>, problem: Option<&str>) -> Status {
-        let gated = facts.as_ref().map(|facts| gated(&facts.scopes)).unwrap_or_default();
+        let gated = facts.as_ref().map(|facts| gated(EventScopes::Timeline, &facts.scopes)).unwrap_or_default();
         Status {
             portal: "4242".into(),
             mode: Mode::App,

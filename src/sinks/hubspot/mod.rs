@@ -47,6 +47,7 @@ mod events;
 mod exposed;
 #[cfg(test)]
 mod fixtures;
+mod given;
 mod intake;
 mod lanes;
 mod outcome;

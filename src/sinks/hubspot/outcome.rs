@@ -93,7 +93,8 @@ impl Refusal {
     pub fn detail(&self) -> String {
         let mut words = String::new();
         for word in self.message.split_whitespace() {
-            let word = if word.contains('@') { "***" } else { word };
+            let address = word.contains('@') || word.contains("%40");
+            let word = if address { "***" } else { word };
             if words.len() + word.len() > 400 {
                 words.push_str(" …");
                 break;
@@ -362,8 +363,10 @@ mod tests {
 
     #[test]
     fn a_dead_letter_holds_no_address() {
-        let refusal = Refusal { message: "contact ada@example.com has no x".into(), ..Refusal::default() };
-        assert!(refusal.detail().contains("contact *** has no x") && !refusal.brief().contains("contact"));
+        for message in ["contact ada@example.com has no x", "contact /contacts/ada%40example.com?a=b has no x"] {
+            let refusal = Refusal { message: message.into(), ..Refusal::default() };
+            assert!(refusal.detail().contains("contact *** has no x") && !refusal.brief().contains("contact"), "{message}");
+        }
     }
 
     proptest! {

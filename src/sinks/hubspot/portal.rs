@@ -1,6 +1,7 @@
 //! The settings of one HubSpot account: how it is connected, and which of HubSpot's event APIs takes its events.
 
 use super::secret::Secret;
+use crate::oauth::EventScopes;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -84,6 +85,15 @@ impl Portal {
     /// Whether HubSpot takes events over this kind of connection at all.
     pub fn events_allowed(&self) -> bool {
         !self.fixed() || self.events == Events::CustomEvents
+    }
+
+    /// What scopes its events take.
+    pub fn event_scopes(&self) -> EventScopes {
+        match (self.events, &self.event_type) {
+            (Events::Timeline | Events::AppEvents, _) => EventScopes::Timeline,
+            (Events::CustomEvents, Some(_)) => EventScopes::Custom,
+            (Events::CustomEvents, None) => EventScopes::CustomMade,
+        }
     }
 
     /// Checks what depends on other fields; `developer_key` says whether there is one.

@@ -2,6 +2,7 @@
 
 use super::budget::Share;
 use super::event_api::EventApi;
+use super::given;
 use super::outcome::Outcome;
 use super::pipelines::{self, Move};
 use super::record::Lane;
@@ -151,6 +152,10 @@ pub async fn inspect(service: &Service, settings: &Settings, portal: &str, chang
         Err(outcome) => findings.push(failed(PROPERTIES, &outcome)),
     }
     match setup::event_type(service, settings, portal, change).await {
+        Ok((_, Finding { what, standing: Standing::Unchecked(_) })) => findings.push(match given::look(service, settings, portal).await {
+            Ok(standing) => Finding { what, standing },
+            Err(outcome) => failed(&what, &outcome),
+        }),
         Ok((_, finding)) => findings.push(finding),
         Err(outcome) => findings.push(failed(EVENTS, &outcome)),
     }

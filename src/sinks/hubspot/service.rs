@@ -179,7 +179,7 @@ impl Service {
     }
 
     /// The connections that it sends over.
-    pub fn connections(&self) -> &Connections {
+    pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
     }
 

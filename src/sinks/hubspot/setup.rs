@@ -15,6 +15,7 @@ use crate::http;
 use crate::oauth::Feature;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The template's name in the app, and the event's label in an account; by it an existing template is found.
 const EVENT_LABEL: &str = "Short-link click";
@@ -32,8 +33,15 @@ const TOKENS: [(&str, &str); 6] = [
 /// Why a property that is missing stays so.
 const UNMADE: &str = "it is missing, and the app lacks the scope crm.schemas.contacts.write to make it: add the scope and install the app \
                       again, or make the property in HubSpot";
+/// Why a type of event is taken as it is.
+const GIVEN: &str = "the configuration names it";
 /// The group that our contact properties are in.
 const GROUP: &str = "elido";
+
+/// How often a property is looked for that HubSpot says exists: what has just been made may take a moment to show.
+const LOOKS: usize = 3;
+/// Between two of these looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether to change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +61,10 @@ pub enum Standing {
     Made,
     /// It is missing.
     Missing,
-    /// It is there and of no use; why, and what to do.
+    /// It is there and of no use, or can't be made; why, and what to do.
     Refused(String),
+    /// Nobody has looked, or can; why.
+    Unchecked(&'static str),
 }
 
 /// A thing that an account must have.
@@ -74,6 +84,7 @@ impl std::fmt::Display for Finding {
             Standing::Made => write!(f, "{what}: made"),
             Standing::Missing => write!(f, "{what}: missing; the next start makes it"),
             Standing::Refused(why) => write!(f, "{what}: {why}"),
+            Standing::Unchecked(why) => write!(f, "{what}: not checked; {why}"),
         }
     }
 }
@@ -100,7 +111,8 @@ fn definition() -> Value {
     })
 }
 
-/// Finds an account's type of event, or makes it; without one there is no [`EventApi`].
+/// Finds an account's type of event, or makes it; without one there is no [`EventApi`]. One that the configuration names is taken as it is:
+/// [`super::given`] looks at it.
 ///
 /// # Errors
 /// The outcome of the request that failed.
@@ -123,9 +135,9 @@ pub async fn event_type(
         Ok((Some(EventApi { api: account.events, event_type, batch_max }), finding))
     };
     let found = match account {
-        Portal { events: Events::Timeline, event_template_id: Some(given), .. } => return ready(given.clone(), Standing::Ready),
+        Portal { events: Events::Timeline, event_template_id: Some(given), .. } => return ready(given.clone(), Standing::Unchecked(GIVEN)),
         Portal { events: Events::AppEvents | Events::CustomEvents, event_type: Some(given), .. } => {
-            return ready(given.clone(), Standing::Ready);
+            return ready(given.clone(), Standing::Unchecked(GIVEN));
         }
         Portal { events: Events::Timeline, app_id: Some(app_id), .. } => {
             let key = settings.read_developer_key().map_err(unusable)?.ok_or(Outcome::Unauthorized)?;
@@ -180,7 +192,7 @@ async fn event_template(
     Ok(Some((id, Standing::Made)))
 }
 
-async fn send(call: reqwest::RequestBuilder) -> Result<Value, Outcome> {
+pub(super) async fn send(call: reqwest::RequestBuilder) -> Result<Value, Outcome> {
     let lost = |_| Outcome::Transient("no answer".to_owned(), None);
     let response = call.send().await.map_err(lost)?;
     let status = response.status().as_u16();
@@ -228,8 +240,13 @@ pub async fn contact_properties(
 ) -> Result<BTreeMap<String, Standing>, Outcome> {
     let area = format!("{}/contacts", settings.paths.properties);
     let create = async |path: String, body: Value| match service.call(portal, &request::create(path, body), Share::Bulk).await {
-        Outcome::Done(_) | Outcome::Exists => Ok(true),
-        Outcome::Forbidden(_) => Ok(false),
+        Outcome::Done(_) => Ok(Creation::Made),
+        Outcome::Exists => Ok(Creation::Exists),
+        Outcome::Forbidden(_) => Ok(Creation::Not(UNMADE.to_owned())),
+        Outcome::Refused(refusal) => Ok(Creation::Not(format!(
+            "it is missing, and HubSpot does not make it: {}; make it in HubSpot, or name another property in field_mapping",
+            refusal.detail()
+        ))),
         outcome => Err(outcome),
     };
     let mut found = BTreeMap::new();
@@ -241,8 +258,8 @@ pub async fn contact_properties(
         outcome => return Err(outcome),
     };
     let known: BTreeMap<&str, &Value> = results(&listed).iter().filter_map(|p| Some((p.get("name")?.as_str()?, p))).collect();
-    // What can't be made is in no other property's way.
-    let mut may_make = service.connections().missing(portal, Feature::MakeProperties).is_empty();
+    // What can't be made is in no other property's way; why nothing can.
+    let mut none = (!service.connections().missing(portal, Feature::MakeProperties).is_empty()).then(|| UNMADE.to_owned());
     let mut grouped = false;
     for name in &settings.provision {
         let standing = match (known.get(name.as_str()), change) {
@@ -252,29 +269,31 @@ pub async fn contact_properties(
             },
             (None, Change::Look) => Standing::Missing,
             (None, Change::Make) => {
-                if may_make && !grouped {
-                    may_make = create(format!("{area}/groups"), json!({ "name": GROUP, "label": "Elido", "displayOrder": -1 })).await?;
+                if none.is_none() && !grouped {
+                    let group = json!({ "name": GROUP, "label": "Elido", "displayOrder": -1 });
+                    if let Creation::Not(why) = create(format!("{area}/groups"), group).await? {
+                        none = Some(why);
+                    }
                     grouped = true;
                 }
                 let label = name.replace('_', " ");
                 let property =
                     json!({ "groupName": GROUP, "name": name, "label": label, "type": "string", "fieldType": "text", "formField": false });
-                let made = if may_make {
-                    service.call(portal, &request::create(area.clone(), property), Share::Bulk).await
-                } else {
-                    Outcome::Forbidden(Vec::new())
+                let created = match &none {
+                    Some(why) => Creation::Not(why.clone()),
+                    None => create(area.clone(), property).await?,
                 };
-                match made {
-                    Outcome::Done(_) => {
+                match created {
+                    Creation::Made => {
                         tracing::info!(portal, property = name, "contact property made");
                         Standing::Made
                     }
-                    Outcome::Exists => existing(service, portal, &area, name).await?,
-                    Outcome::Forbidden(_) => {
-                        may_make = false;
-                        Standing::Refused(UNMADE.to_owned())
+                    Creation::Exists => existing(service, portal, &area, name).await?,
+                    Creation::Not(why) => {
+                        // A missing scope is missing for the next one, too.
+                        none = none.or_else(|| (why == UNMADE).then(|| why.clone()));
+                        Standing::Refused(why)
                     }
-                    outcome => return Err(outcome),
                 }
             }
         };
@@ -283,16 +302,32 @@ pub async fn contact_properties(
     Ok(found)
 }
 
+/// What came of making something.
+enum Creation {
+    Made,
+    Exists,
+    /// Why not.
+    Not(String),
+}
+
 /// How a property stands that was not listed and is there all the same: made by somebody else meanwhile, or archived.
 async fn existing(service: &Service, portal: &str, area: &str, name: &str) -> Result<Standing, Outcome> {
-    for query in ["", "?archived=true"] {
-        match service.call(portal, &request::get(format!("{area}/{}{query}", request::segment(name))), Share::Bulk).await {
-            Outcome::Done(property) => return Ok(unwritable(&property).map_or(Standing::Ready, Standing::Refused)),
-            Outcome::NotFound(_) => {}
-            outcome => return Err(outcome),
+    for look in 0..LOOKS {
+        if look > 0 {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        for query in ["", "?archived=true"] {
+            match service.call(portal, &request::get(format!("{area}/{}{query}", request::segment(name))), Share::Bulk).await {
+                Outcome::Done(property) => return Ok(unwritable(&property).map_or(Standing::Ready, Standing::Refused)),
+                Outcome::NotFound(_) => {}
+                outcome => return Err(outcome),
+            }
         }
     }
-    Err(Outcome::Transient(format!("HubSpot says that the property {name} exists, and does not show it"), None))
+    // The others are not made to wait for it.
+    Ok(Standing::Refused(
+        "HubSpot says that it exists, and does not show it; look for it in HubSpot, or name another property in field_mapping".to_owned(),
+    ))
 }
 
 /// Why a property can't take a last UTM value, by HubSpot's own description of it; all fields may be missing.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dead_letters::{DeadLetters, Decision, Filter, Letter, Replay, Replayer};
-use crate::sinks::hubspot::{Change, Move, dry, setup_accounts};
+use crate::sinks::hubspot::{Change, Events, Move, Portal, dry, setup_accounts};
 use crate::stop::Stop;
 
 fn open(world: &World) -> DeadLetters {
@@ -156,4 +156,32 @@ fn what_an_account_lacks_or_forbids_is_told_before_anything_is_written() {
     let after = ask(Change::Look);
     assert!(after.iter().any(|line| line == "contact property elido_last_utm_source: ready"), "{after:?}");
     assert!(after.iter().any(|line| line.contains("type of event") && line.ends_with("ready")), "{after:?}");
+}
+
+#[test]
+fn a_type_of_event_that_the_configuration_names_is_looked_at_or_said_to_be_unchecked() {
+    let mut world = World::new();
+    let told = |world: &World, change| {
+        let found = setup_accounts(&world.settings, &[PORTAL.to_owned()], &world.state(), change, &BTreeMap::new()).expect("asks");
+        let lines = found[PORTAL].iter().map(ToString::to_string).filter(|line| line.starts_with("type of event"));
+        lines.collect::<Vec<_>>().join("; ")
+    };
+    let made = told(&world, Change::Make);
+    let id = made.strip_prefix("type of event ").and_then(|rest| rest.strip_suffix(": made")).expect("made").to_owned();
+    let account = |world: &mut World, change: &dyn Fn(&mut Portal)| change(world.settings.portals.get_mut(PORTAL).expect("is there"));
+    account(&mut world, &|of| of.event_template_id = Some(id.clone()));
+    assert_eq!(told(&world, Change::Look), format!("type of event {id}: ready"));
+    account(&mut world, &|of| of.event_template_id = Some("999".to_owned()));
+    assert!(told(&world, Change::Make).contains("has no such template"), "also where something may be made");
+    account(&mut world, &|of| of.app_id = None);
+    assert!(told(&world, Change::Look).contains("999: not checked; that takes the app_id"));
+
+    account(&mut world, &|of| {
+        *of = Portal { events: Events::CustomEvents, event_type: Some("pe4242_nothing".to_owned()), ..of.clone() };
+    });
+    assert!(told(&world, Change::Look).contains("no such custom event"));
+    account(&mut world, &|of| {
+        *of = Portal { events: Events::AppEvents, event_type: Some("ae1_clicked".to_owned()), ..of.clone() };
+    });
+    assert!(told(&world, Change::Look).contains("ae1_clicked: not checked; HubSpot does not show"));
 }

@@ -251,6 +251,40 @@ fn the_articles_three_scopes_write_all_that_they_allow() {
     assert_eq!(world.contact("801").get("elido_last_utm_medium").map(String::as_str), Some("social"));
 }
 
+/// Nobody's fault may keep the other properties from being written.
+fn one_that_cannot_be_made(status: u16, body: &'static str, says: &str) {
+    let mut world = World::new();
+    let (broken, other) = ("elido_last_utm_source", "elido_last_utm_medium");
+    world.make_property(other, "string", "text");
+    let proxy = Proxy::start(&world.sandbox.url(), "/properties/contacts", move |seen| match seen.body.contains("groupName") {
+        true => Fault::Answer(status, None, body),
+        false => Fault::None,
+    });
+    world.sandbox.create_contact(PORTAL, Some("802"), &[("email", "grace@example.com")]);
+    world.settings.base_url = proxy.url();
+    world.settings.provision = vec![broken.to_owned(), other.to_owned()];
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[(broken, "x", 1)]));
+    world.put(Topic::ContactProperties, &properties("p2", "802", &[(other, "email", 1)]));
+    let sink = world.start();
+    let stats = world.settle(&sink, "one is refused, one written", 2);
+    assert_eq!((stats.properties, stats.dead_letters), (1, 1), "{stats:?}");
+    let [dead] = world.dead_letters(1).try_into().expect("one");
+    assert!(dead.reason == "property-refused" && dead.detail.contains(says), "{dead:?}");
+    assert_eq!(world.contact("802").get(other).map(String::as_str), Some("email"));
+}
+
+#[test]
+fn a_property_that_hubspot_does_not_make_is_in_no_others_way() {
+    const BODY: &str = r#"{"status":"error","category":"VALIDATION_ERROR","message":"name is reserved","correlationId":"c"}"#;
+    one_that_cannot_be_made(400, BODY, "name is reserved");
+}
+
+#[test]
+fn a_property_that_hubspot_hides_is_in_no_others_way() {
+    const BODY: &str = r#"{"status":"error","category":"OBJECT_ALREADY_EXISTS","message":"exists","correlationId":"c"}"#;
+    one_that_cannot_be_made(409, BODY, "does not show it");
+}
+
 #[test]
 fn a_property_that_is_archived_is_refused_and_the_others_are_written() {
     let world = World::new();
