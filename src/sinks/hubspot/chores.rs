@@ -41,10 +41,10 @@ impl Run {
         }
     }
 
-    pub(super) fn prepared(&mut self, portal: String, prepared: prepare::Prepared, now: Instant) {
+    pub(super) fn prepared(&mut self, portal: &str, prepared: prepare::Prepared, now: Instant) {
         let prepare::Prepared { event_api, provisioned, refused, problem, again } = prepared;
-        let gated = Work::ALL.map(|work| self.gate(&portal, work).is_some());
-        self.with(&portal, |account| {
+        let gated = Work::ALL.map(|work| self.gate(portal, work).is_some());
+        self.with(portal, |account| {
             account.preparation.ended();
             if let Some(after) = again {
                 account.preparation.wish(now + after);

@@ -330,7 +330,7 @@ impl Run {
             Done::Emails(portal, report) => self.emails_done(&portal, report, now),
             Done::Contacts(portal, report) => self.contacts_done(&portal, report, now),
             Done::Events(portal, report) => self.events_done(&portal, report, now),
-            Done::Prepared(portal, prepared) => self.prepared(portal, prepared, now),
+            Done::Prepared(portal, prepared) => self.prepared(&portal, prepared, now),
             Done::Published(commits, result) => self.was_published(commits, result?, now),
             Done::Behind(chunk) => self.again_read(chunk)?,
         }
