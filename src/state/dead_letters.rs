@@ -28,17 +28,18 @@ pub struct DeadLetterRow {
 }
 
 impl State {
-    /// Up to `limit` refused records that are not yet on the dead-letter topic, oldest first.
+    /// Up to `limit` refused records that are not yet on the dead-letter topic and come after the row `after`, oldest first; 0: from the
+    /// first on.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn dead_letters_unpublished(&self, limit: usize) -> anyhow::Result<Vec<DeadLetterRow>> {
+    pub fn dead_letters_unpublished(&self, after: i64, limit: usize) -> anyhow::Result<Vec<DeadLetterRow>> {
         let db = self.db();
         let mut statement = db.prepare_cached(
             "SELECT id, at, reason, detail, topic, partition, \"offset\", key, payload FROM dead_letters
-             WHERE published = 0 ORDER BY id LIMIT ?1",
+             WHERE published = 0 AND id > ?1 ORDER BY id LIMIT ?2",
         )?;
-        let rows = statement.query_map([int(limit as u64)], |row| {
+        let rows = statement.query_map([after, int(limit as u64)], |row| {
             Ok(DeadLetterRow {
                 id: row.get(0)?,
                 at: uint(row, 1)?,
@@ -137,10 +138,11 @@ mod tests {
             payload: b"p".to_vec(),
         };
         state.settle(&Settlement { dead: vec![dead.clone()], ..Default::default() }, 1).expect("settles");
-        let rows = state.dead_letters_unpublished(10).expect("reads");
+        let rows = state.dead_letters_unpublished(0, 10).expect("reads");
         assert_eq!(rows, [DeadLetterRow { id: rows[0].id, ..dead.clone() }]);
+        assert!(state.dead_letters_unpublished(rows[0].id, 10).expect("reads").is_empty(), "what comes after it");
         state.dead_letters_published(&[rows[0].id]).expect("writes");
-        assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
+        assert!(state.dead_letters_unpublished(0, 10).expect("reads").is_empty());
         assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)));
         let decision = LedgerKey::of("decisions", "t:0:3");
         state.decide(decision, "dropped", (("t", 0, 3), 1), None, 5).expect("decides");
@@ -153,6 +155,6 @@ mod tests {
         assert_eq!(state.dead_letters_open().expect("reads"), (1, Some(1)), "another was refused at that time and place");
         state.decide(decision, "dropped", (("t", 0, 4), 1), None, 7).expect("decides");
         assert_eq!(state.dead_letters_open().expect("reads"), (0, None));
-        assert!(state.dead_letters_unpublished(10).expect("reads").is_empty());
+        assert!(state.dead_letters_unpublished(0, 10).expect("reads").is_empty());
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rdkafka::ClientContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
@@ -77,38 +77,81 @@ impl DeadLetters {
         Ok(DeadLetters { producer, topic: kafka.topics.output(Topic::DeadLetters).to_owned(), state })
     }
 
-    /// Brings over what is not yet there, a batch at a time.
+    /// Brings over what is not yet there, a batch at a time. Records that are larger than the topic takes stay in the database, and in no
+    /// other's way.
     ///
     /// # Errors
     /// When the state database fails.
     pub async fn publish(&self) -> anyhow::Result<Published> {
-        let rows = self.state.dead_letters_unpublished(BATCH)?;
+        let (mut after, mut too_large) = (0, 0);
+        loop {
+            let rows = self.state.dead_letters_unpublished(after, BATCH)?;
+            let (failure, larger) = self.send(&rows).await?;
+            too_large += larger;
+            let full = rows.len() == BATCH;
+            return Ok(match (failure, too_large) {
+                (Some(why), _) => Published::Failed(why),
+                (None, 0) if full => Published::Some,
+                (None, 0) => Published::All,
+                // A full batch of them hides what comes after it.
+                (None, _) if full => {
+                    after = rows.last().map_or(after, |row| row.id);
+                    continue;
+                }
+                (None, _) => Published::Failed(format!(
+                    "{too_large} records are larger than {} takes: raise its max.message.bytes, and message.max.bytes under kafka.properties",
+                    self.topic
+                )),
+            });
+        }
+    }
+
+    /// Sends rows and notes which arrived; gives back why others did not, and how many of them are too large.
+    async fn send(&self, rows: &[DeadLetterRow]) -> anyhow::Result<(Option<String>, usize)> {
         let mut sent = Vec::with_capacity(rows.len());
-        let mut failure = None;
-        for row in &rows {
-            let (id, value) = (row.id, serde_json::to_vec(&record(row))?);
-            let (sender, receiver) = oneshot::channel();
-            let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sender)).key(&row.topic).payload(&value);
-            match self.producer.send(record) {
-                Ok(()) => sent.push((id, receiver)),
-                Err((error, _)) => failure = Some(error.to_string()),
+        for row in rows {
+            sent.push((row, self.offer(row)?));
+        }
+        let (mut published, mut suspects, mut failure) = (Vec::with_capacity(rows.len()), Vec::new(), None);
+        for (row, delivery) in sent {
+            match arrived(delivery).await {
+                Ok(()) => published.push(row.id),
+                Err(error) if too_large(&error) => suspects.push(row),
+                Err(error) => failure = Some(error.to_string()),
             }
         }
-        let mut published = Vec::with_capacity(sent.len());
-        for (id, receiver) in sent {
-            match receiver.await {
-                Ok(Ok(())) => published.push(id),
-                Ok(Err(error)) => failure = Some(error.to_string()),
-                Err(_) => failure = Some("the producer is gone".to_owned()),
+        // A broker refuses what travels together as a whole: each on its own then.
+        let mut larger = 0;
+        for row in suspects {
+            match arrived(self.offer(row)?).await {
+                Ok(()) => published.push(row.id),
+                Err(error) if too_large(&error) => larger += 1,
+                Err(error) => failure = Some(error.to_string()),
             }
         }
         self.state.dead_letters_published(&published)?;
-        Ok(match failure {
-            Some(why) => Published::Failed(why),
-            None if rows.len() < BATCH => Published::All,
-            None => Published::Some,
-        })
+        Ok((failure, larger))
     }
+
+    /// Gives a record to the producer.
+    fn offer(&self, row: &DeadLetterRow) -> anyhow::Result<Result<Delivery, KafkaError>> {
+        let value = serde_json::to_vec(&record(row))?;
+        let (sender, receiver) = oneshot::channel();
+        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sender)).key(&row.topic).payload(&value);
+        Ok(self.producer.send(record).map(|()| receiver).map_err(|(error, _)| error))
+    }
+}
+
+type Delivery = oneshot::Receiver<Result<(), KafkaError>>;
+
+/// What became of a record that was offered.
+async fn arrived(offered: Result<Delivery, KafkaError>) -> Result<(), KafkaError> {
+    // A producer that is gone reports nothing.
+    offered?.await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+fn too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 impl Drop for DeadLetters {
@@ -135,9 +178,41 @@ fn record(row: &DeadLetterRow) -> DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Settlement;
+    use rdkafka::mocking::MockCluster;
 
     #[test]
     fn rounds_that_fail_come_ever_more_rarely() {
         assert_eq!([0, 1, 2, 6, 7, u32::MAX].map(|failures| pause(failures).as_secs()), [0, 1, 2, 32, 60, 60]);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_stays_and_is_in_nobodys_way() {
+        let mock = MockCluster::new(1).expect("a mock cluster");
+        let kafka =
+            Kafka { properties: [("message.max.bytes".to_owned(), "2000".to_owned())].into(), ..Kafka::at(mock.bootstrap_servers()) };
+        mock.create_topic("dead-letters", 1, 1).expect("a topic");
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = Arc::new(State::open(&folder.path().join("state.db")).expect("opens"));
+        let row = |offset: i64, size: usize| DeadLetterRow {
+            id: 0,
+            at: 1,
+            reason: "refused".into(),
+            detail: "d".into(),
+            topic: "t".into(),
+            partition: 0,
+            offset,
+            key: None,
+            payload: vec![b'x'; size],
+        };
+        // More large ones than a batch holds, and small ones before, among and after them.
+        let large = BATCH as i64 + 20;
+        let dead = (0..large + 3).map(|n| row(n, if [0, 50, large + 2].contains(&n) { 10 } else { 5_000 })).collect();
+        state.settle(&Settlement { dead, ..Default::default() }, 1).expect("settles");
+        let letters = DeadLetters::new(&kafka, Arc::clone(&state)).expect("a producer");
+        let Published::Failed(why) = letters.publish().await.expect("the database works") else { panic!("large ones are left") };
+        assert!(why.contains(&format!("{large} records are larger")), "{why}");
+        let left = state.dead_letters_unpublished(0, 1_000).expect("reads");
+        assert!(left.len() == large as usize && left.iter().all(|row| row.payload.len() == 5_000), "{}", left.len());
     }
 }
