@@ -43,7 +43,8 @@ pub fn create(path: String, body: Value) -> Request {
 
 /// Makes contacts that have nothing but an e-mail address; the trace id of each is its place in the batch.
 pub fn create_contacts<'a>(paths: &Paths, emails: impl IntoIterator<Item = &'a str>) -> Request {
-    let input = |(at, email): (usize, &str)| json!({ "properties": { "email": email }, "objectWriteTraceId": at.to_string() });
+    let input =
+        |(at, email): (usize, &str)| json!({ "properties": { "email": email }, "associations": [], "objectWriteTraceId": at.to_string() });
     let inputs: Vec<Value> = emails.into_iter().enumerate().map(input).collect();
     post(format!("{}/batch/create", paths.contacts), json!({ "inputs": inputs }))
 }

@@ -45,6 +45,7 @@ impl Query {
             "sorts": [{ "propertyName": sort, "direction": "ASCENDING" }],
             "properties": [object.modified()],
             "limit": SEARCH_PAGE,
+            "after": "0",
         })
     }
 
@@ -72,6 +73,7 @@ pub async fn newest(mirror: &Mirror, object: Object) -> Result<Ms, Trouble> {
         "sorts": [{ "propertyName": object.modified(), "direction": "DESCENDING" }],
         "properties": [object.modified()],
         "limit": 1,
+        "after": "0",
     });
     let found = mirror.client.search(object, body).await?;
     Ok(found.first().map_or(0, |shown| record::modified(object, shown)))
