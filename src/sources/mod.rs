@@ -36,6 +36,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use timely::dataflow::ProbeHandle;
 use ustr::ustr;
 
+/// How far the timestamp of a signed request may lie from now, either way, ms. HubSpot asks for this; form posts keep to it, too.
+pub const SIGNED_WITHIN: Ms = 300_000;
+
 /// What a topic or file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -6,12 +6,10 @@
 //! more than five minutes from our clock, either way, is refused; exactly five minutes is taken.
 
 use crate::model::time::Ms;
+use crate::sources::SIGNED_WITHIN;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
-
-/// How far a request's timestamp may lie from now, ms.
-pub const WINDOW: Ms = 300_000;
 
 /// The escapes that HubSpot resolves before it signs, in either case of their letters.
 const DECODED: [(&str, char); 12] = [
@@ -67,7 +65,7 @@ impl Signed<'_> {
         let (signature, timestamp) = self.signature.zip(self.timestamp).ok_or(Forged::Headers)?;
         let at: Ms = timestamp.parse().map_err(|_| Forged::Headers)?;
         let signature = STANDARD.decode(signature).map_err(|_| Forged::Headers)?;
-        if now.abs_diff(at) > WINDOW {
+        if now.abs_diff(at) > SIGNED_WITHIN {
             return Err(Forged::Time);
         }
         hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), &self.text(timestamp), &signature).map_err(|_| Forged::Signature)
@@ -125,10 +123,10 @@ mod tests {
     #[test]
     fn the_example_is_believed_for_exactly_five_minutes() {
         let example = signed(EXAMPLE, "1700000000000");
-        for now in [AT, AT + WINDOW, AT - WINDOW] {
+        for now in [AT, AT + SIGNED_WITHIN, AT - SIGNED_WITHIN] {
             assert_eq!(example.check(SECRET, now), Ok(()), "{now}");
         }
-        for now in [AT + WINDOW + 1, AT - WINDOW - 1, 0, Ms::MAX] {
+        for now in [AT + SIGNED_WITHIN + 1, AT - SIGNED_WITHIN - 1, 0, Ms::MAX] {
             assert_eq!(example.check(SECRET, now), Err(Forged::Time), "{now}");
         }
     }

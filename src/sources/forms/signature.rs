@@ -6,10 +6,8 @@
 //! clock. A post that is sent again within that time has the same id, so that it counts once.
 
 use crate::model::time::Ms;
+use crate::sources::SIGNED_WITHIN;
 use ring::hmac;
-
-/// How far a post's timestamp may lie from now, ms.
-pub const WINDOW: Ms = 300_000;
 
 /// Why a post is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +41,7 @@ pub fn check(secret: Option<&[u8]>, timestamp: Option<&str>, signature: Option<&
     let (timestamp, signature) = timestamp.zip(signature).ok_or(Forged::Headers)?;
     let at: Ms = timestamp.parse().map_err(|_| Forged::Headers)?;
     let signature = unhex(signature).ok_or(Forged::Headers)?;
-    if now.abs_diff(at) > WINDOW {
+    if now.abs_diff(at) > SIGNED_WITHIN {
         return Err(Forged::Time);
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.ok_or(Forged::Signature)?);
@@ -80,10 +78,10 @@ mod tests {
         let check = |secret: &'static [u8], stamp: &str, signature: &str, body: &[u8], now| {
             check(Some(secret), Some(stamp), Some(signature), body, now)
         };
-        for now in [at, at + WINDOW, at - WINDOW] {
+        for now in [at, at + SIGNED_WITHIN, at - SIGNED_WITHIN] {
             assert_eq!(check(SECRET, &stamp, &signature, b"body", now), Ok(at));
         }
-        for now in [at + WINDOW + 1, at - WINDOW - 1] {
+        for now in [at + SIGNED_WITHIN + 1, at - SIGNED_WITHIN - 1] {
             assert_eq!(check(SECRET, &stamp, &signature, b"body", now), Err(Forged::Time));
         }
         assert_eq!(check(SECRET, &stamp, &signature.to_uppercase(), b"body", at), Ok(at));
