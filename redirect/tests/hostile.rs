@@ -72,7 +72,7 @@ fn requests() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
     let one = prop_oneof![
         Just(("GET /abc123 HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 302 ")),
         Just(("HEAD /abc123?eid=1 HTTP/1.1\r\nHost: x\r\nUser-Agent: a\r\n\r\n", "HTTP/1.1 302 ")),
-        Just(("HEAD /nothing HTTP/1.1\nHost: x\n\n", "HTTP/1.1 404 ")),
+        Just(("HEAD /nothing HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 ")),
         Just(("GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "HTTP/1.1 200 ")),
         Just(("DELETE /abc123 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 405 ")),
     ];

@@ -95,7 +95,7 @@ fn what_is_not_a_link() {
 fn heads_that_are_too_large() {
     let Running { server, .. } = start();
     let long = format!("GET /abc123?q={} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(40_000));
-    assert!(talk(server.address(), long.as_bytes()).starts_with("HTTP/1.1 431 "));
+    assert!(talk(server.address(), long.as_bytes()).starts_with("HTTP/1.1 414 "));
     let many = format!("GET /abc123 HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(300));
     assert!(talk(server.address(), many.as_bytes()).starts_with("HTTP/1.1 431 "));
     let fits = format!("GET /abc123?q={} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "a".repeat(15_000));
