@@ -122,7 +122,9 @@ impl Watch {
         }
         // A reference of its own: workers' tables are not held while a large file is read.
         let topic = shared.live.table().topic().clone();
-        LinkFile::read_beside(&self.path, &shared.shared_domains, &topic)?.without_problems(&self.path)
+        // Room for as many links as there are now: none in reserve while both tables are in memory.
+        let empty = shared.live.table().file().emptied();
+        LinkFile::read_into(empty, &self.path, &shared.shared_domains, &topic)?.without_problems(&self.path)
     }
 }
 

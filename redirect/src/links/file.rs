@@ -53,14 +53,22 @@ impl LinkFile {
     /// # Errors
     /// When it cannot be read or is no list of links; single bad links are [`problems`](LinkFile::problems).
     pub fn read(path: &Path, shared_domains: &[String]) -> Result<LinkFile, Error> {
-        LinkFile::read_beside(path, shared_domains, &Layer::default())
+        LinkFile::read_into(Layer::default(), path, shared_domains, &Layer::default())
     }
 
-    /// Like [`read`](LinkFile::read), beside the links of the topic.
-    pub(crate) fn read_beside(path: &Path, shared_domains: &[String], topic: &Layer) -> Result<LinkFile, Error> {
+    /// Reads a file in the place of this one, which is likely to hold much the same.
+    ///
+    /// # Errors
+    /// See [`read`](LinkFile::read).
+    pub fn read_next(&self, path: &Path, shared_domains: &[String]) -> Result<LinkFile, Error> {
+        LinkFile::read_into(self.layer.emptied(), path, shared_domains, &Layer::default())
+    }
+
+    /// Reads a file into an empty layer, beside the links of the topic.
+    pub(crate) fn read_into(empty: Layer, path: &Path, shared_domains: &[String], topic: &Layer) -> Result<LinkFile, Error> {
         let unreadable = |source| Error::ReadLinks { path: path.to_owned(), source };
         let mut file = BufReader::with_capacity(128 * 1024, File::open(path).map_err(unreadable)?);
-        let mut reading = Reading { file: LinkFile::default(), shared_domains, topic };
+        let mut reading = Reading { file: LinkFile { layer: empty, problems: Vec::new() }, shared_domains, topic };
         match kind(path, file.fill_buf().map_err(unreadable)?) {
             Kind::JsonLines => reading.json_lines(&mut file).map_err(unreadable)?,
             Kind::Yaml => {

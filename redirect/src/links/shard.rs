@@ -70,6 +70,16 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// An empty shard with room for as much as this one holds.
+    pub(super) fn emptied(&self) -> Shard {
+        Shard {
+            text: String::with_capacity(self.text.len() - self.dead),
+            entries: Vec::with_capacity(self.entries.len()),
+            index: HashTable::with_capacity(self.entries.len()),
+            ..Shard::default()
+        }
+    }
+
     pub(super) fn get(&self, hash: u64, key: &str) -> Option<Link<'_>> {
         let at = *self.index.find(hash, |at| self.key(*at) == key)?;
         Some(self.link(&self.entries[at as usize]))
@@ -149,7 +159,7 @@ impl Shard {
         let needed: usize = parts.iter().map(|part| part.len()).sum();
         if self.text.capacity() - self.text.len() < needed {
             // Less room in reserve than `String` would keep: there are thousands of these texts.
-            self.text.reserve_exact(needed.max(self.text.len() / 4));
+            self.text.reserve_exact(needed.max(self.text.len() / 8));
         }
         let at = u32::try_from(self.text.len()).expect("the text of a few hundred links is shorter than 4 GiB");
         parts.iter().for_each(|part| self.text.push_str(part));

@@ -41,6 +41,11 @@ fn place(hash: u64) -> usize {
 }
 
 impl Layer {
+    /// An empty layer with room for the links of this one: the same links are in the same shards of both.
+    pub(crate) fn emptied(&self) -> Layer {
+        Layer { shards: self.shards.iter().map(|shard| Arc::new(shard.emptied())).collect(), len: 0 }
+    }
+
     fn shard(&self, hash: u64) -> &Shard {
         &self.shards[place(hash)]
     }
