@@ -66,13 +66,26 @@ impl Server {
     pub fn start_with(config: Config, sink: Arc<dyn ClickSink>) -> Result<Server, Error> {
         check(&config)?;
         let shared = Arc::new(Shared::new(&config, sink));
-        if let Some(path) = &config.links_file {
+        let Config {
+            listen,
+            workers,
+            links_file,
+            kafka,
+            proxies,
+            limits,
+            metrics,
+            // These are in what all share.
+            default_domain: _,
+            country_header: _,
+            shared_domains: _,
+            clock: _,
+        } = config;
+        if let Some(path) = &links_file {
             let file = LinkFile::read(path, &shared.shared_domains)?.without_problems(path)?;
             tracing::info!(links = file.len(), "read the links in {}", path.display());
             shared.live.set_file(file.layer);
         }
-        let workers = config.workers;
-        let listeners = listen_on(config.listen, workers)?;
+        let listeners = listen_on(listen, workers)?;
         let address = listeners.first().expect("at least one worker, checked above").1;
         // From here on an error drops the server, which stops the threads that run already.
         let mut server = Server {
@@ -82,19 +95,19 @@ impl Server {
             supervisor: None,
             topic: None,
             metrics: None,
-            drain_delay: config.limits.drain_delay,
+            drain_delay: limits.drain_delay,
         };
-        if let Some(address) = config.metrics {
+        if let Some(address) = metrics {
             server.metrics = Some(MetricsServer::start(address, shared.clone())?);
         }
-        match config.kafka.as_ref().and_then(|kafka| Some((kafka, kafka.links_topic.as_deref()?))) {
+        match kafka.as_ref().and_then(|kafka| Some((kafka, kafka.links_topic.as_deref()?))) {
             Some((kafka, topic)) => server.topic = Some(TopicReader::start(kafka, topic, shared.clone())?),
             None => shared.ready.store(true, Ordering::Release),
         }
-        server.supervisor = Some(Supervisor::start(config.links_file.clone(), shared.clone())?);
-        let connections = Arc::new(Connections::new(config.limits.connections, config.limits.connections_per_client));
+        server.supervisor = Some(Supervisor::start(links_file, shared.clone())?);
+        let connections = Arc::new(Connections::new(limits.connections, limits.connections_per_client));
         for (number, (listener, _)) in listeners.into_iter().enumerate() {
-            let (worker, waker) = Worker::new(number, listener, &config, connections.clone(), shared.clone())
+            let (worker, waker) = Worker::new(number, listener, limits, &proxies, connections.clone(), shared.clone())
                 .map_err(|source| Error::Start { part: "an event loop", source })?;
             let thread = thread::Builder::new()
                 .name(format!("redirect-{number}"))

@@ -27,7 +27,7 @@ mod limits;
 use crate::answer::{Desk, Shared};
 use crate::http::{Proxies, Reader};
 use crate::metrics::WorkerMetrics;
-use crate::{Config, Limits};
+use crate::{Limits, ProxyConfig};
 use conn::{Conn, Outcome, Phase, Turn};
 pub(crate) use limits::Connections;
 use mio::net::TcpListener;
@@ -82,7 +82,8 @@ impl Worker {
     pub(crate) fn new(
         number: usize,
         listener: std::net::TcpListener,
-        config: &Config,
+        limits: Limits,
+        proxies: &ProxyConfig,
         connections: Arc<Connections>,
         shared: Arc<Shared>,
     ) -> io::Result<(Worker, Waker)> {
@@ -98,12 +99,12 @@ impl Worker {
             accept_at: None,
             told_at: None,
             connections,
-            limits: config.limits,
-            preamble: config.proxies.proxy_protocol,
+            limits,
+            preamble: proxies.proxy_protocol,
             number,
             reader: Reader {
                 country_header: shared.country_header.clone(),
-                proxies: Proxies { trusted: config.proxies.trusted.clone(), header: config.proxies.header },
+                proxies: Proxies { trusted: proxies.trusted.clone(), header: proxies.header },
             },
             desk: Desk::new(shared.clone(), number),
             shared,
