@@ -139,3 +139,115 @@ fn float(value: u64) -> f64 {
 fn seconds(ms: Ms) -> f64 {
     float(ms) / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{FreshKind, Metrics};
+    use crate::model::outputs::{DeadLetter, Output, Topic};
+    use crate::sinks::hubspot::AccountStanding;
+    use crate::status::{Board, HubSpot, Outbox, Partition, Rule, Sinks};
+    use prometheus_client::registry::Registry;
+    use std::collections::BTreeSet;
+
+    #[derive(Debug)]
+    struct Fixed(Status);
+
+    impl Collector for Fixed {
+        fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+            super::encode(&self.0, encoder)
+        }
+    }
+
+    fn text(status: Status) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Fixed(status)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("writes");
+        text
+    }
+
+    fn whole() -> Status {
+        let standing = AccountStanding {
+            portal: "4242".into(),
+            daily_left: Some(7),
+            queues: [("events".to_owned(), 3)].into(),
+            oldest_waits_ms: 2_500,
+            ..AccountStanding::default()
+        };
+        Status {
+            partitions: vec![Partition { topic: "clicks".into(), lag: 5, ..Partition::default() }],
+            rules: vec![Rule { name: "r \"quoted\"".into(), workspace: "w".into(), hot: 2, ..Rule::default() }],
+            sinks: Sinks { hubspot: Some(HubSpot { portals: vec![standing], ..HubSpot::default() }), ..Sinks::default() },
+            snapshot_age_ms: Some(1_500),
+            ..Status::default()
+        }
+    }
+
+    fn types(text: &str) -> BTreeSet<String> {
+        text.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_documented_is_there_and_what_is_there_is_documented() {
+        let metrics = Metrics::default();
+        metrics.fresh(FreshKind::Event, 1_200);
+        let freshness = "click_to_hubspot_seconds".to_owned();
+        assert!(types(&metrics.text().expect("writes")).contains(&freshness));
+        let shown = types(&text(whole())).into_iter().chain([freshness]).collect::<BTreeSet<_>>();
+        let documented = include_str!("../../docs/status.md").split("## Metrics").nth(1).expect("a section");
+        let documented = documented.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()));
+        assert_eq!(shown, documented.collect());
+    }
+
+    #[test]
+    fn values_are_in_seconds_and_names_are_escaped() {
+        let text = text(whole());
+        for line in [
+            "clickline_partition_lag{topic=\"clicks\",partition=\"0\"} 5.0",
+            "clickline_rule_hot{workspace=\"w\",rule=\"r \\\"quoted\\\"\"} 2.0",
+            "hubspot_oldest_delta_waits_seconds{portal=\"4242\"} 2.5",
+            "clickline_snapshot_age_seconds 1.5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_slugs_make_no_more_series() {
+        let series = |slugs: usize| {
+            let board = Board::for_rules(0);
+            let letter = |n: usize| DeadLetter {
+                v: 1,
+                reason: "json".into(),
+                detail: format!("slug {n}"),
+                source: "clicks".into(),
+                partition: 0,
+                offset: 0,
+                key_base64: None,
+                payload_base64: String::new(),
+                at: 1,
+            };
+            let outputs: Vec<Output> = (0..slugs)
+                .flat_map(|n| {
+                    let dead = serde_json::to_vec(&letter(n)).expect("JSON");
+                    [(Topic::Timeline, Vec::new()), (Topic::DeadLetters, dead)].map(|(topic, value)| Output {
+                        topic,
+                        key: format!("s.example/{n}"),
+                        value,
+                    })
+                })
+                .collect();
+            board.outbox.committed(&outputs, 1);
+            let said = board.outbox.said();
+            let mut status = whole();
+            status.sinks.outbox = Outbox {
+                records: said.records.iter().map(|(topic, count)| (topic.default_name().to_owned(), *count)).collect(),
+                ..Outbox::default()
+            };
+            status.dead_letters.unreadable = said.dead;
+            text(status).lines().count()
+        };
+        assert_eq!(series(10), series(100_000));
+    }
+}
