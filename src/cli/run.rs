@@ -167,11 +167,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 snapshots: config.snapshots,
                 now: Arc::new(time::now),
             };
-            metrics.job.show(collect.clone());
+            // Without the connections: they hold the metrics, and must end with the process's other parts.
+            metrics.job.show(Collect { connections: None, ..collect.clone() });
             let letters = Letters { kafka, state: config.state };
             let mut routes = status::routes(collect.clone(), letters, Arc::clone(&access)).merge(status::health(collect));
             routes = routes.merge(crate::metrics::guarded(Arc::clone(&metrics), access));
-            routes = routes.merge(feeding.routes());
+            routes = routes.merge(status::until_stopped(feeding.routes(), stop.clone()));
             if let Some((connections, settings)) = connections {
                 let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
                 let callback = http.address(bound.address().port(), oauth::CALLBACK);

@@ -155,7 +155,7 @@ mod tests {
 
     impl Collector for Fixed {
         fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-            super::encode(&self.0, encoder)
+            encode(&self.0, encoder)
         }
     }
 

@@ -18,7 +18,7 @@ mod routes;
 pub use board::{Board, OutboxBoard, Part, Said, Total};
 pub use collect::{Collect, rules_of};
 pub use letters::Letters;
-pub use routes::{health, routes};
+pub use routes::{health, routes, until_stopped};
 
 use crate::model::outputs::DealStage;
 use crate::model::time::Ms;

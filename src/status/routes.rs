@@ -3,9 +3,10 @@
 use super::letters::{Decide, Letters};
 use super::{Collect, Status};
 use crate::serve::access::{Access, LOGIN, operators_only};
-use axum::extract::State;
+use crate::stop::Stop;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Form, Json, Router};
@@ -55,6 +56,20 @@ pub fn health(collect: Collect) -> Router {
         }
     };
     Router::new().route("/readyz", get(ready))
+}
+
+/// These routes, until the job is asked to stop: what is sent to them then would not be taken up any more, and its sender is to try again.
+pub fn until_stopped(routes: Router, stop: Stop) -> Router {
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let stopping = stop.asked();
+        async move {
+            if stopping {
+                (StatusCode::SERVICE_UNAVAILABLE, "The job is stopping; try again.\n").into_response()
+            } else {
+                next.run(request).await
+            }
+        }
+    }))
 }
 
 async fn index(State(page): State<Arc<Page>>) -> Response {
