@@ -34,13 +34,13 @@ struct Page {
 
 /// Everything but `/metrics`; `access` says who may see what is for the operator.
 pub fn routes(collect: Collect, letters: Letters, access: Arc<Access>) -> Router {
-    let page = Arc::new(Page { collect, letters, access: Arc::clone(&access), last: Mutex::default(), busy: Mutex::default() });
+    let page = Arc::new(Page { collect, letters, access, last: Mutex::default(), busy: Mutex::default() });
     let guarded = Router::new()
         .route("/", get(index))
         .route("/status", get(status))
         .route("/dead-letters", get(dead_letters))
         .route("/dead-letters/decide", post(decide))
-        .layer(from_fn_with_state(Arc::clone(&access), operators_only));
+        .layer(from_fn_with_state(Arc::clone(&page.access), operators_only));
     let open = Router::new().route("/page.css", get(css)).route("/page.js", get(js)).route(LOGIN, get(login).post(log_in));
     guarded.merge(open).with_state(page)
 }
