@@ -114,6 +114,11 @@ impl Job {
         &self.meter
     }
 
+    /// How far it is, for others to look at while it runs.
+    pub fn look(&self) -> Look {
+        Look { committed: Arc::clone(&self.committed), ready: Arc::clone(&self.ready), meter: Arc::clone(&self.meter) }
+    }
+
     /// Whether the job has ended, by itself or because it was asked.
     pub fn ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
@@ -151,6 +156,27 @@ impl Drop for Job {
         if let Err(error) = self.join() {
             tracing::error!("the job failed: {error:#}");
         }
+    }
+}
+
+/// How far a running job is.
+#[derive(Clone, Debug)]
+pub struct Look {
+    committed: Arc<AtomicU64>,
+    ready: Arc<AtomicBool>,
+    /// What has been read since the start.
+    pub meter: Arc<Meter>,
+}
+
+impl Look {
+    /// As [`Job::frontier`].
+    pub fn frontier(&self) -> Ms {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// As [`Job::ready`].
+    pub fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 }
 
@@ -216,7 +242,7 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
             let reader = Reader::new(&plan);
             let carried: Vec<(Arrival, Ms)> =
                 state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
-            let (committer, thread) = outbox.start(rules, Arc::clone(&told.0), Arc::clone(&told.1))?;
+            let (committer, thread) = outbox.start(rules, Arc::clone(&told.0), Arc::clone(&told.1), Arc::clone(&plan.board))?;
             (Some((committer, carried)), Some(thread))
         }
         None => (None, None),

@@ -25,4 +25,5 @@ pub mod serve;
 pub mod sinks;
 pub mod sources;
 pub mod state;
+pub mod status;
 pub mod stop;

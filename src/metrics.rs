@@ -3,17 +3,25 @@
 //! Labels have few values: portals come from the configuration, results and conditions are enumerations. Nothing that a visitor or
 //! HubSpot sends becomes a label.
 
-use crate::sinks::hubspot::Exposed;
+mod job;
+
+pub use job::OfJob;
+
+use crate::model::time::Ms;
+use crate::serve::access::{Access, operators_only};
+use crate::sinks::hubspot::{AccountStanding, Exposed};
 use axum::Router;
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Everything that is counted; clones of a field count the same thing.
 #[derive(Debug)]
@@ -36,9 +44,46 @@ pub struct Metrics {
     pub crm_followed: Family<Portal, Gauge>,
     /// Forms taken, by where they came from.
     pub forms: Family<FormTaken, Counter>,
+    /// From a click to what it led to standing in HubSpot, seconds.
+    pub freshness: Family<Fresh, Histogram, fn() -> Histogram>,
+    /// How the HubSpot sink stands with each account, once it runs; told once a second.
+    pub standings: Mutex<Vec<AccountStanding>>,
+    /// How the job stands, once it runs.
+    pub job: OfJob,
     /// What the HubSpot sink counts, once it runs.
     pub sink: Exposed,
     registry: Registry,
+}
+
+/// What a click has led to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Fresh {
+    /// What stands in HubSpot.
+    pub what: FreshKind,
+}
+
+/// What stands in HubSpot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FreshKind {
+    /// The click's event.
+    Event,
+    /// The stage of a deal, counted from the last click that earned it.
+    Stage,
+}
+
+impl EncodeLabelValue for FreshKind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        let word = match self {
+            FreshKind::Event => "event",
+            FreshKind::Stage => "stage",
+        };
+        word.encode(encoder)
+    }
+}
+
+/// From half a second to three days, the longest that a click is held.
+fn seconds_to_hours() -> Histogram {
+    Histogram::new([0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0, 259_200.0])
 }
 
 /// A HubSpot account.
@@ -140,9 +185,21 @@ pub enum RefreshResult {
     Refused,
 }
 
-impl EncodeLabelValue for RefreshResult {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        let word = match self {
+impl RefreshResult {
+    /// All of them.
+    pub const ALL: [RefreshResult; 7] = [
+        RefreshResult::Ok,
+        RefreshResult::Overtaken,
+        RefreshResult::BadRefreshToken,
+        RefreshResult::BadClient,
+        RefreshResult::Throttled,
+        RefreshResult::Failed,
+        RefreshResult::Refused,
+    ];
+
+    /// As it is shown.
+    pub fn word(self) -> &'static str {
+        match self {
             RefreshResult::Ok => "ok",
             RefreshResult::Overtaken => "overtaken",
             RefreshResult::BadRefreshToken => "bad_refresh_token",
@@ -150,8 +207,13 @@ impl EncodeLabelValue for RefreshResult {
             RefreshResult::Throttled => "throttled",
             RefreshResult::Failed => "failed",
             RefreshResult::Refused => "refused",
-        };
-        word.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for RefreshResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        self.word().encode(encoder)
     }
 }
 
@@ -196,6 +258,9 @@ impl Default for Metrics {
             crm_loads: Family::default(),
             crm_followed: Family::default(),
             forms: Family::default(),
+            freshness: Family::new_with_constructor(seconds_to_hours),
+            standings: Mutex::default(),
+            job: OfJob::default(),
             sink: Exposed::default(),
             registry: Registry::default(),
         };
@@ -220,12 +285,25 @@ impl Default for Metrics {
             metrics.crm_followed.clone(),
         );
         registry.register("forms_taken", "Forms taken, by where they came from", metrics.forms.clone());
+        registry.register(
+            "click_to_hubspot_seconds",
+            "From a click to the moment when what it led to is known to stand in HubSpot",
+            metrics.freshness.clone(),
+        );
         registry.register_collector(Box::new(metrics.sink.clone()));
+        registry.register_collector(Box::new(metrics.job.clone()));
         Metrics { registry, ..metrics }
     }
 }
 
 impl Metrics {
+    /// What a click has led to stands in HubSpot, so many ms after it.
+    pub fn fresh(&self, what: FreshKind, after: Ms) {
+        #[expect(clippy::cast_precision_loss, reason = "ms of a few days are exact")]
+        let seconds = after as f64 / 1000.0;
+        self.freshness.get_or_create(&Fresh { what }).observe(seconds);
+    }
+
     /// All of them, as text.
     ///
     /// # Errors
@@ -235,6 +313,11 @@ impl Metrics {
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+/// `GET /metrics`, for whom `access` allows it.
+pub fn guarded(metrics: Arc<Metrics>, access: Arc<Access>) -> Router {
+    routes(metrics).layer(from_fn_with_state(access, operators_only))
 }
 
 /// `GET /metrics`.

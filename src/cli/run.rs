@@ -12,10 +12,12 @@ use crate::kafka::Kafka;
 use crate::metrics::Metrics;
 use crate::model::time;
 use crate::oauth;
-use crate::serve::{Bound, Server};
+use crate::serve::access::Access;
+use crate::serve::{Bound, Http, Server};
 use crate::sinks::hubspot::{Service, Settings, Sink, dry};
 use crate::sources::feeds::{self, Feeding};
 use crate::state::State;
+use crate::status::{self, Collect, Letters};
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -104,14 +106,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let http = config.http.filter(|_| leads);
     let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
+    let token = http.as_ref().map(Http::token).transpose().map_err(Failure::Configuration)?.flatten();
+    let rules = status::rules_of(&plan);
+    let board = Arc::clone(&plan.board);
     let workers = args.workers.map_or(config.workers, NonZero::get);
+    let kafka = config.kafka.clone();
     let job = JobConfig {
         kafka: config.kafka.clone(),
         plan,
         workers,
         hosts,
         limits: config.limits,
-        snapshots: config.snapshots,
+        snapshots: config.snapshots.clone(),
         accept_gaps: args.accept_gaps,
         now: Arc::new(time::now),
     };
@@ -147,7 +153,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let server = match (http, bound) {
         (Some(http), Some(bound)) => {
             // Each part of the job that has something to say brings its routes; they are merged here.
-            let mut routes = crate::metrics::routes(Arc::clone(&metrics)).merge(feeding.routes());
+            let access = Access::new(token, http.secure());
+            let collect = Collect {
+                board,
+                look: job.look(),
+                stop: stop.clone(),
+                rules,
+                kafka: kafka.clone(),
+                connections: connections.as_ref().map(|(connections, _)| Arc::clone(connections)),
+                workspaces: config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect(),
+                sink: sink.is_some(),
+                metrics: Arc::clone(&metrics),
+                snapshots: config.snapshots,
+                now: Arc::new(time::now),
+            };
+            // Without the connections: they hold the metrics, and must end with the process's other parts.
+            metrics.job.show(Collect { connections: None, ..collect.clone() });
+            let letters = Letters { kafka, state: config.state };
+            let mut routes = status::routes(collect.clone(), letters, Arc::clone(&access)).merge(status::health(collect));
+            routes = routes.merge(crate::metrics::guarded(Arc::clone(&metrics), access));
+            routes = routes.merge(status::until_stopped(feeding.routes(), stop.clone()));
             if let Some((connections, settings)) = connections {
                 let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
                 let callback = http.address(bound.address().port(), oauth::CALLBACK);
@@ -167,7 +192,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let asked = stop.asked() && !job.ended();
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
-    drop(server);
     // What feeds the job goes first: it uses the sink's way to HubSpot.
     feeds.stop();
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
@@ -175,6 +199,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.
     let job = if stop.asked() { job.wait() } else { job.stop() };
     job.map_err(|error| if error.is::<Misfit>() { Failure::Configuration(error) } else { error.context("the job failed").into() })?;
+    // It has said `stopping` all the while.
+    drop(server);
     sink?;
     if sink_ended && !asked {
         return Err(anyhow!("the HubSpot sink has ended by itself").into());

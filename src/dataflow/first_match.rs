@@ -23,6 +23,7 @@ use super::rows::{hash, mix};
 use super::step::{Machine, Map};
 use crate::model::time::{FORM_BEFORE, HOLD, Ms, tick_end};
 use crate::model::{Click, Form};
+use crate::status::{Part, Total};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -108,6 +109,9 @@ pub struct FirstMatch {
     tick: Ms,
     max_lateness: Ms,
     slots: Map<Meeting, Slot>,
+    /// Clicks that wait, and where that is told.
+    held: usize,
+    told: Part,
     /// Holds that end, by the tick in which they do.
     expiry: BTreeMap<Ms, BTreeSet<Meeting>>,
     /// Forms that no click can need any more, by the tick in which they go.
@@ -129,12 +133,18 @@ pub fn better<'f>(click: Ms, a: &'f Arc<Form>, b: &'f Arc<Form>) -> &'f Arc<Form
 impl FirstMatch {
     /// With the clock's tick and the lateness that forms are kept for, ms.
     pub fn new(tick: Ms, max_lateness: Ms) -> Self {
-        FirstMatch { tick, max_lateness, slots: Map::default(), expiry: BTreeMap::new(), forget: BTreeMap::new() }
+        let (held, told) = (0, Total::default().part());
+        FirstMatch { tick, max_lateness, slots: Map::default(), held, told, expiry: BTreeMap::new(), forget: BTreeMap::new() }
+    }
+
+    /// Says there how many clicks wait.
+    pub fn told_to(self, total: &Total) -> Self {
+        FirstMatch { told: total.part(), ..self }
     }
 
     /// Clicks that wait for a form.
     pub fn held(&self) -> usize {
-        self.slots.values().map(|slot| slot.held.len()).sum()
+        self.held
     }
 
     fn take_form(&mut self, meeting: Meeting, form: Arc<Form>) {
@@ -181,6 +191,7 @@ impl Machine for FirstMatch {
                 match fit.reduce(|a, b| better(click.ts, a, b)) {
                     Some(form) => {
                         out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: Some(Arc::clone(form)) });
+                        self.held -= 1;
                         false
                     }
                     None => true,
@@ -197,6 +208,7 @@ impl Machine for FirstMatch {
                 Some(form) => out(Answer { click, halves, seen: at, form: Some(form) }),
                 None => {
                     slot.held.push((click, halves, at));
+                    self.held += 1;
                     self.expiry.entry(expires).or_default().insert(meeting);
                 }
             }
@@ -211,6 +223,7 @@ impl Machine for FirstMatch {
                     let over = click.ts.saturating_add(HOLD) < at;
                     if over {
                         out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: None });
+                        self.held -= 1;
                     }
                     !over
                 });
@@ -230,6 +243,7 @@ impl Machine for FirstMatch {
                 }
             }
         }
+        self.told.set(self.held);
     }
 
     fn due(&self) -> Option<Ms> {

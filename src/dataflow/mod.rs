@@ -152,7 +152,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
             Routed::Met(meeting, met) => ports.b((meeting, met)),
         });
     });
-    let first_match = FirstMatch::new(times.tick, times.max_lateness);
+    let first_match = FirstMatch::new(times.tick, times.max_lateness).told_to(&plan.board.held);
     let of_plan = Arc::clone(plan);
     let (found, lost, double, _) =
         by_tick_dealt(met, "FirstMatch", to(|(meeting, _): &(Meeting, _)| meeting.route()), first_match, move |answer, ports| {
@@ -200,13 +200,17 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     let counts = by_tick(changes.clone(), "Publish", Pipeline, Publish::default());
 
     // Which deals have earned their next stage?
-    let hot = heats.clone().flat_map(|(heat, at)| {
+    let board = Arc::clone(&plan.board);
+    let hot = heats.clone().flat_map(move |(heat, at)| {
         let candidate = Candidate { rule: heat.rule, subject: heat.subject };
         let diff = match heat.period {
             Some(_) if heat.begins => 1,
             Some(_) => 0,
             None => -1,
         };
+        if let Some(total) = board.hot.get(heat.rule as usize).filter(|_| diff != 0) {
+            total.add(diff as i64);
+        }
         (diff != 0).then_some(((candidate, ()), at, diff))
     });
     let hot = hot.as_collection().arrange_by_key_named("Hot");

@@ -5,6 +5,7 @@
 use super::rows::{Measure, named};
 use crate::config::rules::{Counted, Mode, Rule};
 use crate::model::time::{DAY, FORM_BEFORE, HOUR, Ms};
+use crate::status::Board;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
@@ -118,6 +119,8 @@ pub struct Plan {
     /// Ticks that end before this only fill windows: last campaign values of then are carried, not computed. 0 where the
     /// log has its beginning.
     pub values_from: Ms,
+    /// Where the dataflow writes down how it stands.
+    pub board: Arc<Board>,
 }
 
 /// What tells a rule from all others and from its own former self: its workspace and its meaning.
@@ -226,6 +229,7 @@ impl Plan {
                 return Err(PlanError(format!("rule {} names the workspace `{of}`, which does not exist", rule.name)));
             }
         }
+        let board = Arc::new(Board::for_rules(planned.len()));
         let plan = Plan {
             times,
             rules: planned,
@@ -235,6 +239,7 @@ impl Plan {
             tells_taken: false,
             outputs_from: 0,
             values_from: 0,
+            board,
         };
         // A window's place is a byte wherever it is noted.
         let sets = plan.window_sets();

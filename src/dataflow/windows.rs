@@ -25,6 +25,7 @@ use super::step::{Machine, Map};
 use super::window_log::WindowLog;
 use crate::model::Click;
 use crate::model::time::{DAY, Ms, tick_end};
+use crate::status::Part;
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
@@ -142,11 +143,14 @@ pub struct Windows {
     changed: Vec<(u32, u8)>,
     /// Scratch: a tick's clicks.
     hits: Vec<Hit>,
+    /// Where the live counts and their bytes are told.
+    told: [Part; 2],
 }
 
 impl Windows {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
+        let told = [plan.board.keys.part(), plan.board.bytes.part()];
         let logs = plan.window_sets().iter().map(|lengths| WindowLog::new(lengths)).collect();
         Windows {
             plan,
@@ -168,6 +172,7 @@ impl Windows {
             dirty: Vec::new(),
             changed: Vec::new(),
             hits: Vec::new(),
+            told,
         }
     }
 
@@ -380,6 +385,12 @@ impl Windows {
         self.free.push(ix);
     }
 
+    /// What logs, counts and identities take, without what tables keep free and without names and texts.
+    fn bytes(&self) -> usize {
+        let entries: usize = self.logs.iter().map(WindowLog::len).sum();
+        entries * size_of::<u64>() + self.by_count.len() * size_of::<Count>() + self.identities.len() * size_of::<Identity>()
+    }
+
     /// Entries in the logs, live counts, and entries that were looked at so far.
     pub fn size(&self) -> Size {
         Size {
@@ -542,6 +553,10 @@ impl Machine for Windows {
             }
         }
         (self.dirty, self.changed, self.hits) = (dirty, changed, hits);
+        let bytes = self.bytes();
+        let [keys_told, bytes_told] = &mut self.told;
+        keys_told.set(self.by_count.len());
+        bytes_told.set(bytes);
     }
 
     fn due(&self) -> Option<Ms> {

@@ -11,9 +11,10 @@
 //! lines are not logged: a query may hold a code or an e-mail.
 //!
 //! # Not
-//! It speaks no TLS and asks for no password. It listens on this machine alone unless it is told otherwise; a proxy in front of it
-//! does both.
+//! It speaks no TLS: a proxy in front of it does. It listens on this machine alone unless it is told otherwise; who may see what is for the operator
+//! says [`access`].
 
+pub mod access;
 mod settings;
 
 pub use settings::Http;

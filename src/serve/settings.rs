@@ -1,9 +1,13 @@
 //! The `http` block of the configuration.
 
+use crate::sinks::hubspot::Secret;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use url::{Host, Url};
+
+/// Least length of a token: shorter ones can be guessed.
+const TOKEN_MIN: usize = 16;
 
 /// Where the job's HTTP server listens, and how the world reaches it.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,11 +20,14 @@ pub struct Http {
     /// this address with `/oauth/callback` after it, letter by letter as the app's settings list it. Default:
     /// `http://localhost:` and the port of `listen`.
     pub public_url: Option<String>,
+    /// Environment variable with the token, of 16 characters or more, that opens the status page, `/status` and `/metrics`. Needed where `listen` is not
+    /// this machine alone; without it they are for requests from this machine.
+    pub token_env: Option<String>,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)), public_url: None }
+        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)), public_url: None, token_env: None }
     }
 }
 
@@ -30,6 +37,13 @@ impl Http {
     /// # Errors
     /// Names the setting and what to do.
     pub fn check(&self) -> anyhow::Result<()> {
+        if !self.listen.ip().is_loopback() && self.token_env.is_none() {
+            bail!(
+                "http.listen: {} is open to other machines, so the status page needs a token: set http.token_env to the name of an environment \
+                 variable that holds one (`openssl rand -hex 32`), or listen on 127.0.0.1 behind a proxy",
+                self.listen
+            );
+        }
         let Some(text) = &self.public_url else { return Ok(()) };
         let url =
             Url::parse(text).with_context(|| format!("http.public_url: {text:?} is no URL; write `https://clickline.example.com`"))?;
@@ -41,6 +55,26 @@ impl Http {
             bail!("http.public_url: {text:?} must be scheme, name, port and path, and nothing else");
         }
         Ok(())
+    }
+
+    /// The token, where there is one.
+    ///
+    /// # Errors
+    /// The variable is not set, or what it holds is too short.
+    pub fn token(&self) -> anyhow::Result<Option<Secret>> {
+        let Some(name) = &self.token_env else { return Ok(None) };
+        let token = std::env::var(name).ok().map(|token| token.trim().to_owned()).filter(|token| token.len() >= TOKEN_MIN);
+        match token {
+            Some(token) => Ok(Some(Secret::new(token))),
+            None => bail!(
+                "http.token_env: the environment variable {name} must hold a token of at least {TOKEN_MIN} characters (`openssl rand -hex 32`)"
+            ),
+        }
+    }
+
+    /// Whether browsers come by https.
+    pub fn secure(&self) -> bool {
+        self.public_url.as_ref().is_some_and(|url| url.starts_with("https://"))
     }
 
     /// The public address of `path`, which begins with a slash. `port` is the one listened on, for the default.
@@ -55,6 +89,20 @@ impl Http {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_other_machines_reach_needs_a_token() {
+        let open = Http { listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090)), ..Http::default() };
+        let error = open.check().expect_err("no token").to_string();
+        assert!(error.contains("http.token_env") && error.contains("127.0.0.1"), "{error}");
+        let named = Http { token_env: Some("CLICKLINE_NO_SUCH_VARIABLE".to_owned()), ..open };
+        named.check().expect("checked without looking at the environment");
+        assert!(named.token().expect_err("not set").to_string().contains("CLICKLINE_NO_SUCH_VARIABLE"));
+        // Whatever runs the tests has a path of some length.
+        let held = Http { token_env: Some("PATH".to_owned()), ..Http::default() };
+        assert!(held.token().expect("long enough").is_some());
+        assert!(Http::default().token().expect("none").is_none());
+    }
 
     #[test]
     fn only_addresses_that_hubspot_takes() {

@@ -31,8 +31,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use timely::dataflow::ProbeHandle;
 use ustr::ustr;
 
@@ -100,6 +100,19 @@ pub struct Meter {
     waiting: AtomicU64,
     /// Records that came from snapshots.
     copied: AtomicU64,
+    /// Where each partition of this process stands.
+    places: Mutex<BTreeMap<(Kind, i32), Standing>>,
+}
+
+/// Where a partition stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The offset after the last record read.
+    pub next: i64,
+    /// The offset after the last record that the brokers have, as far as is known.
+    pub end: i64,
+    /// The log time it has reached, ms since the Unix epoch.
+    pub log_time: Ms,
 }
 
 impl Meter {
@@ -142,6 +155,16 @@ impl Meter {
     /// Records that came from snapshots, not from Kafka.
     pub fn copied(&self) -> u64 {
         self.copied.load(Ordering::Relaxed)
+    }
+
+    /// Where the partitions of this process stand.
+    pub fn places(&self) -> BTreeMap<(Kind, i32), Standing> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stands(&self, kind: Kind, places: impl Iterator<Item = (i32, Standing)>) {
+        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(places.map(|(partition, place)| ((kind, partition), place)));
     }
 
     fn count(&self, kind: Kind, arrival: &Arrival) {

@@ -126,6 +126,15 @@ impl Window {
         }
     }
 
+    /// Requests that may be sent at `now` before the window is full.
+    pub fn left(&mut self, now: Instant) -> usize {
+        // It forgets what is over.
+        let _ = self.ready(Share::Full, now);
+        let limit = self.told_limit.map_or(self.limit, |told| told.min(self.limit)).max(1);
+        let others = self.others.filter(|(_, until)| now < *until).map_or(0, |(count, _)| count);
+        if self.blocked_until.is_some() { 0 } else { limit.saturating_sub(self.in_flight + self.free_at.len() + others) }
+    }
+
     /// Between two requests that are spread evenly, and how many may be ahead of that. A window of few places is not spread.
     fn spread(&self) -> (Duration, u32) {
         let places = u32::try_from(self.limit - self.reserve).unwrap_or(u32::MAX).max(1);

@@ -137,6 +137,7 @@ impl Run {
         let (open, oldest) = self.state.dead_letters_open()?;
         self.stats.dead_letters_open = open;
         self.stats.dead_letters_oldest_at = oldest.unwrap_or(0);
+        self.tell_standings(now);
         Ok(())
     }
 

@@ -81,6 +81,13 @@ impl Daily {
         wait.map_or(Ok(()), Err)
     }
 
+    /// What is left of the day at `now`, as far as anybody has said.
+    pub fn left(&self, now: Instant) -> Option<u64> {
+        let over = |until: Option<Instant>| until.is_some_and(|at| at <= now);
+        let own = self.limit.map(|limit| if over(self.used_until) { limit } else { limit.saturating_sub(self.used) });
+        own.into_iter().chain(self.left.filter(|_| !over(self.left_until))).min()
+    }
+
     /// A request is sent.
     pub fn sent(&mut self) {
         self.used += 1;

@@ -16,6 +16,11 @@ impl Exposed {
     pub fn show(&self, stats: &Arc<Mutex<Stats>>) {
         let _ = self.0.set(Arc::clone(stats));
     }
+
+    /// The counters as of now; none before there is a sink.
+    pub fn stats(&self) -> Option<Stats> {
+        self.0.get().map(|stats| *stats.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Collector for Exposed {

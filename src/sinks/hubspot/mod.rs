@@ -68,6 +68,7 @@ mod settle;
 mod setup;
 mod sink;
 mod stages;
+mod standing;
 mod stats;
 mod suspects;
 #[cfg(test)]
@@ -90,5 +91,6 @@ pub(crate) use service::Service;
 pub use settings::{Budget, Settings};
 pub use setup::{Change, Finding, Standing};
 pub use sink::Sink;
+pub use standing::AccountStanding;
 pub use stats::Stats;
 pub(crate) use work::RETIRED;

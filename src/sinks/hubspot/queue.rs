@@ -159,6 +159,16 @@ impl<V: Fold> Queue<V> {
         self.later.insert((at, self.serial), key);
     }
 
+    /// Keys that wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Since when the one waits that has waited longest. Looks at each that waits.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.waiting.values().map(|(_, tries)| tries.since).min()
+    }
+
     /// Whether nothing waits and nothing is taken.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {

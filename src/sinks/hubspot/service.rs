@@ -188,6 +188,11 @@ impl Service {
         self.connections.refreshes()
     }
 
+    /// Requests of an account that may be sent at `now`, and how many are left of the day as far as is known.
+    pub fn left(&self, portal: &str, now: Instant) -> (u64, Option<u64>) {
+        self.budgets.get(portal).map_or((0, None), |budget| (budget.window().left(now) as u64, budget.daily().left(now)))
+    }
+
     /// Whether a request would be sent at once, else when to ask again (none: after the next answer).
     ///
     /// # Errors

@@ -14,8 +14,9 @@ use super::reason;
 use super::record::Receipt;
 use super::run::Run;
 use super::work::{Again, Fate, Report, Suspend};
+use crate::metrics::FreshKind;
 use crate::model::outputs::DealStage;
-use crate::model::time::{millis, now as wall_ms};
+use crate::model::time::{Ms, millis, now as wall_ms};
 use crate::state::{ContactValue, DeadLetterRow};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ pub fn backoff(attempts: u32, cap: Duration, spread: f64) -> Duration {
 }
 
 impl Run {
+    /// What a click of `ts` has led to stands in HubSpot.
+    fn fresh(&self, kind: FreshKind, ts: Ms) {
+        self.service.connections().metrics().fresh(kind, wall_ms().saturating_sub(ts));
+    }
+
     /// A record is done with.
     pub(super) fn settle(&mut self, receipt: &Receipt, outcome: String) {
         self.settlement.done.push((receipt.ledger_key, outcome));
@@ -173,6 +179,7 @@ impl Run {
         match fate {
             Fate::Delivered => {
                 self.stats.stages += 1;
+                self.fresh(FreshKind::Stage, delta.last_click.ts);
                 tracing::info!(portal, deal, rule, to_stage, "deal moved");
                 self.settle(receipt, "delivered".to_owned());
             }
@@ -205,6 +212,7 @@ impl Run {
                 }
                 Fate::Dead(reason, detail) => entry.value.receipts.iter().for_each(|r| self.dead(r, reason, &detail)),
                 _ => {
+                    self.fresh(FreshKind::Event, entry.value.delta.ts);
                     for receipt in &entry.value.receipts {
                         self.stats.events += 1;
                         self.settle(receipt, "delivered".to_owned());

@@ -19,8 +19,9 @@ use super::{Batch, Door, PER_BATCH, Progress};
 use crate::failpoint::hit;
 use crate::kafka::{Isolation, Kafka};
 use crate::model::outputs::{State, Topic};
-use crate::model::time::Ms;
+use crate::model::time::{self, Ms};
 use crate::sources::{Mark, Offsets};
+use crate::status::Board;
 use crate::stop::Stop;
 use anyhow::Context as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -136,7 +137,7 @@ impl Outbox {
 
     /// Starts the thread. `rules` is written into every record of progress.
     ///
-    /// `committed` follows what has been committed, `ready` says that ticks come that were not. The thread ends when the [`Committer`] is dropped.
+    /// `committed` follows what has been committed, `ready` says that ticks come that were not, `board` learns of each transaction. The thread ends when the [`Committer`] is dropped.
     ///
     /// # Errors
     /// The thread can't be started.
@@ -145,6 +146,7 @@ impl Outbox {
         rules: BTreeMap<String, Ms>,
         committed: Arc<AtomicU64>,
         ready: Arc<AtomicBool>,
+        board: Arc<Board>,
     ) -> anyhow::Result<(Committer, JoinHandle<()>)> {
         let (sender, batches) = sync_channel(WAITING);
         let wake = Arc::new(OnceLock::new());
@@ -161,6 +163,7 @@ impl Outbox {
             recorded_at: Instant::now(),
             committed,
             wake,
+            board,
             stop: self.stop,
         };
         let thread = thread::Builder::new().name("outbox".to_owned()).spawn(move || writer.run(&batches))?;
@@ -237,6 +240,7 @@ struct Writer {
     recorded_at: Instant,
     committed: Arc<AtomicU64>,
     wake: Arc<OnceLock<SyncActivator>>,
+    board: Arc<Board>,
     stop: Stop,
 }
 
@@ -300,9 +304,11 @@ impl Writer {
                 Ok(()) => {
                     self.progress = progress;
                     self.recorded_at = Instant::now();
+                    self.board.outbox.committed(&batch.outputs, time::now());
                     return Ok(());
                 }
                 Err(Trouble::Again(error)) => {
+                    self.board.outbox.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a transaction failed; writing it again");
                     if self.stop.asked() && stop_since.get_or_insert_with(Instant::now).elapsed() > FAREWELL {
                         return Err(error).context("the brokers are away");

@@ -28,7 +28,7 @@
 pub mod watch;
 
 use super::snapshot::{Copied, Last, Next, Place as CopyEnd, Recorder, Row, Snapshots};
-use super::{Credit, Found, Kind, Mark, Meter, Offsets, decode};
+use super::{Credit, Found, Kind, Mark, Meter, Offsets, Standing, decode};
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
 use crate::failpoint::hit;
@@ -63,6 +63,8 @@ const PER_TURN: usize = 1_000;
 const RECHECK: Duration = Duration::from_millis(50);
 /// Without credit: nothing wakes the operator when the end of the dataflow moves.
 const NO_CREDIT: Duration = Duration::from_millis(1);
+/// Between two words about where the partitions stand.
+const TELL: Duration = Duration::from_millis(250);
 /// After this long at the end of what can be fetched, an end that lies further holds no records (a batch that
 /// compaction emptied).
 const HOLLOW_END: Duration = Duration::from_secs(5);
@@ -301,6 +303,7 @@ struct Reader {
     recorder: Recorder,
     complaints: Complaints,
     wake: Arc<SyncActivator>,
+    told_at: Option<Instant>,
 }
 
 impl Reader {
@@ -321,7 +324,24 @@ impl Reader {
         let watch = Watch::start(question, Arc::clone(&wake)).context("cannot start a thread")?;
         let credit = Credit::new(in_flight_bytes, done, Arc::clone(&meter));
         let (tails, complaints) = (Vec::new(), Complaints::default());
-        Ok(Reader { kind, topic, times, idle_slack, resume, now, meter, stop, consumer, watch, tails, credit, recorder, complaints, wake })
+        Ok(Reader {
+            kind,
+            topic,
+            times,
+            idle_slack,
+            resume,
+            now,
+            meter,
+            stop,
+            consumer,
+            watch,
+            tails,
+            credit,
+            recorder,
+            complaints,
+            wake,
+            told_at: None,
+        })
     }
 
     /// Reads what there is and allowed, and moves the clock; says when to come again.
@@ -345,6 +365,7 @@ impl Reader {
             }
         }
         self.follow_the_wall_clock();
+        self.tell();
         // A worker without partitions is as far as the wall clock is.
         let low = self.tails.iter().map(|tail| tail.low).min().unwrap_or_else(|| (self.now)().saturating_sub(self.idle_slack));
         // - Every record that is still to come has a log time of at least `low`: each partition's is clamped to its own.
@@ -354,6 +375,26 @@ impl Reader {
             held.downgrade(&clock);
         }
         again
+    }
+
+    /// Says now and then where the partitions stand.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        if self.told_at.is_some_and(|at| now < at + TELL) {
+            return;
+        }
+        self.told_at = Some(now);
+        let seen = self.watch.seen();
+        let ends = seen.ends.as_ref().map(|(_, ends)| ends);
+        self.meter.stands(
+            self.kind,
+            self.tails.iter().map(|tail| {
+                let end = ends.and_then(|ends| ends.get(&tail.partition)).copied().unwrap_or(0);
+                // What compaction emptied is as good as read.
+                let next = if tail.beyond.is_some_and(|(of, since)| of == end && since.elapsed() > HOLLOW_END) { end } else { tail.next };
+                (tail.partition, Standing { next, end: end.max(tail.next), log_time: tail.low })
+            }),
+        );
     }
 
     /// Partitions that are new and the offsets they have; `None` while those that the topic began with are not all known:
