@@ -2,6 +2,7 @@
 //!
 //! Reading opens no socket. Variables of the environment are not filled in; secrets come by the names of variables.
 
+pub mod diff;
 pub mod lenient;
 pub mod mapping;
 pub mod mistakes;

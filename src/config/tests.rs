@@ -201,3 +201,12 @@ fn a_build_without_tls_says_so() {
         assert!(said.contains("line 3: kafka.properties.security.protocol: this build has no TLS"), "{said}");
     }
 }
+
+#[test]
+fn the_configurations_that_are_shipped_are_right() {
+    for text in [include_str!("../../docs/example.yaml"), include_str!("../../deploy/kubernetes/clickline.yaml")] {
+        if let Err(mistakes) = Config::read(text, Path::new("")) {
+            panic!("{mistakes}\n{text}");
+        }
+    }
+}
