@@ -18,6 +18,28 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause after a call that failed at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Options that the job sets itself and nobody else may: exactly once, its clock and its own offsets rest on them.
+pub const OURS: [&str; 14] = [
+    "acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "isolation.level",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "metadata.broker.list",
+    "request.required.acks",
+    "transactional.id",
+];
+
+/// What is said of an option that a build without OpenSSL can't do.
+const NO_TLS: &str =
+    "this build has no TLS: build with `--features tls` (needs OpenSSL's headers), or take the container image, which has it";
+
 /// Partition and offset.
 pub type At = (i32, i64);
 
@@ -36,9 +58,12 @@ pub enum Isolation {
 pub struct Kafka {
     /// `host:port`, comma separated.
     pub brokers: String,
-    /// Further librdkafka options for every client (SASL, timeouts, …); they win over ours.
+    /// Further librdkafka options for every client (TLS, SASL, timeouts, …); they win over ours. Those in [`OURS`] are refused.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
+    /// Further options whose values are secrets: for each the variable of the environment that holds it.
+    #[serde(default)]
+    pub properties_env: BTreeMap<String, String>,
     /// Topic names, where they differ from the defaults.
     #[serde(default)]
     pub topics: Topics,
@@ -129,7 +154,7 @@ impl Topics {
 impl Kafka {
     /// Brokers with default options and topics.
     pub fn at(brokers: impl Into<String>) -> Self {
-        Kafka { brokers: brokers.into(), properties: BTreeMap::new(), topics: Topics::default() }
+        Kafka { brokers: brokers.into(), properties: BTreeMap::new(), properties_env: BTreeMap::new(), topics: Topics::default() }
     }
 
     /// Options that every client of the job shares; the caller adds its own, [`Kafka::properties`] come last.
@@ -143,7 +168,50 @@ impl Kafka {
         for (key, value) in &self.properties {
             config.set(key, value);
         }
+        for (key, variable) in &self.properties_env {
+            if let Ok(value) = std::env::var(variable) {
+                config.set(key, value);
+            }
+        }
         config
+    }
+
+    /// Sees that the variables in [`Kafka::properties_env`] are set.
+    ///
+    /// # Errors
+    /// The first one that is not.
+    pub fn check_secrets(&self) -> anyhow::Result<()> {
+        for (key, variable) in &self.properties_env {
+            let set = std::env::var(variable).is_ok_and(|value| !value.is_empty());
+            anyhow::ensure!(set, "kafka.properties_env.{key}: the variable {variable} is not set");
+        }
+        Ok(())
+    }
+
+    /// Options that can't be as they are: the field they stand in, the option, and why.
+    pub fn problems(&self) -> Vec<(&'static str, String, String)> {
+        let fields = [("properties", &self.properties), ("properties_env", &self.properties_env)];
+        let mut problems = Vec::new();
+        for (field, options) in fields {
+            for (key, value) in options {
+                if OURS.contains(&key.as_str()) {
+                    problems.push((field, key.clone(), "is the job's own: its guarantees rest on it; leave it out".to_owned()));
+                }
+                // The value of a secret's field is a variable's name.
+                let protocol = key == "security.protocol" && field == "properties" && value.to_ascii_lowercase().contains("ssl");
+                let scram = matches!(key.as_str(), "sasl.mechanism" | "sasl.mechanisms") && value.to_ascii_uppercase().starts_with("SCRAM");
+                if !cfg!(feature = "tls") && (protocol || scram || key.starts_with("ssl.")) {
+                    problems.push((field, key.clone(), NO_TLS.to_owned()));
+                }
+            }
+        }
+        problems.extend(
+            self.properties_env
+                .keys()
+                .filter(|key| self.properties.contains_key(*key))
+                .map(|key| ("properties_env", key.clone(), "stands under `properties`, too; keep one of them".to_owned())),
+        );
+        problems
     }
 
     /// Gives `each` every record that is in a topic now: place, key and payload, partition by partition in its order. Waits for

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod explain;
 pub mod hubspot;
 pub mod inputs;
+mod reload;
 pub mod replay;
 pub mod run;
 mod setup;

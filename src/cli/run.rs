@@ -3,6 +3,7 @@
 //! Job and sink share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
 //! process starts both again. Trouble of the sources ends neither. In a job of several processes sink and sources are process 0's.
 
+use super::reload::Reload;
 use super::{Failure, setup};
 use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
@@ -65,23 +66,49 @@ pub struct Args {
     pub no_sink: bool,
 }
 
-/// Runs until a signal comes or something fails.
+/// Runs until a signal comes or something fails; SIGHUP goes over to what the file says then.
 ///
 /// # Errors
 /// A configuration that is wrong, or why the job or the sink failed.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(&args.config).map_err(Failure::configuration)?;
+    let mut config = Config::load(&args.config).map_err(Failure::configuration)?;
+    let stop = Stop::new();
+    setup::stop_on_signals(&stop)?;
+    if args.dry_run {
+        let settings = config.hubspot.as_ref().context("there is no `hubspot` block, so no call would be made");
+        let settings = settings.map_err(Failure::Configuration)?;
+        config.kafka.check_secrets().map_err(Failure::Configuration)?;
+        return dry_run(settings, &config.kafka, &config.portals(), &config.state, &stop);
+    }
+    let reload = Reload::on_signal(args.config.clone())?;
+    while let Some(next) = run_with(args, config, &reload, &stop)? {
+        config = next;
+    }
+    Ok(())
+}
+
+/// What must be set in the environment or stand in files for this configuration.
+fn check_secrets(args: &Args, leads: bool, config: &Config) -> anyhow::Result<()> {
+    config.kafka.check_secrets()?;
+    // Reading needs the accounts' connections, with or without the sink.
+    let reads = leads && (config.crm.is_some() || config.forms.as_ref().is_some_and(|forms| !forms.hubspot.is_empty()));
+    match &config.hubspot {
+        Some(settings) if reads || (leads && !args.no_sink) => settings.read_secrets(&config.portals()),
+        _ => Ok(()),
+    }
+}
+
+/// Runs with one configuration until a signal comes, something fails, or there is another one, which is given back.
+fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> Result<Option<Config>, Failure> {
     let plan = config.plan(None).map_err(Failure::configuration)?;
     let asked = Asked { processes: args.processes.map(NonZero::get), process: args.process, hostfile: args.hostfile.as_deref() };
     let hosts = Hosts::of(asked, &config.hosts).map_err(Failure::configuration)?;
-    let leads = hosts.as_ref().is_none_or(Hosts::leads);
-    let stop = Stop::new();
-    setup::stop_on_signals(&stop)?;
+    let (leads, alone) = (hosts.as_ref().is_none_or(Hosts::leads), hosts.is_none());
     let portals = config.portals();
-    if args.dry_run {
-        let settings = config.hubspot.context("there is no `hubspot` block, so no call would be made").map_err(Failure::Configuration)?;
-        return dry_run(&settings, &config.kafka, &portals, &config.state, &stop);
-    }
+    check_secrets(args, leads, &config).map_err(Failure::Configuration)?;
+    // What ends the job ends it alone: the process may go on with another configuration.
+    let stop = Stop::new();
+    let current = config.clone();
     let metrics = Arc::new(Metrics::default());
     let feeding = Feeding {
         kafka: config.kafka.clone(),
@@ -95,15 +122,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         now: Arc::new(time::now),
     };
     let needed = feeds::needed(&config.kafka, &plan);
-    // Reading needs the accounts' connections, with or without the sink.
     let reads = feeding.reads_hubspot().then(|| config.hubspot.clone()).flatten();
-    if let Some(settings) = &reads {
-        settings.read_secrets(&portals).map_err(Failure::Configuration)?;
-    }
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
-    if let Some(settings) = &settings {
-        settings.read_secrets(&portals).map_err(Failure::Configuration)?;
-    }
     let http = config.http.filter(|_| leads);
     let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
     let token = http.as_ref().map(Http::token).transpose().map_err(Failure::Configuration)?.flatten();
@@ -186,11 +206,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let feeds = feeding.start(needed)?;
     let sink = sink.map(|(sink, _)| sink);
     let mut catching_up = Some(CatchingUp::new());
-    while !job.ended() && !stop.asked() && sink.as_ref().is_none_or(Sink::running) {
+    let mut next = None;
+    while !job.ended() && !stop.asked() && !signalled.asked() && next.is_none() && sink.as_ref().is_none_or(Sink::running) {
         catching_up = catching_up.and_then(|shown| shown.show(&job));
         thread::sleep(LOOK);
+        next = reload.next(&current, alone, |new| check_secrets(args, leads, new));
     }
-    let asked = stop.asked() && !job.ended();
+    let wanted = signalled.asked() || next.is_some();
+    let asked = wanted && !job.ended();
+    if signalled.asked() {
+        stop.ask();
+    }
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
     // What feeds the job goes first: it uses the sink's way to HubSpot.
     feeds.stop();
@@ -205,8 +231,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if sink_ended && !asked {
         return Err(anyhow!("the HubSpot sink has ended by itself").into());
     }
+    if next.is_some() && !signalled.asked() {
+        tracing::info!("going over to the new configuration");
+        return Ok(next);
+    }
     tracing::info!("stopped as asked");
-    Ok(())
+    Ok(None)
 }
 
 /// Prints the calls that the sink would make.

@@ -2,9 +2,13 @@
 //!
 //! Reading opens no socket. Variables of the environment are not filled in; secrets come by the names of variables.
 
+pub mod diff;
+pub mod lenient;
 pub mod mapping;
+pub mod mistakes;
 pub mod raw;
 pub mod rules;
+pub mod tree;
 
 use crate::cluster::hosts;
 use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, WorkspaceSpec};
@@ -15,12 +19,15 @@ use crate::sinks::hubspot::{Move, Settings};
 use crate::sources::crm::CrmSettings;
 use crate::sources::forms::FormsSettings;
 use crate::sources::kafka::Limits;
+use lenient::Lenient;
+use mistakes::{Mistake, Mistakes};
 use raw::{RawConfig, RawWorkspace, RulesAt};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
-use rules::{Mode, Rule, RuleError};
+use rules::{Mode, Rule};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use tree::Node;
 use ustr::ustr;
 
 /// What is wrong with a configuration, and what to do.
@@ -34,30 +41,9 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
-    /// Not YAML of the expected shape.
-    #[error("{}: {problem}", .path.display())]
-    Yaml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's words: line, field, what was expected.
-        problem: String,
-    },
-    /// A file of rules, or the rules of a workspace.
-    #[error("{place}")]
-    Rules {
-        /// The file or field.
-        place: String,
-        /// What is wrong with them.
-        source: RuleError,
-    },
-    /// A value that makes no sense.
-    #[error("{field}: {problem}")]
-    Value {
-        /// The field, as a path from the top.
-        field: String,
-        /// What is wrong and what to do.
-        problem: String,
-    },
+    /// Mistakes in files, each with its line.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
     /// Rules, times and workspaces that do not fit together.
     #[error("the rules do not fit")]
     Plan(#[from] PlanError),
@@ -100,14 +86,28 @@ impl Config {
     /// Reads and checks a configuration file; files of rules are looked for beside it.
     ///
     /// # Errors
-    /// The first mistake, with file, line or field, and what to do.
+    /// All mistakes, each with file, line, field and what to do; of what blocks say about each other, the first of each block.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
-        // Without a snippet: the lines around a mistake may hold a password.
-        let options = serde_saphyr::options! { with_snippet: false };
-        let raw: RawConfig = serde_saphyr::from_str_with_options(&text, options)
-            .map_err(|error| ConfigError::Yaml { path: path.to_owned(), problem: error.to_string() })?;
-        check(raw, path.parent().unwrap_or(Path::new("")))
+        Ok(Self::read(&text, path.parent().unwrap_or(Path::new(""))).map_err(|mistakes| mistakes.in_file(path))?)
+    }
+
+    /// Reads and checks the text of a configuration file; files of rules are looked for in `folder`.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; mistakes without a file are in `text`.
+    pub fn read(text: &str, folder: &Path) -> Result<Self, Mistakes> {
+        let tree = Node::read(text).map_err(|(line, problem)| Mistake::new(line, problem))?;
+        let Lenient { value, tree, mistakes, whole } = lenient::read::<RawConfig>(tree);
+        let mut checking = Checking { tree, mistakes, whole };
+        let config = value.and_then(|raw| check(raw, folder, &mut checking));
+        let Checking { mut mistakes, .. } = checking;
+        mistakes.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        mistakes.dedup();
+        match config {
+            Some(config) if mistakes.is_empty() => Ok(config),
+            _ => Err(Mistakes(mistakes)),
+        }
     }
 
     /// All portals that a workspace is connected to.
@@ -157,9 +157,9 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 /// Reads and checks a file of rules.
 ///
 /// # Errors
-/// The first mistake, with the file and the line or rule.
+/// All mistakes, each with file and line.
 pub fn read_rules(path: &Path) -> Result<Vec<Rule>, ConfigError> {
-    rules::read(&read(path)?).map_err(|source| ConfigError::Rules { place: path.display().to_string(), source })
+    Ok(rules::read(&read(path)?).map_err(|mistakes| mistakes.in_file(path))?)
 }
 
 /// Why librdkafka does not take an option; without its value, which may be a password, and which librdkafka quotes in places.
@@ -174,28 +174,68 @@ fn unset(error: &KafkaError) -> String {
     }
 }
 
-fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
+/// What is known of the text while it is checked, and what was found wrong so far.
+struct Checking {
+    tree: Node,
+    mistakes: Vec<Mistake>,
+    /// Whether all of the text could be read; what the blocks say of each other means something only then.
+    whole: bool,
+}
+
+impl Checking {
+    /// Notes what is wrong with a field, a path from the top.
+    fn wrong(&mut self, field: &str, problem: &str) {
+        self.wrong_at(&field.split('.').collect::<Vec<_>>(), problem);
+    }
+
+    /// The same; for paths whose steps may hold dots.
+    fn wrong_at(&mut self, path: &[&str], problem: &str) {
+        let line = self.tree.line_of(path);
+        self.mistakes.push(Mistake::new(line, format!("{}: {problem}", path.join("."))));
+    }
+
+    /// Notes what a block says of itself: `block.field: problem`, or `field: problem`.
+    fn wrong_in(&mut self, block: &str, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        let within = text.strip_prefix(block).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&text);
+        let field = within.split_once(':').map_or("", |(field, _)| field);
+        let line = self.tree.line_of(std::iter::once(block).chain(field.split('.')));
+        self.mistakes.push(Mistake::new(line, format!("{block}: {text}")));
+    }
+}
+
+/// The configuration that the text means; `None` where a part of it is missing.
+fn check(raw: RawConfig, folder: &Path, checking: &mut Checking) -> Option<Config> {
     let RawConfig { kafka, tick, times, hubspot, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
-    let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
-        return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
+        checking.wrong("kafka.brokers", "is empty; give `host:port`, several with commas");
+    }
+    for (field, key, problem) in kafka.problems() {
+        checking.wrong_at(&["kafka", field, &key], &problem);
     }
     // librdkafka knows its options and which of them this build can do; asking it opens nothing.
     if let Err(error) = kafka.client(&[]).create_native_config() {
-        return Err(wrong("kafka.properties", &unset(&error)));
+        let key = match &error {
+            KafkaError::ClientConfig(_, _, key, _) => key.as_str(),
+            _ => "",
+        };
+        let line = checking.tree.line_of(["kafka", "properties", key]);
+        checking.mistakes.push(Mistake::new(line, format!("kafka.properties: {}", unset(&error))));
     }
     if workers == Some(0) {
-        return Err(wrong("workers", "is 0; leave it out or give at least 1"));
+        checking.wrong("workers", "is 0; leave it out or give at least 1");
     }
-    if let Some(http) = &http {
-        http.check().map_err(|error| wrong("http", &format!("{error:#}")))?;
+    if let Some(Err(error)) = http.as_ref().map(Http::check) {
+        checking.wrong_in("http", &error);
     }
-    hosts::check(&cluster.hosts).map_err(|problem| wrong("cluster.hosts", &problem))?;
+    if let Err(problem) = hosts::check(&cluster.hosts) {
+        checking.wrong("cluster.hosts", &problem);
+    }
     if in_flight.0 < 1 << 20 {
-        return Err(wrong("in_flight", "is less than 1 MiB, the size of one record; leave it out for 64 MiB"));
+        checking.wrong("in_flight", "is less than 1 MiB, the size of one record; leave it out for 64 MiB");
     }
-    if workspaces.is_empty() {
-        return Err(wrong("workspaces", "is empty; name at least one with its portals, or nothing would ever come out"));
+    if workspaces.is_empty() && checking.whole {
+        checking.wrong("workspaces", "is empty; name at least one with its portals, or nothing would ever come out");
     }
     let names: Vec<&String> = workspaces.keys().collect();
     let mut config = Config {
@@ -215,22 +255,32 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         mappings: BTreeMap::new(),
     };
     for (name, workspace) in &workspaces {
-        let rules = rules_of(name, workspace, folder, &names)?;
+        let rules = rules_of(name, workspace, folder, &names, checking);
         config.rules.extend(rules);
-        let mapped = mapping::check(&workspace.field_mapping)
-            .map_err(|(key, problem)| ConfigError::Value { field: format!("workspaces.{name}.field_mapping.{key}"), problem })?;
-        config.mappings.insert(name.clone(), mapped);
-        if let Some(portal) = workspace.portals.iter().find(|portal| portal.trim().is_empty() || portal.contains('/')) {
-            let field = format!("workspaces.{name}.portals");
-            return Err(wrong(&field, &format!("`{portal}` is no HubSpot account id; it is the number in the address bar of HubSpot")));
+        match mapping::check(&workspace.field_mapping) {
+            Ok(mapped) => drop(config.mappings.insert(name.clone(), mapped)),
+            Err(wrong) => {
+                for (key, problem) in wrong {
+                    checking.wrong_at(&["workspaces", name, "field_mapping", &key], &problem);
+                }
+            }
+        }
+        for (place, portal) in workspace.portals.iter().enumerate() {
+            if portal.trim().is_empty() || portal.contains('/') {
+                let problem = format!("`{portal}` is no HubSpot account id; it is the number in the address bar of HubSpot");
+                checking.wrong_at(&["workspaces", name, "portals", &place.to_string()], &problem);
+            }
         }
         config.workspaces.push(WorkspaceSpec { name: name.clone(), portals: workspace.portals.clone(), counts: workspace.counts });
     }
-    rules::unique(&config.rules).map_err(|source| ConfigError::Rules { place: "workspaces".to_owned(), source })?;
-    config.plan(None)?;
+    if let Err(error) = config.plan(None) {
+        checking.wrong("tick", &format!("{:#}", anyhow::Error::new(error)));
+    }
     let portals = config.portals();
-    if let Some(settings) = &mut config.hubspot {
-        settings.check(&portals).map_err(|error| wrong("hubspot", &format!("{error:#}")))?;
+    if let Some(settings) = config.hubspot.as_mut().filter(|_| checking.whole) {
+        if let Err(error) = settings.check(&portals) {
+            checking.wrong_in("hubspot", &error);
+        }
         // The properties that are made where they are missing are those that the mappings name.
         let unmapped = UtmProperties::default().names;
         settings.provision.retain(|name| !unmapped.contains(name));
@@ -238,53 +288,83 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         let listed = settings.provision.clone();
         settings.provision.extend(mapped.into_iter().filter(|name| !listed.contains(name)).cloned());
     }
-    check_sources(&mut config)?;
-    Ok(config)
+    if checking.whole {
+        check_sources(&mut config, checking);
+    }
+    Some(config)
 }
 
 /// Checks what fills the input topics, against what it needs.
-fn check_sources(config: &mut Config) -> Result<(), ConfigError> {
-    let wrong = |field: &str, problem: String| ConfigError::Value { field: field.to_owned(), problem };
+fn check_sources(config: &mut Config, checking: &mut Checking) {
     let (http, portals) = (config.http.is_some(), config.portals());
     if let Some(crm) = &config.crm {
-        let Some(hubspot) = &config.hubspot else {
-            return Err(wrong("crm", "needs the block `hubspot` with the accounts' connections".to_owned()));
-        };
-        if portals.is_empty() {
-            return Err(wrong("crm", "has nothing to mirror: no workspace is connected to a portal".to_owned()));
+        match &config.hubspot {
+            None => checking.wrong("crm", "needs the block `hubspot` with the accounts' connections"),
+            Some(_) if portals.is_empty() => checking.wrong("crm", "has nothing to mirror: no workspace is connected to a portal"),
+            Some(hubspot) => {
+                if let Err(error) = crm.check(hubspot.budget.requests, http) {
+                    checking.wrong_in("crm", &error);
+                }
+            }
         }
-        crm.check(hubspot.budget.requests, http).map_err(|error| wrong("crm", format!("{error:#}")))?;
     }
     if let Some(forms) = &mut config.forms {
         let connected: Vec<(&str, &[String])> =
             config.workspaces.iter().map(|workspace| (workspace.name.as_str(), workspace.portals.as_slice())).collect();
-        forms.check(&connected, http, config.hubspot.is_some()).map_err(|error| wrong("forms", format!("{error:#}")))?;
+        if let Err(error) = forms.check(&connected, http, config.hubspot.is_some()) {
+            checking.wrong_in("forms", &error);
+        }
     }
-    Ok(())
 }
 
 /// The rules that a workspace reads and that are meant for it.
-fn rules_of(name: &str, workspace: &RawWorkspace, folder: &Path, names: &[&String]) -> Result<Vec<Rule>, ConfigError> {
-    let place = format!("workspaces.{name}.rules");
+fn rules_of(name: &str, workspace: &RawWorkspace, folder: &Path, names: &[&String], checking: &mut Checking) -> Vec<Rule> {
+    let place = ["workspaces", name, "rules"];
+    let of_place = |problem: String| format!("{}: {problem}", place.join("."));
     let rules = match &workspace.rules {
-        RulesAt::File(path) => read_rules(&folder.join(path))?,
-        RulesAt::Here(raw) => rules::check_all(raw.clone()).map_err(|source| ConfigError::Rules { place: place.clone(), source })?,
-    };
-    let mut mine = Vec::with_capacity(rules.len());
-    for rule in rules {
-        match &rule.workspace {
-            None => mine.push(Rule { workspace: Some(name.to_owned()), ..rule }),
-            Some(of) if of == name => mine.push(rule),
-            // A file that several workspaces share may hold rules for one of them.
-            Some(of) if names.contains(&of) => {}
-            Some(of) => {
-                let problem = format!("rule {} is for the workspace `{of}`, which does not stand under `workspaces`", rule.name);
-                return Err(ConfigError::Value { field: place, problem });
+        RulesAt::File(path) => match read_rules(&folder.join(path)) {
+            Ok(rules) => rules,
+            Err(ConfigError::Mistakes(Mistakes(mistakes))) => {
+                checking.mistakes.extend(mistakes);
+                return Vec::new();
             }
+            Err(error) => {
+                checking.wrong_at(&place, &format!("{:#}", anyhow::Error::new(error)));
+                return Vec::new();
+            }
+        },
+        RulesAt::Here(raw) => {
+            let (rules, mistakes) = rules::check_all(raw.clone(), &checking.tree, &place);
+            checking.mistakes.extend(mistakes.into_iter().map(|of| Mistake { problem: of_place(of.problem), ..of }));
+            rules
+        }
+    };
+    let mut mine: Vec<Rule> = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let rule = match &rule.workspace {
+            None => Rule { workspace: Some(name.to_owned()), ..rule },
+            Some(of) if of == name => rule,
+            // A file that several workspaces share may hold rules for one of them.
+            Some(of) if names.contains(&of) => continue,
+            Some(of) => {
+                let known: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+                let meant = mistakes::meant(of, &known);
+                let problem = format!("rule {} is for the workspace `{of}`, which does not stand under `workspaces`{meant}", rule.name);
+                checking.wrong_at(&place, &problem);
+                continue;
+            }
+        };
+        // One of all workspaces and one of this one may have the same name.
+        if mine.iter().any(|other| other.name == rule.name) {
+            checking.wrong_at(&place, &rules::stands_twice(&rule));
+        } else {
+            mine.push(rule);
         }
     }
-    Ok(mine)
+    mine
 }
 
+#[cfg(test)]
+mod misspelt;
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,12 @@
 //! A rule file holds one rule as the article writes it, a list of rules, or a mapping with the key `rules`.
 //! Reading opens nothing and asks nobody; whether a pipeline or stage exists is for `check --online`.
 
+use super::lenient::{self, Lenient};
+use super::mistakes::{Mistake, Mistakes};
+use super::tree::{Node, Value};
 use crate::model::outputs::Guard;
 use crate::model::time::{DAY, HOUR, Ms};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 /// A rule as it is written.
 #[derive(Clone, Debug, Deserialize)]
@@ -151,22 +153,6 @@ impl Rule {
     }
 }
 
-/// What is wrong with a rule file, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum RuleError {
-    /// Not YAML of the expected shape.
-    #[error("{0}")]
-    Yaml(String),
-    /// A rule that makes no sense.
-    #[error("rule {rule}: {problem}")]
-    Rule {
-        /// The rule's name, or its place in the file from 1.
-        rule: String,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleFile {
@@ -176,102 +162,113 @@ struct RuleFile {
 /// Reads and checks a rule file.
 ///
 /// # Errors
-/// The first mistake, with its line where the parser knows it.
-pub fn read(text: &str) -> Result<Vec<Rule>, RuleError> {
-    // The shape decides which type reads the text, so that the parser's messages name the right line and field.
-    let shape: serde_json::Value = parse(text)?;
-    let raw = match &shape {
-        serde_json::Value::Array(_) => parse::<Vec<RawRule>>(text)?,
-        serde_json::Value::Object(map) if map.contains_key("rules") => parse::<RuleFile>(text)?.rules,
-        serde_json::Value::Null => Vec::new(),
-        _ => vec![parse::<RawRule>(text)?],
-    };
-    check_all(raw)
+/// All mistakes, each with its line.
+pub fn read(text: &str) -> Result<Vec<Rule>, Mistakes> {
+    let tree = Node::read(text).map_err(|(line, problem)| Mistake::new(line, problem))?;
+    // The shape decides what the text is read as.
+    match &tree.value {
+        Value::Null => Ok(Vec::new()),
+        Value::List(_) => checked(lenient::read::<Vec<RawRule>>(tree), &[], |rules| rules),
+        Value::Map(entries) if entries.iter().any(|(key, _)| key.text == "rules") => {
+            checked(lenient::read::<RuleFile>(tree), &["rules"], |file| file.rules)
+        }
+        Value::Text(_) | Value::Plain(..) | Value::Map(_) => checked(lenient::read::<RawRule>(tree), &[], |rule| vec![rule]),
+    }
 }
 
-/// Checks rules that were read already, as those that stand in the configuration itself.
-///
-/// # Errors
-/// The first mistake, with the rule's name or place.
-pub fn check_all(raw: Vec<RawRule>) -> Result<Vec<Rule>, RuleError> {
-    let rules = raw.into_iter().enumerate().map(|(place, rule)| check(rule, place + 1)).collect::<Result<Vec<_>, _>>()?;
-    unique(&rules)?;
-    Ok(rules)
+fn checked<T>(read: Lenient<T>, path: &[&str], rules: impl FnOnce(T) -> Vec<RawRule>) -> Result<Vec<Rule>, Mistakes> {
+    let Lenient { value, tree, mut mistakes, .. } = read;
+    let (rules, wrong) = check_all(value.map(rules).unwrap_or_default(), &tree, path);
+    mistakes.extend(wrong);
+    mistakes.sort_by_key(|mistake| mistake.line);
+    if mistakes.is_empty() { Ok(rules) } else { Err(Mistakes(mistakes)) }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, RuleError> {
-    serde_saphyr::from_str(text).map_err(|error| RuleError::Yaml(error.to_string()))
-}
-
-/// Refuses two rules of one name in one workspace.
-///
-/// # Errors
-/// Names the rule that stands there twice.
-pub fn unique(rules: &[Rule]) -> Result<(), RuleError> {
-    let mut seen: BTreeMap<(&Option<String>, &str), ()> = BTreeMap::new();
-    for rule in rules {
-        if seen.insert((&rule.workspace, &rule.name), ()).is_some() {
-            return Err(RuleError::Rule {
-                rule: rule.name.clone(),
-                problem: "stands there twice; give each rule of a workspace its own `name`".to_owned(),
-            });
+/// Checks rules that were read from the list (or the one rule) at `path` of a tree: those that are right, and what is wrong with the others.
+pub fn check_all(raw: Vec<RawRule>, tree: &Node, path: &[&str]) -> (Vec<Rule>, Vec<Mistake>) {
+    let (mut rules, mut mistakes) = (Vec::with_capacity(raw.len()), Vec::new());
+    for (place, raw) in raw.into_iter().enumerate() {
+        let label = raw.name.clone().unwrap_or_else(|| format!("number {}", place + 1));
+        let step = place.to_string();
+        let listed = matches!(tree.at(path).map(|node| &node.value), Some(Value::List(_)));
+        let line = |within: &[&str]| {
+            let at = path.iter().copied().chain(listed.then_some(step.as_str())).chain(within.iter().copied());
+            tree.line_of(at)
+        };
+        let mut wrong = |within: &[&str], problem: String| mistakes.push(Mistake::new(line(within), format!("rule {label}: {problem}")));
+        let rule = check(raw, &mut wrong);
+        let twice =
+            |rule: &Rule| rules.iter().any(|(other, _): &(Rule, u64)| (&other.workspace, &other.name) == (&rule.workspace, &rule.name));
+        match rule {
+            Some(rule) if twice(&rule) => mistakes.push(Mistake::new(line(&["name"]), stands_twice(&rule))),
+            Some(rule) => rules.push((rule, line(&[]))),
+            None => {}
         }
     }
-    Ok(())
+    (rules.into_iter().map(|(rule, _)| rule).collect(), mistakes)
 }
 
-fn check(raw: RawRule, place: usize) -> Result<Rule, RuleError> {
-    let label = raw.name.clone().unwrap_or_else(|| format!("number {place}"));
-    let wrong = |problem: String| RuleError::Rule { rule: label.clone(), problem };
-    let text = |field: &str, value: &str| {
-        if value.trim().is_empty() { Err(wrong(format!("`{field}` is empty"))) } else { Ok(value.trim().to_owned()) }
+/// What is wrong with two rules of one name in one workspace.
+pub fn stands_twice(rule: &Rule) -> String {
+    format!("rule {}: stands there twice; give each rule of a workspace its own `name`", rule.name)
+}
+
+/// The rule, unless something is wrong with it; `wrong` is told each mistake and the path within the rule.
+fn check(raw: RawRule, wrong: &mut impl FnMut(&[&str], String)) -> Option<Rule> {
+    let RawRule { name, workspace, mode, backfill, trigger, action } = raw;
+    let RawTrigger { link_tag, link, contact_window, click_threshold } = trigger;
+    let RawAction { kind: ActionKind::AdvanceDealStage, pipeline, from_stage, to_stage, guard } = action;
+    let mut right = true;
+    let mut wrong = |within: &[&str], problem: String| {
+        right = false;
+        wrong(within, problem);
     };
-    let counted = match (&raw.trigger.link_tag, &raw.trigger.link) {
-        (Some(tag), None) => Counted::Tag(text("link_tag", tag)?),
-        (None, Some(link)) if link.contains("://") => {
-            return Err(wrong(format!("`link: {link}` never counts; write `domain/slug`, without `https://`")));
+    let mut text = |within: &[&str], value: &str| {
+        if value.trim().is_empty() {
+            wrong(within, format!("`{}` is empty", within.last().unwrap_or(&"")));
         }
-        (None, Some(link)) => Counted::Link(text("link", link)?),
-        (Some(_), Some(_)) => return Err(wrong("`link_tag` and `link` are both given; keep one".to_owned())),
-        (None, None) => return Err(wrong("nothing to count; give `link_tag` or `link`".to_owned())),
+        value.trim().to_owned()
     };
-    if raw.trigger.click_threshold == 0 {
-        return Err(wrong("`click_threshold` is 0; every contact would be hot, it is at least 1".to_owned()));
-    }
-    let window = window(&raw.trigger.contact_window).ok_or_else(|| {
-        wrong(format!("`contact_window: {}` is not a length of time; write `30d`, `12h` or `90m`, up to 366d", raw.trigger.contact_window))
-    })?;
-    let ActionKind::AdvanceDealStage = raw.action.kind;
+    let name = name.map(|name| text(&["name"], &name));
     let (pipeline, from_stage, to_stage) =
-        (text("pipeline", &raw.action.pipeline)?, text("from_stage", &raw.action.from_stage)?, text("to_stage", &raw.action.to_stage)?);
-    if from_stage == to_stage {
-        return Err(wrong("`from_stage` and `to_stage` are the same; nothing would move".to_owned()));
-    }
-    if let Some(least) = raw.action.guard.deal_amount_min
-        && !(least.is_finite() && least >= 0.0)
-    {
-        return Err(wrong("`deal_amount_min` must be a number of at least 0".to_owned()));
-    }
-    let guard = Guard {
-        require_associated_contact: raw.action.guard.require_associated_contact,
-        deal_amount_min: raw.action.guard.deal_amount_min,
+        (text(&["action", "pipeline"], &pipeline), text(&["action", "from_stage"], &from_stage), text(&["action", "to_stage"], &to_stage));
+    let counted = match (&link_tag, &link) {
+        (Some(tag), None) => Some(Counted::Tag(text(&["trigger", "link_tag"], tag))),
+        (None, Some(link)) if !link.contains("://") => Some(Counted::Link(text(&["trigger", "link"], link))),
+        (None, Some(link)) => {
+            wrong(&["trigger", "link"], format!("`link: {link}` never counts; write `domain/slug`, without `https://`"));
+            None
+        }
+        (Some(_), Some(_)) => {
+            wrong(&["trigger", "link"], "`link_tag` and `link` are both given; keep one".to_owned());
+            None
+        }
+        (None, None) => {
+            wrong(&["trigger"], "nothing to count; give `link_tag` or `link`".to_owned());
+            None
+        }
     };
-    let given = raw.name.as_deref().map(|name| text("name", name)).transpose()?;
-    let mut rule = Rule {
-        name: String::new(),
-        workspace: raw.workspace,
-        mode: raw.mode,
-        backfill: raw.backfill,
-        counted,
-        window,
-        threshold: raw.trigger.click_threshold,
-        pipeline,
-        from_stage,
-        to_stage,
-        guard,
-    };
-    rule.name = given.unwrap_or_else(|| rule.meaning());
-    Ok(rule)
+    if click_threshold == 0 {
+        let problem = "`click_threshold` is 0; every contact would be hot, it is at least 1";
+        wrong(&["trigger", "click_threshold"], problem.to_owned());
+    }
+    let window = window(&contact_window);
+    if window.is_none() {
+        let problem = format!("`contact_window: {contact_window}` is not a length of time; write `30d`, `12h` or `90m`, up to 366d");
+        wrong(&["trigger", "contact_window"], problem);
+    }
+    if from_stage == to_stage && !from_stage.is_empty() {
+        wrong(&["action", "to_stage"], "`from_stage` and `to_stage` are the same; nothing would move".to_owned());
+    }
+    let RawGuard { require_associated_contact, deal_amount_min } = guard;
+    if deal_amount_min.is_some_and(|least| !(least.is_finite() && least >= 0.0)) {
+        wrong(&["action", "guard", "deal_amount_min"], "`deal_amount_min` must be a number of at least 0".to_owned());
+    }
+    let guard = Guard { require_associated_contact, deal_amount_min };
+    let (counted, window) = (counted?, window?);
+    let threshold = click_threshold;
+    let rule = Rule { name: String::new(), workspace, mode, backfill, counted, window, threshold, pipeline, from_stage, to_stage, guard };
+    right.then(|| Rule { name: name.unwrap_or_else(|| rule.meaning()), ..rule })
 }
 
 /// A window's length as a rule would write it.

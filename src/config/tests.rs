@@ -134,3 +134,79 @@ fn a_shared_file_may_hold_rules_for_one_of_its_readers() {
     let config = load(&text).expect("right");
     assert_eq!(config.rules.len(), 1, "beta reads a rule that is for acme, and has none of its own");
 }
+
+#[test]
+fn all_mistakes_are_told_at_once_each_with_its_line() {
+    let text = "kafka:
+  brokers: ''
+  proprties: {acks: '1'}
+tick: fast
+workers: 0
+workspaces:
+  acme:
+    portals: ['1', '2/3']
+    counts: al
+    rules:
+      - trigger: {link_tag: '', contact_window: 30w, click_threshold: 0}
+        action: {type: advance_deal_stag, pipeline: p, from_stage: a, to_stage: a}
+      - tirgger: {link: d/1, contact_window: 30d}
+        action: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}
+    field_mapping: {utm_sauce: a, utm_medium: hs_x}
+hubspots: {}
+";
+    let mistakes = Config::read(text, Path::new("")).expect_err("wrong").0;
+    let said: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    for (line, part) in [
+        (2, "kafka.brokers: is empty"),
+        (3, "unknown key `proprties`; did you mean `properties`?"),
+        (3, "kafka.properties.acks: is the job's own"),
+        (4, "tick: `fast` is not a length of time"),
+        (5, "workers: is 0"),
+        (8, "`2/3` is no HubSpot account id"),
+        (9, "unknown value `al`; did you mean `all`?"),
+        (11, "`link_tag` is empty"),
+        (11, "`contact_window: 30w`"),
+        (11, "`click_threshold` is 0"),
+        (12, "unknown value `advance_deal_stag`; did you mean `advance_deal_stage`?"),
+        (12, "`from_stage` and `to_stage` are the same"),
+        (13, "unknown key `tirgger`; did you mean `trigger`?"),
+        (13, "`click_threshold` is missing"),
+        (15, "utm_sauce: is not a value that is kept; did you mean `utm_source`?"),
+        (15, "utm_medium: HubSpot keeps `hs_x`"),
+        (16, "unknown key `hubspots`; did you mean `hubspot`?"),
+    ] {
+        let found = said.iter().filter(|said| said.starts_with(&format!("line {line}: ")) && said.contains(part)).count();
+        assert_eq!(found, 1, "line {line}: {part}\n{}", said.join("\n"));
+    }
+}
+
+#[test]
+fn mistakes_in_a_file_of_rules_name_that_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("rules.yaml"), RULE.replace("click_threshold", "click_treshold")).expect("writes");
+    let text = "kafka: {brokers: b}\nworkspaces:\n  acme:\n    rules: rules.yaml\n    count: all\n";
+    let mistakes = Config::read(text, folder.path()).expect_err("wrong").0;
+    let of: Vec<(bool, u64)> = mistakes.iter().map(|mistake| (mistake.file.is_some(), mistake.line)).collect();
+    assert_eq!(of, [(false, 5), (true, 1)], "{mistakes:?}");
+}
+
+#[test]
+fn a_build_without_tls_says_so() {
+    let text = "kafka:\n  brokers: b\n  properties: {security.protocol: SASL_SSL}\n  properties_env: {sasl.password: PASSWORD}\nworkspaces: {a: {}}\n";
+    let read = Config::read(text, Path::new(""));
+    if cfg!(feature = "tls") {
+        assert_eq!(read.expect("right").kafka.properties_env["sasl.password"], "PASSWORD");
+    } else {
+        let said = read.expect_err("no TLS").to_string();
+        assert!(said.contains("line 3: kafka.properties.security.protocol: this build has no TLS"), "{said}");
+    }
+}
+
+#[test]
+fn the_configurations_that_are_shipped_are_right() {
+    for text in [include_str!("../../docs/example.yaml"), include_str!("../../deploy/kubernetes/clickline.yaml")] {
+        if let Err(mistakes) = Config::read(text, Path::new("")) {
+            panic!("{mistakes}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+"""What stands in several files of deploy/ fits together: alerts and runbooks, metrics and code, pods and hostfile."""
+
+import json
+import re
+import unittest
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+# Functions, keywords and labels of PromQL, and Prometheus's own series.
+NOT_OURS = {"up", "time", "ALERTS"}
+
+
+def alerts():
+    groups = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def metrics_of_the_code():
+    """Every name that is registered, and as Prometheus has it: counters end in `_total`."""
+    names = set()
+    places = ["src/metrics.rs", "src/metrics", "src/sinks/hubspot/exposed.rs", "src/sinks/clickhouse", "redirect/src"]
+    for place in map(ROOT.joinpath, places):
+        files = place.rglob("*.rs") if place.is_dir() else [place] if place.exists() else []
+        for file in files:
+            text = file.read_text().split("#[cfg(test)]")[0]
+            names |= set(re.findall(r'(?:register\(|\()\s*"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)",\s*"', text))
+    return names | {name + "_total" for name in names}
+
+
+def series(expression):
+    """The names of series in a PromQL expression."""
+    bare = re.sub(r'\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\'[^\']*\'', " ", expression)
+    bare = re.sub(r"\b(by|without|on|ignoring)\s*\([^)]*\)", " ", bare)
+    names = re.findall(r"\b([a-zA-Z_:][a-zA-Z0-9_:]*)\b(?!\s*\()", bare)
+    return set(names) - {"and", "or", "unless", "bool", "offset"} - NOT_OURS
+
+
+class Names(unittest.TestCase):
+    def test_every_alert_has_a_runbook_and_every_runbook_an_alert(self):
+        headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbooks.md").read_text(), re.M)
+        for alert in alerts():
+            self.assertEqual(alert["annotations"]["runbook"], "docs/runbooks.md#" + alert["alert"].lower())
+            self.assertIn(alert["labels"]["severity"], ("page", "ticket"))
+            self.assertIn(alert["alert"], headings)
+        self.assertEqual(sorted(headings), sorted(alert["alert"] for alert in alerts()))
+
+    def test_every_alert_is_tested(self):
+        tests = "".join(path.read_text() for path in (DEPLOY / "prometheus").glob("*_test.yml"))
+        for alert in alerts():
+            self.assertIn(alert["alert"], tests)
+
+    def test_every_metric_is_one_of_the_code(self):
+        known = metrics_of_the_code()
+        self.assertIn("hubspot_refresh_attempts_total", known)
+        self.assertIn("hubspot_lag", known)
+        dashboard = json.loads((DEPLOY / "grafana/clickline.json").read_text())
+        expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+        expressions += [alert["expr"] for alert in alerts()]
+        used = set().union(*map(series, expressions))
+        self.assertGreater(len(used), 15)
+        self.assertEqual(used - known, set())
+
+    def test_the_reader_of_expressions_sees_names_and_nothing_else(self):
+        found = series('sum by (portal) (rate(a_total{result!~"x|y"}[1h])) / b_c > 0.01 and time() - d_e > 7 * 86400')
+        self.assertEqual(found, {"a_total", "b_c", "d_e"})
+
+    def test_the_dashboard_is_laid_out(self):
+        dashboard = json.loads((DEPLOY / "grafana/clickline.json").read_text())
+        variables = {variable["name"] for variable in dashboard["templating"]["list"]}
+        self.assertEqual(variables, {"datasource"})
+        ids, taken = set(), set()
+        for panel in dashboard["panels"]:
+            ids.add(panel["id"])
+            at = panel["gridPos"]
+            self.assertLessEqual(at["x"] + at["w"], 24)
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            self.assertFalse(cells & taken, panel["title"])
+            taken |= cells
+            if panel["type"] != "row":
+                self.assertTrue(panel["title"] and panel["description"] and panel["targets"])
+                self.assertEqual(panel["datasource"]["uid"], "${datasource}")
+        self.assertEqual(len(ids), len(dashboard["panels"]))
+
+    def test_there_is_a_pod_for_each_line_of_the_hostfile(self):
+        folder = DEPLOY / "kubernetes"
+        kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        objects = [item for name in kustomization["resources"] for item in yaml.safe_load_all((folder / name).read_text())]
+        job = next(item for item in objects if item["kind"] == "StatefulSet")
+        service, name = job["spec"]["serviceName"], job["metadata"]["name"]
+        space = kustomization["namespace"]
+        hosts = (folder / "hosts").read_text().split()
+        expected = [f"{name}-{pod}.{service}.{space}.svc.cluster.local:2101" for pod in range(job["spec"]["replicas"])]
+        self.assertEqual(hosts, expected)
+        for files in kustomization["configMapGenerator"]:
+            for file in files["files"]:
+                self.assertTrue((folder / file).exists(), file)
+        for item in objects:
+            if item["kind"] in ("StatefulSet", "Deployment"):
+                pod = item["spec"]["template"]
+                self.assertTrue(item["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items())
+                self.assertTrue(pod["spec"]["securityContext"]["runAsNonRoot"])
+                for container in pod["spec"]["containers"]:
+                    self.assertEqual(container["securityContext"]["capabilities"], {"drop": ["ALL"]})
+                    self.assertIn("memory", container["resources"]["limits"])
+
+    def test_what_compose_mounts_is_there(self):
+        compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
+        for service in compose["services"].values():
+            for volume in service.get("volumes", []):
+                source = volume.split(":")[0]
+                if source.startswith(".") and source != "./clickline.yaml":
+                    self.assertTrue((DEPLOY / "compose" / source).exists(), source)
+                elif not source.startswith("."):
+                    self.assertIn(source, compose["volumes"])
+
+
+if __name__ == "__main__":
+    unittest.main()
