@@ -1,8 +1,9 @@
 //! From a request to its answer and its click: the whole behaviour of the server, without a socket.
 
 use crate::click;
-use crate::http::{Answer, DateLine, Head, Method};
-use crate::links::{Link, Live, Table};
+use crate::http::{Answer, DateLine, Head, Method, push_host};
+use crate::links::{Link, Live, Table, plain_domain};
+use crate::metrics::Metrics;
 use crate::sink::{ClickBatch, ClickSink};
 use crate::{Clock, Config};
 use percent_encoding::percent_decode_str;
@@ -18,10 +19,15 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub default_domain: Option<String>,
     pub country_header: Option<String>,
+    /// In the form in which requests are compared with them.
+    pub shared_domains: Vec<String>,
+    pub metrics: Metrics,
     /// Redirects served: clicks made.
     pub served: AtomicU64,
     /// Each source of links has been read to its end once.
     pub ready: AtomicBool,
+    /// The server is about to stop: nobody should be sent here any more.
+    pub draining: AtomicBool,
     /// Time to end.
     pub stopping: AtomicBool,
 }
@@ -32,11 +38,30 @@ impl Shared {
             live: Live::default(),
             sink,
             clock: config.clock.clone(),
-            default_domain: config.default_domain.as_deref().map(plain_host),
+            default_domain: config.default_domain.as_deref().and_then(plain_domain),
             country_header: config.country_header.clone(),
+            shared_domains: config.shared_domains.iter().filter_map(|domain| plain_domain(domain)).collect(),
+            metrics: Metrics::new(config.workers),
             served: AtomicU64::new(0),
             ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Shared {
+    /// The answer of `/healthz`.
+    pub(crate) fn health(&self) -> Answer {
+        if self.sink.broken().is_some() { Answer::BROKEN } else { Answer::OK }
+    }
+
+    /// The answer of `/readyz`.
+    pub(crate) fn readiness(&self) -> Answer {
+        match (self.ready.load(Ordering::Acquire), self.draining.load(Ordering::Acquire)) {
+            (_, true) => Answer::DRAINING,
+            (true, false) => Answer::OK,
+            (false, false) => Answer::NOT_READY,
         }
     }
 }
@@ -44,18 +69,35 @@ impl Shared {
 /// Answers requests; one per worker, so that nothing in it is shared.
 pub(crate) struct Desk {
     shared: Arc<Shared>,
+    /// The number of its worker.
+    worker: usize,
     /// Seeded by the system. Makes ids without a system call each.
     random: StdRng,
     date: DateLine,
     /// Clicks of this turn of the loop.
     clicks: ClickBatch,
+    /// Answers since this was last asked.
+    answered: u64,
     /// Room for the key of a look-up.
     key: String,
 }
 
 impl Desk {
-    pub(crate) fn new(shared: Arc<Shared>) -> Desk {
-        Desk { shared, random: rand::make_rng(), date: DateLine::new(), clicks: ClickBatch::default(), key: String::new() }
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Desk {
+        Desk {
+            shared,
+            worker,
+            random: rand::make_rng(),
+            date: DateLine::new(),
+            clicks: ClickBatch::default(),
+            answered: 0,
+            key: String::new(),
+        }
+    }
+
+    /// How many answers were given since this was last asked.
+    pub(crate) fn take_answered(&mut self) -> u64 {
+        std::mem::take(&mut self.answered)
     }
 
     /// Begins a turn of the event loop.
@@ -75,18 +117,25 @@ impl Desk {
     /// Appends the answer to a request.
     pub(crate) fn answer(&mut self, head: &Head<'_>, keep_alive: bool, out: &mut Vec<u8>) {
         let head_only = head.method == Method::Head;
+        self.answered += 1;
+        let metrics = self.shared.metrics.worker(self.worker);
         let page = match (head.method, head.path) {
             (Method::Other, _) => Answer::NOT_ALLOWED,
-            (_, "/healthz") if self.shared.sink.broken().is_some() => Answer::BROKEN,
-            (_, "/healthz") => Answer::OK,
-            (_, "/readyz") if !self.shared.ready.load(Ordering::Acquire) => Answer::NOT_READY,
-            (_, "/readyz") => Answer::OK,
+            (_, "/healthz") => self.shared.health(),
+            (_, "/readyz") => self.shared.readiness(),
             _ => {
                 let table = self.shared.live.table();
-                match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key) {
+                // Looked at for every request, so that a link that has ended takes as long as one that never was.
+                let now = self.shared.clock.now();
+                match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key).filter(|link| link.served_at(now)) {
                     Some(link) => {
-                        let ts = self.shared.clock.now();
-                        self.clicks.push(|out| click::write(ts, link, head.query, &head.visitor, &mut self.random, out));
+                        let mut bot = None;
+                        self.clicks.push(|out| {
+                            let written = click::write(now, &link, head.query, &head.visitor, &mut self.random, out);
+                            bot = written.bot;
+                            written.ts
+                        });
+                        metrics.redirected(bot);
                         Answer::redirect(&self.date, keep_alive, out, |out| link.target.write_location(head.query, out));
                         return;
                     }
@@ -96,17 +145,21 @@ impl Desk {
                 }
             }
         };
+        metrics.answered(page.code());
         page.write(&self.date, keep_alive, head_only, out);
     }
 
     /// Appends the answer to bytes that are no request.
-    pub(crate) fn refuse(&self, status: u16, out: &mut Vec<u8>) {
-        Answer::to_bad(status).write(&self.date, false, false, out);
+    pub(crate) fn refuse(&mut self, status: u16, out: &mut Vec<u8>) {
+        let page = Answer::to_bad(status);
+        self.answered += 1;
+        self.shared.metrics.worker(self.worker).answered(page.code());
+        page.write(&self.date, false, false, out);
     }
 }
 
 /// The link that a request asks for: of its host, or of the default domain when no link has that host.
-fn find<'a>(table: &'a Table, head: &Head<'_>, default_domain: Option<&str>, key: &mut String) -> Option<&'a Link> {
+fn find<'a>(table: &'a Table, head: &Head<'_>, default_domain: Option<&str>, key: &mut String) -> Option<Link<'a>> {
     let path = head.path.strip_prefix('/')?;
     // People and mail programs add a slash; it means nothing here.
     let slug = path.strip_suffix('/').unwrap_or(path);
@@ -122,42 +175,5 @@ fn find<'a>(table: &'a Table, head: &Head<'_>, default_domain: Option<&str>, key
     }
     // Writing into a String cannot fail.
     let _ = write!(key, "/{slug}");
-    table.get(key).map(|link| &**link)
-}
-
-/// Host as links write it: no port, no final dot, lower case.
-pub(crate) fn plain_host(host: &str) -> String {
-    let mut plain = String::new();
-    push_host(host, &mut plain);
-    plain
-}
-
-fn push_host(host: &str, out: &mut String) {
-    let name = match host.rsplit_once(':') {
-        // The colons of `[::1]` are no port's.
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let start = out.len();
-    out.push_str(name.strip_suffix('.').unwrap_or(name));
-    out[start..].make_ascii_lowercase();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_compare_without_port_case_and_dot() {
-        for (host, plain) in [
-            ("S.Elido.me", "s.elido.me"),
-            ("s.elido.me:8080", "s.elido.me"),
-            ("s.elido.me.:80", "s.elido.me"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("", ""),
-        ] {
-            assert_eq!(plain_host(host), plain);
-        }
-    }
+    table.get(key)
 }

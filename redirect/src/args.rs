@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 use clap::Parser;
-use clickline_redirect::{Config, Error, KafkaConfig};
+use clickline_redirect::{ClientHeader, Config, Error, IpNet, KafkaConfig, Limits, ProxyConfig};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 /// Answers short links with a redirect and puts a click record on Kafka.
@@ -55,6 +56,50 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     country_header: Option<String>,
 
+    /// Domain on which several workspaces may have links; may be repeated. Any other belongs to one workspace
+    #[arg(long, value_name = "DOMAIN")]
+    shared_domain: Vec<String>,
+
+    /// Address for Prometheus (/metrics) with /healthz and /readyz; a port alone is on 127.0.0.1
+    #[arg(long, value_name = "[ADDRESS:]PORT", value_parser = metrics_address)]
+    metrics: Option<SocketAddr>,
+
+    /// Every connection begins with a PROXY protocol header, version 1 or 2
+    #[arg(long)]
+    proxy_protocol: bool,
+
+    /// Network (or address) of proxies that are believed about the client's address; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+
+    /// Header in which trusted proxies name the client: x-forwarded-for or forwarded
+    #[arg(long, value_name = "NAME", value_parser = client_header, default_value = "x-forwarded-for", requires = "trusted_proxy")]
+    client_header: ClientHeader,
+
+    /// Open connections altogether
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+
+    /// Open connections of one address, trusted proxies excepted; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections_per_client)]
+    max_connections_per_client: u32,
+
+    /// How long a request's head may take, from its first byte to its last
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    head_timeout: Duration,
+
+    /// How long a connection without a request is kept
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "75s")]
+    idle_timeout: Duration,
+
+    /// On SIGTERM, how long /readyz says 503 before listening ends: what a balancer needs to look
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
+    drain_delay: Duration,
+
+    /// On SIGTERM, how long open requests have to end after that
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    drain_deadline: Duration,
+
     /// What is logged: error, warn, info, debug, or a filter such as clickline_redirect=debug
     #[arg(long, value_name = "FILTER", env = "CLICKLINE_LOG", default_value = "info")]
     log: String,
@@ -72,6 +117,8 @@ Example of a links file:
     destination: https://acme.example/pricing.pdf
     title: Q2 pricing PDF
     tags: [sales-collateral]
+    expires: 2027-01-31T18:00:00Z
+    enabled: true
 
 Exit codes: 0 stopped as asked (SIGINT, SIGTERM), 1 failed (start it again), 2 the configuration is wrong (don't).";
 
@@ -111,8 +158,40 @@ impl Args {
             kafka: kafka.transpose()?,
             default_domain: self.default_domain.clone(),
             country_header: self.country_header.clone(),
+            shared_domains: self.shared_domain.clone(),
+            proxies: ProxyConfig { proxy_protocol: self.proxy_protocol, trusted: self.trusted_proxy.clone(), header: self.client_header },
+            limits: Limits {
+                head_timeout: self.head_timeout,
+                idle_timeout: self.idle_timeout,
+                connections: self.max_connections,
+                connections_per_client: self.max_connections_per_client,
+                drain_delay: self.drain_delay,
+                drain_deadline: self.drain_deadline,
+                ..default.limits
+            },
+            metrics: self.metrics,
             clock: default.clock,
         })
+    }
+}
+
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text.parse().map_err(|_| "write a port, or an address and a port, e.g. 127.0.0.1:9464".to_owned()),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).map_err(|_| "write a network such as 10.0.0.0/8, or an address".to_owned())
+}
+
+fn client_header(text: &str) -> Result<ClientHeader, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "x-forwarded-for" => Ok(ClientHeader::XForwardedFor),
+        "forwarded" => Ok(ClientHeader::Forwarded),
+        _ => Err("write x-forwarded-for or forwarded".to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@
 //! may hold what should not be kept.
 
 use crate::agent::Agent;
-use crate::links::Link;
+use crate::links::{Link, Tags};
 use crate::query::{MAX_VALUE, Marks, Utm};
 use rand::Rng;
 use serde::Serialize;
@@ -26,7 +26,7 @@ struct Click<'a> {
     link: &'a str,
     title: Option<&'a str>,
     destination: &'a str,
-    tags: &'a [Box<str>],
+    tags: Tags<'a>,
     deal_id: Option<&'a str>,
     contact_id: Option<&'a str>,
     fbclid: Option<&'a str>,
@@ -56,8 +56,16 @@ pub(crate) struct Visitor<'a> {
     pub prefetch: bool,
 }
 
-/// Writes the record of a click as JSON; returns its event time.
-pub(crate) fn write(ts: u64, link: &Link, query: &str, visitor: &Visitor<'_>, random: &mut impl Rng, out: &mut Vec<u8>) -> u64 {
+/// What was written of a click.
+pub(crate) struct Written {
+    /// Its event time, ms since the Unix epoch.
+    pub ts: u64,
+    /// Why it is held to be a machine's, if it is.
+    pub bot: Option<&'static str>,
+}
+
+/// Writes the record of a click as JSON.
+pub(crate) fn write(ts: u64, link: &Link<'_>, query: &str, visitor: &Visitor<'_>, random: &mut impl Rng, out: &mut Vec<u8>) -> Written {
     let ts = ts.min(MAX_TS);
     let marks = Marks::of(query).or(link.target.marks());
     let words = visitor.user_agent.map(String::from_utf8_lossy).unwrap_or_default();
@@ -70,12 +78,12 @@ pub(crate) fn write(ts: u64, link: &Link, query: &str, visitor: &Visitor<'_>, ra
         v: 1,
         id: Builder::from_unix_timestamp_millis(ts, &bytes).into_uuid().hyphenated().encode_lower(&mut id),
         ts,
-        workspace: &link.workspace,
-        link: &link.key,
-        title: link.title.as_deref(),
+        workspace: link.workspace,
+        link: link.key,
+        title: link.title,
         destination: link.destination(),
-        tags: &link.tags,
-        deal_id: link.deal_id.as_deref(),
+        tags: link.tags,
+        deal_id: link.deal_id,
         contact_id: marks.eid.as_deref(),
         fbclid: marks.fbclid.as_deref(),
         gclid: marks.gclid.as_deref(),
@@ -94,7 +102,7 @@ pub(crate) fn write(ts: u64, link: &Link, query: &str, visitor: &Visitor<'_>, ra
         },
     };
     serde_json::to_writer(out, &click).expect("strings and numbers always serialise, and a Vec takes every byte");
-    ts
+    Written { ts, bot: click.bot }
 }
 
 /// Two letters, in upper case. `XX` is Cloudflare's word for unknown.
@@ -133,13 +141,14 @@ fn referrer(value: &[u8]) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::links::Checked;
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use serde_json::{Value, json};
 
-    fn link() -> Link {
-        Link::from_value(json!({
+    fn link() -> Checked {
+        Checked::from_value(&json!({
             "domain": "s.elido.me", "slug": "abc123", "workspace": "acme", "title": "Q2 pricing PDF", "tags": ["sales-collateral"],
             "destination": "https://acme.example/pricing.pdf?utm_source=site&utm_medium=email"
         }))
@@ -148,7 +157,7 @@ mod tests {
 
     fn click(ts: u64, query: &str, visitor: Visitor<'_>) -> Value {
         let mut out = Vec::new();
-        write(ts, &link(), query, &visitor, &mut StdRng::seed_from_u64(1), &mut out);
+        write(ts, &link().view(), query, &visitor, &mut StdRng::seed_from_u64(1), &mut out);
         serde_json::from_slice(&out).expect("JSON")
     }
 

@@ -1,11 +1,12 @@
 //! What the server is told: addresses, sources of links, Kafka, the clock.
 
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Everything a [`Server`](crate::Server) needs to start.
 #[derive(Clone, Debug)]
@@ -23,6 +24,14 @@ pub struct Config {
     /// Request header that holds the visitor's ISO 3166 country, e.g. `CF-IPCountry`. Trust it only behind the
     /// proxy that sets it.
     pub country_header: Option<String>,
+    /// Domains that links of several workspaces may share; any other belongs to the workspace that has links on it.
+    pub shared_domains: Vec<String>,
+    /// What stands between the server and its visitors.
+    pub proxies: ProxyConfig,
+    /// How much and how long.
+    pub limits: Limits,
+    /// Address for `/metrics`, `/healthz` and `/readyz` alone; port 0 takes a free one. None serves no metrics.
+    pub metrics: Option<SocketAddr>,
     /// Where event time comes from.
     pub clock: Clock,
 }
@@ -36,7 +45,69 @@ impl Default for Config {
             kafka: None,
             default_domain: None,
             country_header: None,
+            shared_domains: Vec::new(),
+            proxies: ProxyConfig::default(),
+            limits: Limits::default(),
+            metrics: None,
             clock: Clock::default(),
+        }
+    }
+}
+
+/// Whom to believe about a visitor's address.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyConfig {
+    /// Every connection begins with a PROXY protocol header (version 1 or 2). With [`trusted`](ProxyConfig::trusted) networks only theirs are let in.
+    pub proxy_protocol: bool,
+    /// Networks of proxies whose [`header`](ProxyConfig::header) is believed. Their connections are not counted per client.
+    pub trusted: Vec<IpNet>,
+    /// The header that the proxies write.
+    pub header: ClientHeader,
+}
+
+/// The header in which a proxy names the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientHeader {
+    /// `X-Forwarded-For`, the common one.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+/// How much a client may ask for, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the first byte of a request (or from the connection's start) to the end of its head.
+    pub head_timeout: Duration,
+    /// How long a connection without a request is kept.
+    pub idle_timeout: Duration,
+    /// How long a client may take no answers while some wait.
+    pub write_timeout: Duration,
+    /// Open connections altogether; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Open connections of one address (IPv6: of one /64 network); further ones are closed at once. 0 is no limit.
+    pub connections_per_client: u32,
+    /// Between `/readyz` answering 503 and the end of listening, when the server stops.
+    pub drain_delay: Duration,
+    /// From the end of listening to the end of the last connection, when the server stops.
+    pub drain_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            // A phone on a bad line sends a click's head within a second or two.
+            head_timeout: Duration::from_secs(10),
+            // Somewhat longer than common proxies keep their connections, so that they close first and no request is lost in between.
+            idle_timeout: Duration::from_secs(75),
+            // Answers are below a kilobyte each; who can't take them in this time is gone or ill-meaning.
+            write_timeout: Duration::from_secs(10),
+            connections: 100_000,
+            // More than a balancer that nobody declared opens, and far less than all.
+            connections_per_client: 4_096,
+            drain_delay: Duration::ZERO,
+            drain_deadline: Duration::from_secs(10),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Why the server cannot start or go on.
 
+use crate::Problem;
 use rdkafka::error::KafkaError;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -13,8 +14,10 @@ pub enum Error {
     #[error("{0}")]
     Config(String),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}; choose another port with `--listen`, or stop the process that holds it")]
+    #[error("cannot listen on {address}; choose another port with `{option}`, or stop the process that holds it")]
     Listen {
+        /// The option that names the address.
+        option: &'static str,
         /// The address as it was configured.
         address: SocketAddr,
         /// The system's answer.
@@ -40,6 +43,14 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// Links in the file are bad; none of the file is taken.
+    #[error("{}", bad_links(path, problems))]
+    BadLinks {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in the file's order.
+        problems: Vec<Problem>,
+    },
     /// librdkafka refused its options.
     #[error("the Kafka client refused its options; check the brokers and properties")]
     Kafka(#[source] KafkaError),
@@ -52,6 +63,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Bad links that are named one by one; the rest is counted.
+const MAX_NAMED: usize = 20;
+
+fn bad_links(path: &Path, problems: &[Problem]) -> String {
+    let mut text = String::new();
+    for problem in problems.iter().take(MAX_NAMED) {
+        text += &format!("{}, {problem}\n", path.display());
+    }
+    if let Some(more) = problems.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
+        text += &format!("{more} more problems; `clickline-redirect --check` lists them\n");
+    }
+    text + "no link of the file is taken before all are good"
 }
 
 impl From<KafkaError> for Error {
@@ -73,7 +98,7 @@ impl Error {
     /// Whether the configuration is to blame: starting again without changing it will not help.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Error::Config(_) | Error::ReadLinks { .. } | Error::ParseLinks { .. } | Error::Kafka(_) => true,
+            Error::Config(_) | Error::ReadLinks { .. } | Error::ParseLinks { .. } | Error::BadLinks { .. } | Error::Kafka(_) => true,
             // A port in use may be free in a moment; an address that is not this machine's never will be.
             Error::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
             Error::Start { .. } => false,

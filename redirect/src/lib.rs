@@ -38,17 +38,21 @@ mod answer;
 mod click;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod kafka;
 mod links;
+mod metrics;
 mod query;
 mod server;
 mod sink;
 mod supervisor;
 mod worker;
 
-pub use config::{Clock, Config, KafkaConfig};
+pub use config::{ClientHeader, Clock, Config, KafkaConfig, Limits, ProxyConfig};
 pub use error::Error;
+pub use ipnet::IpNet;
 pub use kafka::KafkaSink;
 pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};

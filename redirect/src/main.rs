@@ -43,6 +43,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Failed(format!("cannot listen for signals: {error}")))?;
     let server = Server::start(args.config()?)?;
     println!("listening on http://{}", server.address());
+    if let Some(address) = server.metrics_address() {
+        println!("metrics on http://{address}/metrics");
+    }
     let mut announced = false;
     let failure = loop {
         if let Some(failure) = server.failure() {
@@ -70,7 +73,7 @@ fn check(args: &Args) -> anyhow::Result<()> {
         println!("the options are fine; there is no links file to check");
         return Ok(());
     };
-    let file = LinkFile::read(path)?;
+    let file = LinkFile::read(path, &config.shared_domains)?;
     for problem in &file.problems {
         println!("{}, {problem}", path.display());
     }

@@ -17,7 +17,6 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use serde::Serialize;
 use std::borrow::Cow;
-use url::Url;
 
 /// Longest value that is recorded, in bytes: half of what the job takes, and more than any click id in use.
 pub(crate) const MAX_VALUE: usize = 512;
@@ -45,14 +44,6 @@ pub(crate) struct Marks<'a> {
     pub utm: Utm<'a>,
 }
 
-fn own(value: Option<Cow<'_, str>>) -> Option<Cow<'static, str>> {
-    value.map(|value| Cow::Owned(value.into_owned()))
-}
-
-fn borrow<'a>(value: &'a Option<Cow<'_, str>>) -> Option<Cow<'a, str>> {
-    value.as_deref().map(Cow::Borrowed)
-}
-
 impl<'a> Marks<'a> {
     /// Reads a query (without its `?`).
     pub(crate) fn of(query: &'a str) -> Marks<'a> {
@@ -77,66 +68,52 @@ impl<'a> Marks<'a> {
     }
 
     /// These, and where one is absent the destination's. The destination's `eid` is its own affair.
-    pub(crate) fn or(self, destination: Option<&'a Marks<'static>>) -> Marks<'a> {
-        let Some(destination) = destination else { return self };
+    pub(crate) fn or(self, destination: Marks<'a>) -> Marks<'a> {
         let Marks { eid, fbclid, gclid, utm } = self;
-        let theirs = &destination.utm;
+        let theirs = destination.utm;
         Marks {
             eid,
-            fbclid: fbclid.or_else(|| borrow(&destination.fbclid)),
-            gclid: gclid.or_else(|| borrow(&destination.gclid)),
+            fbclid: fbclid.or(destination.fbclid),
+            gclid: gclid.or(destination.gclid),
             utm: Utm {
-                source: utm.source.or_else(|| borrow(&theirs.source)),
-                medium: utm.medium.or_else(|| borrow(&theirs.medium)),
-                campaign: utm.campaign.or_else(|| borrow(&theirs.campaign)),
-                term: utm.term.or_else(|| borrow(&theirs.term)),
-                content: utm.content.or_else(|| borrow(&theirs.content)),
+                source: utm.source.or(theirs.source),
+                medium: utm.medium.or(theirs.medium),
+                campaign: utm.campaign.or(theirs.campaign),
+                term: utm.term.or(theirs.term),
+                content: utm.content.or(theirs.content),
             },
-        }
-    }
-
-    pub(crate) fn into_owned(self) -> Marks<'static> {
-        let Marks { eid, fbclid, gclid, utm: Utm { source, medium, campaign, term, content } } = self;
-        Marks {
-            eid: own(eid),
-            fbclid: own(fbclid),
-            gclid: own(gclid),
-            utm: Utm { source: own(source), medium: own(medium), campaign: own(campaign), term: own(term), content: own(content) },
         }
     }
 }
 
 /// The destination in the parts that a `Location` is put together from. All of it is ASCII without control characters.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    url: Box<str>,
-    /// Where the query's `?` is, if there is a query.
-    query_at: Option<u32>,
-    /// Where the fragment's `#` is; the end if there is none.
-    fragment_at: u32,
-    /// What the destination's own query says; most say nothing.
-    marks: Option<Box<Marks<'static>>>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target<'a> {
+    url: &'a str,
+    /// Scheme, host and path.
+    base: &'a str,
+    /// The destination's own query with its `?`, or empty.
+    own_query: &'a str,
+    /// With its `#`, or empty.
+    fragment: &'a str,
 }
 
-impl Target {
-    /// What a destination's query (of a checked length) says is read once, here.
-    pub(crate) fn new(url: Url) -> Target {
-        let marks = Marks::of(url.query().unwrap_or("")).into_owned();
-        let url: Box<str> = String::from(url).into();
-        let at = |at: usize| u32::try_from(at).expect("destinations are far shorter than 4 GiB");
-        let fragment_at = url.find('#').unwrap_or(url.len());
-        let query_at = url[..fragment_at].find('?').map(at);
-        Target { query_at, fragment_at: at(fragment_at), url, marks: (marks != Marks::default()).then(|| Box::new(marks)) }
+impl<'a> Target<'a> {
+    /// Takes a checked destination apart, as the URL standard writes it.
+    pub(crate) fn of(url: &'a str) -> Target<'a> {
+        let (whole, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+        let (base, own_query) = whole.split_at(whole.find('?').unwrap_or(whole.len()));
+        Target { url, base, own_query, fragment }
     }
 
     /// The whole destination.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    pub(crate) fn url(&self) -> &'a str {
+        self.url
     }
 
-    /// What the destination's own query says, if anything.
-    pub(crate) fn marks(&self) -> Option<&Marks<'static>> {
-        self.marks.as_deref()
+    /// What the destination's own query says.
+    pub(crate) fn marks(&self) -> Marks<'a> {
+        Marks::of(self.own_query.strip_prefix('?').unwrap_or(""))
     }
 
     /// The `Location` for a request with this query.
@@ -149,8 +126,7 @@ impl Target {
 
     /// Writes the `Location` for a request with this query.
     pub(crate) fn write_location(&self, query: &str, out: &mut Vec<u8>) {
-        let (whole, fragment) = self.url.split_at(self.fragment_at as usize);
-        let (base, own_query) = whole.split_at(self.query_at.map_or(whole.len(), |at| at as usize));
+        let Target { url: _, base, own_query, fragment } = *self;
         out.extend_from_slice(base.as_bytes());
         let mut passed: Vec<(Cow<'_, str>, &str, bool)> =
             pairs(query).filter(|(name, _)| name != "eid").map(|(name, raw)| (name, raw, false)).collect();

@@ -2,9 +2,10 @@
 
 use super::*;
 use proptest::prelude::*;
+use url::Url;
 
-fn target(url: &str) -> Target {
-    Target::new(Url::parse(url).expect("a URL"))
+fn target(url: &str) -> Target<'static> {
+    Target::of(String::from(Url::parse(url).expect("a URL")).leak())
 }
 
 #[test]

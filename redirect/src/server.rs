@@ -1,10 +1,11 @@
 //! The server as a whole: its threads, its start and its end.
 
-use crate::answer::{Shared, plain_host};
-use crate::links::{LinkFile, TopicReader};
+use crate::answer::Shared;
+use crate::links::{LinkFile, TopicReader, plain_domain};
+use crate::metrics::MetricsServer;
 use crate::sink::{ClickSink, Discard};
 use crate::supervisor::Supervisor;
-use crate::worker::Worker;
+use crate::worker::{Connections, Worker};
 use crate::{Config, Error, KafkaSink};
 use mio::Waker;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -40,10 +41,12 @@ pub struct Server {
     workers: Vec<(Waker, JoinHandle<()>)>,
     supervisor: Option<Supervisor>,
     topic: Option<TopicReader>,
+    metrics: Option<MetricsServer>,
+    drain_delay: Duration,
 }
 
 impl Server {
-    /// Binds the address, reads the links file, connects to Kafka, and serves. Bad links are logged and left out. Brokers that are away are no
+    /// Binds the address, reads the links file, connects to Kafka, and serves. A bad link is an error. Brokers that are away are no
     /// error: clicks wait in the queue, and the server is not [`ready`](Server::ready) until a links topic has been read.
     ///
     /// # Errors
@@ -63,23 +66,49 @@ impl Server {
     pub fn start_with(config: Config, sink: Arc<dyn ClickSink>) -> Result<Server, Error> {
         check(&config)?;
         let shared = Arc::new(Shared::new(&config, sink));
-        let Config { listen, workers, links_file, kafka, default_domain: _, country_header: _, clock: _ } = config;
+        let Config {
+            listen,
+            workers,
+            links_file,
+            kafka,
+            proxies,
+            limits,
+            metrics,
+            // These are in what all share.
+            default_domain: _,
+            country_header: _,
+            shared_domains: _,
+            clock: _,
+        } = config;
         if let Some(path) = &links_file {
-            let file = LinkFile::read(path)?;
-            crate::supervisor::report(path, &file);
+            let file = LinkFile::read(path, &shared.shared_domains)?.without_problems(path)?;
+            tracing::info!(links = file.len(), "read the links in {}", path.display());
             shared.live.set_file(file.layer);
         }
         let listeners = listen_on(listen, workers)?;
         let address = listeners.first().expect("at least one worker, checked above").1;
         // From here on an error drops the server, which stops the threads that run already.
-        let mut server = Server { address, shared: shared.clone(), workers: Vec::new(), supervisor: None, topic: None };
+        let mut server = Server {
+            address,
+            shared: shared.clone(),
+            workers: Vec::new(),
+            supervisor: None,
+            topic: None,
+            metrics: None,
+            drain_delay: limits.drain_delay,
+        };
+        if let Some(address) = metrics {
+            server.metrics = Some(MetricsServer::start(address, shared.clone())?);
+        }
         match kafka.as_ref().and_then(|kafka| Some((kafka, kafka.links_topic.as_deref()?))) {
             Some((kafka, topic)) => server.topic = Some(TopicReader::start(kafka, topic, shared.clone())?),
             None => shared.ready.store(true, Ordering::Release),
         }
         server.supervisor = Some(Supervisor::start(links_file, shared.clone())?);
+        let connections = Arc::new(Connections::new(limits.connections, limits.connections_per_client));
         for (number, (listener, _)) in listeners.into_iter().enumerate() {
-            let (worker, waker) = Worker::new(listener, shared.clone()).map_err(|source| Error::Start { part: "an event loop", source })?;
+            let (worker, waker) = Worker::new(number, listener, limits, &proxies, connections.clone(), shared.clone())
+                .map_err(|source| Error::Start { part: "an event loop", source })?;
             let thread = thread::Builder::new()
                 .name(format!("redirect-{number}"))
                 .spawn(move || {
@@ -97,6 +126,11 @@ impl Server {
     /// The address that is listened on, with the port that was taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of the metrics, if they are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
     }
 
     /// Waits until every source of links has been read to its end once; false when that takes longer than `timeout`.
@@ -132,7 +166,8 @@ impl Server {
         self.shared.sink.broken().map(|reason| format!("the Kafka producer cannot go on: {reason}"))
     }
 
-    /// Stops: answers what has arrived, closes, and waits up to ten seconds until the clicks are on Kafka.
+    /// Stops: says so on `/readyz` for the configured delay, then answers what has arrived and closes within the configured deadline, and waits up
+    /// to ten seconds until the clicks are on Kafka.
     pub fn stop(mut self) -> Stats {
         self.end();
         let stats = self.stats();
@@ -141,6 +176,10 @@ impl Server {
     }
 
     fn end(&mut self) {
+        self.shared.draining.store(true, Ordering::Release);
+        if !self.workers.is_empty() {
+            thread::sleep(std::mem::take(&mut self.drain_delay));
+        }
         self.shared.stopping.store(true, Ordering::Release);
         for (waker, _) in &self.workers {
             if let Err(error) = waker.wake() {
@@ -154,6 +193,7 @@ impl Server {
             }
         }
         self.topic.take();
+        self.metrics.take();
         if self.supervisor.take().is_some() {
             // The workers are gone: nothing is offered after this.
             self.shared.sink.close(FLUSH_TIMEOUT);
@@ -181,15 +221,19 @@ fn check(config: &Config) -> Result<(), Error> {
     {
         return wrong("an empty Kafka broker list or topic name; fill it in");
     }
-    if config.default_domain.as_deref().is_some_and(|domain| plain_host(domain).is_empty()) {
-        return wrong("an empty default domain; name one that links have, or leave it out");
+    let named = config.default_domain.iter().chain(&config.shared_domains);
+    if let Some(domain) = named.into_iter().find(|domain| plain_domain(domain).is_none()) {
+        return wrong(&format!("{domain:?} is no domain that links can have; write a host name without scheme and port"));
+    }
+    if config.limits.connections == 0 {
+        return wrong("0 connections answer nobody; allow at least 1");
     }
     Ok(())
 }
 
 /// One listener per worker on the same port, with the address that it has.
 fn listen_on(address: SocketAddr, workers: usize) -> Result<Vec<(TcpListener, SocketAddr)>, Error> {
-    let failed = |source| Error::Listen { address, source };
+    let failed = |source| Error::Listen { option: "--listen", address, source };
     let shared = workers > 1;
     if shared {
         // SO_REUSEPORT would let a second server take half of the first one's visitors without a word.

@@ -1,8 +1,9 @@
 //! The thread that does what workers must not: watches the links file, and tells of lost clicks.
 //!
 //! # Edges
-//! A changed file is read once it has looked the same for two looks in a row, so that one that is still being written is not taken for
-//! finished. (Write beside it and rename to be certain.) A file that cannot be read or is no list leaves the links as they were.
+//! A changed file is read once it has looked the same for two looks in a row, and thrown away if it changed while it was read, so that one that
+//! is still being written is not taken for finished. (Write beside it and rename to be certain.) A file that cannot be read, is empty, is no list
+//! or has a bad link leaves the links as they were.
 
 use crate::Error;
 use crate::answer::Shared;
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant, SystemTime};
 const LOOK: Duration = Duration::from_millis(500);
 /// How often losses are told.
 const TELL: Duration = Duration::from_secs(10);
-/// Bad links that are named one by one; the rest is counted.
-const MAX_NAMED: usize = 20;
 
 /// The running thread; dropping it ends it.
 pub(crate) struct Supervisor {
@@ -93,29 +92,40 @@ impl Watch {
         if !now && (!steady || state == self.loaded) {
             return;
         }
+        let read = self.read(shared);
+        if self::state(&self.path) != state {
+            // The next look will find it steady, or changing still.
+            tracing::info!("{} changed while it was read; reading it again", self.path.display());
+            self.seen = None;
+            self.loaded = None;
+            return;
+        }
         self.loaded = state;
-        match LinkFile::read(&self.path) {
+        match read {
             Ok(file) => {
-                report(&self.path, &file);
+                tracing::info!(links = file.len(), "read the links in {}", self.path.display());
                 shared.live.set_file(file.layer);
+                shared.metrics.reloaded(true);
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
                 tracing::error!("{error}{cause}; the links stay as they were");
+                shared.metrics.reloaded(false);
             }
         }
     }
-}
 
-/// Logs what a file held.
-pub(crate) fn report(path: &Path, file: &LinkFile) {
-    for problem in file.problems.iter().take(MAX_NAMED) {
-        tracing::warn!("{}, {problem}", path.display());
+    fn read(&self, shared: &Shared) -> Result<LinkFile, Error> {
+        if self.seen.is_some_and(|(_, length)| length == 0) {
+            let message = "the file is empty, so it is taken for one that is being written; write an empty line for no links".to_owned();
+            return Err(Error::ParseLinks { path: self.path.clone(), line: 0, message });
+        }
+        // A reference of its own: workers' tables are not held while a large file is read.
+        let topic = shared.live.table().topic().clone();
+        // Room for as many links as there are now: none in reserve while both tables are in memory.
+        let empty = shared.live.table().file().emptied();
+        LinkFile::read_into(empty, &self.path, &shared.shared_domains, &topic)?.without_problems(&self.path)
     }
-    if let Some(more) = file.problems.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
-        tracing::warn!("{}: {more} more problems; `clickline-redirect --check` lists all of them", path.display());
-    }
-    tracing::info!(links = file.len(), problems = file.problems.len(), "read the links in {}", path.display());
 }
 
 /// Tells how many clicks were lost since it was last told.

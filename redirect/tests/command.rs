@@ -47,6 +47,50 @@ fn serves_until_it_is_told_to_stop() {
     assert_eq!(child.wait().expect("ends").code(), Some(0));
 }
 
+/// With few file handles the server takes as many connections as it can, and the others as soon as those end.
+#[test]
+fn a_lack_of_file_handles_passes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("links.yaml");
+    std::fs::write(&path, LINKS).expect("the links file");
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_clickline-redirect")])
+        .args(["--listen", "127.0.0.1:0", "--workers", "1", "--default-domain", "s.elido.me", "--metrics", "0", "--links"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    let address = lines.next().expect("a first line");
+    let address = address.strip_prefix("listening on http://").expect("the address").parse().expect("an address");
+    assert!(lines.next().is_some_and(|line| line.starts_with("metrics on http://127.0.0.1:")));
+    assert_eq!(lines.next().as_deref(), Some("ready"));
+    // More than it has handles for; the kernel takes the rest into its queue.
+    let held: Vec<_> = (0..60).map(|_| connect(address)).collect();
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    assert!(log.any(|line| line.contains("raise the limit of open files")), "the log says what to do");
+    let waiting = std::thread::spawn(move || request(address, "GET", "/abc123", SAFARI).0);
+    drop(held);
+    assert!(waiting.join().expect("answered in the end").starts_with("HTTP/1.1 302 "));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs").success());
+    // Nobody may wait for a full pipe.
+    std::thread::spawn(move || log.for_each(drop));
+    assert_eq!(lines.last().as_deref(), Some("1 clicks served, 0 delivered, 0 lost"));
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn a_bad_link_ends_the_start_with_2_and_its_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("links.yaml");
+    std::fs::write(&path, format!("{LINKS}- {{domain: s.elido.me, slug: abc123, workspace: acme, destination: \"https://x.example\"}}\n"))
+        .expect("written");
+    let (code, _, error) = run(&["--listen", "127.0.0.1:0", "--links", &path.to_string_lossy()]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("line 11: s.elido.me/abc123 stands in line 1 already"), "{error}");
+}
+
 #[test]
 fn what_is_wrong_with_the_configuration_ends_with_2() {
     let (code, _, error) = run(&[]);
@@ -59,6 +103,9 @@ fn what_is_wrong_with_the_configuration_ends_with_2() {
     assert_eq!(code, Some(2));
     assert!(error.contains("no.such.option"), "{error}");
     assert_eq!(run(&["--workers", "many"]).0, Some(2));
+    assert_eq!(run(&["--links", "x", "--trusted-proxy", "10.0.0.0/99"]).0, Some(2));
+    assert_eq!(run(&["--links", "x", "--client-header", "Host", "--trusted-proxy", "10.0.0.0/8"]).0, Some(2));
+    assert_eq!(run(&["--links", "x", "--drain-deadline", "soon"]).0, Some(2));
 }
 
 #[test]

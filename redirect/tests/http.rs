@@ -95,7 +95,7 @@ fn what_is_not_a_link() {
 fn heads_that_are_too_large() {
     let Running { server, .. } = start();
     let long = format!("GET /abc123?q={} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(40_000));
-    assert!(talk(server.address(), long.as_bytes()).starts_with("HTTP/1.1 431 "));
+    assert!(talk(server.address(), long.as_bytes()).starts_with("HTTP/1.1 414 "));
     let many = format!("GET /abc123 HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(300));
     assert!(talk(server.address(), many.as_bytes()).starts_with("HTTP/1.1 431 "));
     let fits = format!("GET /abc123?q={} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "a".repeat(15_000));
@@ -153,22 +153,22 @@ fn a_client_that_closes_its_side_is_still_answered() {
 
 #[test]
 fn a_client_that_never_ends_its_head_is_cut_off() {
-    let Running { server, .. } = start();
+    let Running { server, .. } = start_with(|config| config.limits.head_timeout = Duration::from_secs(2));
     let mut stream = connect(server.address());
     let begin = Instant::now();
     let mut writer = stream.try_clone().expect("a second handle");
     // One byte a second would keep a server that restarts its clock with every byte for ever.
     let drip = std::thread::spawn(move || {
         let _ = writer.write_all(b"GET /abc123 HTTP/1.1\r\nHost: x\r\nA: ");
-        while begin.elapsed() < Duration::from_secs(14) && writer.write_all(b"a").is_ok() {
-            std::thread::sleep(Duration::from_millis(500));
+        while begin.elapsed() < Duration::from_secs(60) && writer.write_all(b"a").is_ok() {
+            std::thread::sleep(Duration::from_millis(200));
         }
     });
     let mut answer = Vec::new();
     // The end may come as a reset, since the drip goes on.
     let _ = stream.read_to_end(&mut answer);
     let took = begin.elapsed();
-    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(13), "cut off after {took:?}");
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(30), "cut off after {took:?}");
     assert!(answer.is_empty());
     drip.join().expect("the drip ends");
 }

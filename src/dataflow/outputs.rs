@@ -107,7 +107,11 @@ pub fn deal_stage(advance: &Advance, plan: &Plan, at: Ms) -> Option<Output> {
     let (link_tag, link) = counted(&rule.counted);
     let record = DealStage {
         v: 1,
-        id: format!("stage:{}:{}:{}:{}:{}", subject.portal, advance.deal, subject.who, rule.name, advance.period.since),
+        // A rule's name is its own within a workspace, and several workspaces may share a portal.
+        id: format!(
+            "stage:{}:{}:{}:{}:{}:{}",
+            subject.portal, advance.deal, subject.who, subject.workspace, rule.name, advance.period.since
+        ),
         portal: subject.portal.to_string(),
         workspace: subject.workspace.to_string(),
         rule: rule.name.clone(),

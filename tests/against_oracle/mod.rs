@@ -46,11 +46,14 @@ pub struct Course {
     /// The configuration of the jobs.
     pub config: PathBuf,
     changed: Changed,
+    /// What the configuration says beside brokers, workspaces and rules.
+    more: String,
     seed: u64,
     began: Instant,
     done: Arc<AtomicBool>,
     producer: Option<JoinHandle<usize>>,
-    sent: usize,
+    /// Records that the producer has appended; none where others fill the topics.
+    sent: Option<usize>,
     followed: Arc<AtomicBool>,
     follower: JoinHandle<Vec<Found>>,
 }
@@ -67,6 +70,13 @@ pub struct Verdict {
 impl Course {
     /// Makes the topics and begins to append records, to read outputs; the more kills, the slower.
     pub fn begin(broker: Broker, seed: u64, kills: u64) -> Self {
+        let mut course = Course::around(broker, seed, String::new());
+        course.producer = Some(produce(&course.broker, seed, kills, &course.done));
+        course
+    }
+
+    /// The same without a producer: the test fills the topics, and says `more` in the configuration.
+    pub fn around(broker: Broker, seed: u64, more: String) -> Self {
         for topic in INPUTS {
             broker.create_topic(topic, PARTITIONS, &[("message.timestamp.type", "LogAppendTime")]);
         }
@@ -74,9 +84,7 @@ impl Course {
             broker.create_topic(topic, PARTITIONS, &[]);
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let config = configuration(&broker, folder.path(), &Changed::default());
-        let done = Arc::new(AtomicBool::new(false));
-        let producer = Some(produce(&broker, seed, kills, &done));
+        let config = configuration(&broker, folder.path(), &Changed::default(), &more);
         let followed = Arc::new(AtomicBool::new(false));
         let follower = Follower::of(&broker, &outputs()).follow(&followed);
         Course {
@@ -84,11 +92,12 @@ impl Course {
             folder,
             config,
             changed: Changed::default(),
+            more,
             seed,
             began: Instant::now(),
-            done,
-            producer,
-            sent: 0,
+            done: Arc::new(AtomicBool::new(false)),
+            producer: None,
+            sent: None,
             followed,
             follower,
         }
@@ -97,23 +106,25 @@ impl Course {
     /// Takes a rule away, puts one back, or tells one to backfill or not to, for the jobs that start from now on.
     pub fn change_rules(&mut self, rng: &mut StdRng) {
         self.changed.change(rng, oracle_model::RULES.matches("- name: ").count());
-        self.config = configuration(&self.broker, self.folder.path(), &self.changed);
+        self.config = configuration(&self.broker, self.folder.path(), &self.changed, &self.more);
     }
 
     /// Appends no more records; a tick that lies a moment after the last one.
     pub fn last_tick(&mut self) -> Ms {
         self.done.store(true, Ordering::Relaxed);
         if let Some(producer) = self.producer.take() {
-            self.sent = producer.join().expect("produces");
+            self.sent = Some(producer.join().expect("produces"));
         }
         tick_end(now() + 3_000, TICK)
     }
 
     /// Compares; the job must have gone past `end`, and have ended.
     pub fn judge(self, end: Ms) -> Verdict {
-        let Course { broker, folder: _folder, config: _, changed: _, seed, began, done: _, producer: _, sent, followed, follower } = self;
+        let Course { broker, folder: _folder, config: _, changed: _, more: _, seed, began, done: _, producer: _, sent, followed, follower } =
+            self;
         let mut records: Vec<Found> = Follower::of(&broker, &INPUTS).all();
-        assert_eq!(records.len(), sent, "the log is all that was sent");
+        assert_eq!(records.len(), sent.unwrap_or(records.len()), "the log is all that was sent");
+        let read_back = records.len();
         records.sort_by_key(|(_, partition, offset, at, ..)| (tick_end(*at, TICK), *partition, *offset));
         let read = |(topic, _, _, at, key, value): &Found| {
             (*at, Record::read(topic, key.as_deref(), (!value.is_empty()).then_some(value.as_slice())))
@@ -141,7 +152,7 @@ impl Course {
         }
         assert!(expected.len() > 100, "the run says something");
         let changes = world.terms.iter().map(|term| term.versions.len() + usize::from(term.until < Ms::MAX)).sum();
-        Verdict { records: sent, outputs: expected.len(), changes, took: began.elapsed() }
+        Verdict { records: read_back, outputs: expected.len(), changes, took: began.elapsed() }
     }
 }
 
@@ -285,7 +296,7 @@ impl Changed {
 
 /// The configuration with such rules. The oracle goes by append times: a machine that has other work to do must not be late
 /// with a record beyond the slack, or the job takes it with a later time.
-fn configuration(broker: &Broker, folder: &Path, changed: &Changed) -> PathBuf {
+fn configuration(broker: &Broker, folder: &Path, changed: &Changed, more: &str) -> PathBuf {
     let rules: Vec<&str> = oracle_model::RULES.split("- name: ").skip(1).collect();
     let mut text = format!(
         "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d, idle_slack: 1s}}\nstate: '{}'\nworkspaces:\n",
@@ -309,6 +320,7 @@ fn configuration(broker: &Broker, folder: &Path, changed: &Changed) -> PathBuf {
         }
         text += &if items.is_empty() { "    rules: []\n".to_owned() } else { format!("    rules:\n{items}") };
     }
+    text += more;
     let path = folder.join("clickline.yaml");
     fs::write(&path, text).expect("writes");
     path

@@ -564,7 +564,7 @@ fn stage(rule: &Rule, subject: &Subject, deal: &Deal, id: &str, clicks: &[&Click
     let (workspace, portal, who) = subject;
     let last = clicks.iter().map(|click| (click.ts, &click.id)).max().expect("a hot rule has clicks");
     let record = json!({
-        "v": 1, "id": format!("stage:{portal}:{id}:{who}:{}:{since}", rule.name), "portal": portal, "workspace": workspace,
+        "v": 1, "id": format!("stage:{portal}:{id}:{who}:{workspace}:{}:{since}", rule.name), "portal": portal, "workspace": workspace,
         "rule": rule.name, "shadow": rule.mode == Mode::Shadow, "deal_id": id, "pipeline": deal.pipeline, "from_stage": deal.stage,
         "to_stage": rule.to_stage, "threshold": rule.threshold, "window_ms": rule.window, "count": clicks.len(), "hot_since": since,
         "guard": {"require_associated_contact": rule.guard.require_associated_contact, "deal_amount_min": rule.guard.deal_amount_min},

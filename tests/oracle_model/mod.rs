@@ -148,8 +148,19 @@ pub fn line_of(topic: Topic, key: &str, record: &serde_json::Value) -> String {
     format!("{} {} {key} {record}", record["at"], topic.default_name())
 }
 
-/// Compares sorted lines; what is missing and what is too much.
+/// Compares sorted lines; what is missing and what is too much, or which deltas share an id: HubSpot's side knows a delta by its id alone.
 pub fn differences(expected: &[String], said: &[String]) -> Option<String> {
+    let mut ids = BTreeMap::new();
+    // An event's id is its click's, and a click that comes again after the dedupe horizon is another one.
+    for line in said {
+        let [_, topic, _, record] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else { continue };
+        if ["hubspot.contact-properties", "hubspot.deal-stages"].contains(&topic) {
+            let record: serde_json::Value = serde_json::from_str(record).expect("JSON");
+            if let Some(other) = ids.insert((topic, record["id"].to_string()), line) {
+                return Some(format!("two deltas with one id:\n{other}\n{line}"));
+            }
+        }
+    }
     if expected == said {
         return None;
     }

@@ -89,6 +89,18 @@ impl Postgres {
         self.process = Some(process);
     }
 
+    /// Runs statements as the administrator would.
+    pub fn script(&self, statements: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&self.address(), tokio_postgres::NoTls).await.expect("connects");
+            let connection = tokio::spawn(connection);
+            client.batch_execute(statements).await.expect("statements");
+            drop(client);
+            connection.await.expect("does not panic").expect("ends well");
+        });
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }

@@ -1,13 +1,23 @@
-//! Reads request heads (HTTP/1.0 and 1.1) with httparse.
+//! Reads request heads (HTTP/1.0 and 1.1) with httparse, and stricter than it.
 //!
 //! # Meaning
 //! A head is complete, partial or bad. A bad one is answered with its status and the connection is closed, because where the next
-//! request starts is no longer certain. Bodies are never read: a request with one is answered and the connection closed.
+//! request starts is no longer certain. Bodies are never read: a request with one is answered and the connection closed, so nothing in a
+//! body can be taken for a request.
+//!
+//! # Ties and edges
+//! What two readers could read differently is bad (RFC 9112): lines that end without CR, folded lines, a space before a colon, more than one
+//! `Content-Length`, `Transfer-Encoding` beside it or other than `chunked`, a `Host` that is missing, doubled or no host. The answer does not
+//! depend on how the bytes were split when they arrived.
 //!
 //! # Limits
-//! [`MAX_HEAD`] bytes and [`MAX_HEADERS`] headers; more is answered 431.
+//! [`MAX_HEAD`] bytes and [`MAX_HEADERS`] headers; more is answered 431, or 414 when the first line alone is longer.
 
+use super::{Proxies, host};
 use crate::click::Visitor;
+use memchr::memchr_iter;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
 
 /// Largest head, in bytes: twice what common servers allow by default, since click links carry long queries.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
@@ -35,6 +45,8 @@ pub(crate) struct Head<'a> {
     pub host: &'a str,
     /// Whether the connection stays open after the answer.
     pub keep_alive: bool,
+    /// Whose request it is: the connection's address, or what trusted proxies say. Never stored or logged.
+    pub client: IpAddr,
     /// What the request says about the visitor.
     pub visitor: Visitor<'a>,
 }
@@ -46,56 +58,68 @@ pub(crate) enum Parsed<'a> {
     Complete(Head<'a>, usize),
     /// Not all of it is here yet.
     Partial,
-    /// Not HTTP as we take it: 400 or 431.
+    /// Not HTTP as we take it: 400, 414 or 431.
     Bad(u16),
 }
 
-/// Reads heads, and knows which header names the country.
-#[derive(Clone, Debug)]
+/// Reads heads, and knows which headers name the country and the client.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reader {
     pub country_header: Option<String>,
+    pub proxies: Proxies,
 }
 
 impl Reader {
-    /// Reads one head from the start of `bytes`.
-    pub(crate) fn read<'a>(&self, bytes: &'a [u8]) -> Parsed<'a> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        let length = match request.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
-            Ok(httparse::Status::Partial) if bytes.len() <= MAX_HEAD => return Parsed::Partial,
+    /// Reads one head from the start of `bytes`, sent by `peer`.
+    pub(crate) fn read<'a>(&self, bytes: &'a [u8], peer: IpAddr) -> Parsed<'a> {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        // What lies beyond the largest head must not matter, whether it is here already or not.
+        let window = &bytes[..bytes.len().min(MAX_HEAD)];
+        let length = match request.parse_with_uninit_headers(window, &mut headers) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD => return Parsed::Partial,
+            Ok(httparse::Status::Partial) if !window.trim_ascii_start().contains(&b'\n') => return Parsed::Bad(414),
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(431),
             Err(_) => return Parsed::Bad(400),
         };
-        match self.head(&request) {
+        // httparse takes a lone LF for the end of a line.
+        let lines = memchr_iter(b'\n', &window[..length]).all(|at| at > 0 && window[at - 1] == b'\r');
+        match self.head(&request, peer).filter(|_| lines) {
             Some(head) => Parsed::Complete(head, length),
             None => Parsed::Bad(400),
         }
     }
 
-    fn head<'a>(&self, request: &httparse::Request<'_, 'a>) -> Option<Head<'a>> {
-        let method = match request.method? {
+    fn head<'a>(&self, request: &httparse::Request<'_, 'a>, peer: IpAddr) -> Option<Head<'a>> {
+        let name = request.method?;
+        let method = match name {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
             _ => Method::Other,
         };
         let modern = request.version? == 1;
         let (authority, path, query) = split_target(request.path?)?;
+        // RFC 9112, 3.2.4: `*` is the whole server, which only OPTIONS asks about.
+        if path.is_empty() && authority.is_none() && name != "OPTIONS" {
+            return None;
+        }
         let mut head = Head {
             method,
             path,
             query,
             host: "",
             keep_alive: modern,
+            client: self.proxies.client(peer, request.headers.iter().map(|header| (header.name, header.value))),
             visitor: Visitor { head: method == Method::Head, ..Visitor::default() },
         };
         let mut hosts = 0;
-        let mut body = false;
+        let mut framing = Framing::default();
         for header in request.headers.iter() {
             let (name, value) = (header.name, header.value);
             if name.eq_ignore_ascii_case("host") {
                 hosts += 1;
-                head.host = std::str::from_utf8(value).ok()?.trim();
+                head.host = std::str::from_utf8(value).ok()?;
             } else if name.eq_ignore_ascii_case("connection") {
                 if has_token(value, "close") {
                     head.keep_alive = false;
@@ -103,9 +127,9 @@ impl Reader {
                     head.keep_alive = true;
                 }
             } else if name.eq_ignore_ascii_case("content-length") {
-                body |= value.trim_ascii() != b"0";
+                framing.length(value)?;
             } else if name.eq_ignore_ascii_case("transfer-encoding") {
-                body = true;
+                framing.encoding(value)?;
             } else if name.eq_ignore_ascii_case("user-agent") {
                 head.visitor.user_agent = Some(value);
             } else if name.eq_ignore_ascii_case("referer") {
@@ -117,15 +141,49 @@ impl Reader {
                 head.visitor.country = Some(value);
             }
         }
-        // RFC 9112, 3.2: exactly one Host in HTTP/1.1; the authority of an absolute target goes before it.
-        if hosts > 1 || (modern && hosts == 0) {
+        // RFC 9112, 3.2: exactly one Host in HTTP/1.1, and a valid one; the authority of an absolute target goes before it.
+        if hosts > 1 || (modern && hosts == 0) || !host::valid(head.host) {
             return None;
         }
         if let Some(authority) = authority {
+            if authority.is_empty() || !host::valid(authority) {
+                return None;
+            }
             head.host = authority;
         }
-        head.keep_alive &= !body;
+        head.keep_alive &= !framing.body(modern)?;
         Some(head)
+    }
+}
+
+/// What the head says about a body (RFC 9112, 6).
+#[derive(Default)]
+struct Framing {
+    length: Option<bool>,
+    encoded: bool,
+}
+
+impl Framing {
+    /// A `Content-Length`; none if there must not be one like this.
+    fn length(&mut self, value: &[u8]) -> Option<()> {
+        let number = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+        // Two that agree are still two: who added the second?
+        (number && self.length.is_none()).then(|| self.length = Some(value.iter().any(|digit| *digit != b'0')))
+    }
+
+    /// A `Transfer-Encoding`; none if there must not be one like this.
+    fn encoding(&mut self, value: &[u8]) -> Option<()> {
+        let first = !std::mem::replace(&mut self.encoded, true);
+        (first && value.eq_ignore_ascii_case(b"chunked")).then_some(())
+    }
+
+    /// Whether a body follows; none if readers could disagree.
+    fn body(&self, modern: bool) -> Option<bool> {
+        match (self.encoded, self.length) {
+            (true, None) => modern.then_some(true),
+            (true, Some(_)) => None,
+            (false, length) => Some(length.unwrap_or(false)),
+        }
     }
 }
 
@@ -158,9 +216,11 @@ fn has_token(value: &[u8], token: &str) -> bool {
 mod tests {
     use super::*;
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn read(text: &str) -> Result<(Method, String, String, String, bool), u16> {
-        let reader = Reader { country_header: Some("CF-IPCountry".to_owned()) };
-        match reader.read(text.as_bytes()) {
+        let reader = Reader { country_header: Some("CF-IPCountry".to_owned()), ..Reader::default() };
+        match reader.read(text.as_bytes(), PEER) {
             Parsed::Complete(head, length) => {
                 assert_eq!(length, text.len());
                 Ok((head.method, head.host.to_owned(), head.path.to_owned(), head.query.to_owned(), head.keep_alive))
@@ -199,16 +259,60 @@ mod tests {
         assert_eq!(read("GET a HTTP/1.1\r\nHost: a\r\n\r\n"), Err(400));
         assert_eq!(read("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Err(400));
         assert_eq!(read("\x16\x03\x01 hello"), Err(400));
-        assert_eq!(read(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD))), Err(431));
+        assert_eq!(read(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD))), Err(414));
+        assert_eq!(read(&format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(MAX_HEAD))), Err(431));
         assert_eq!(read(&format!("GET / HTTP/1.1\r\nHost: d\r\n{}\r\n", "A: b\r\n".repeat(MAX_HEADERS))), Err(431));
     }
 
     #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for head in [
+            "GET / HTTP/1.1\nHost: d\n\n",
+            "GET / HTTP/1.1\r\nHost: d\n\r\n",
+            "\nGET / HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\n folded\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nA: b\r\n\tfolded\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : d\r\n\r\n",
+            "GET / HTTP/1.1\r\n Host: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nA: b\rc\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\0\r\n\r\n",
+            "GET /\0 HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET /\tHTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET * HTTP/1.1\r\nHost: d\r\n\r\n",
+            "CONNECT d:443 HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET http:///a HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET http://u@d/a HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET ftp://d/a HTTP/1.1\r\nHost: d\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d, e\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: 1, 1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: +1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: -1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: 0x1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length:\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: identity\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: d\r\nTransfer-Encoding:\r\n\r\n",
+            "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(read(head), Err(400), "{head:?}");
+        }
+        assert!(read("\r\nGET / HTTP/1.1\r\nHost: d\r\n\r\n").is_ok(), "RFC 9112, 2.2: an empty line before a request is let pass");
+    }
+
+    #[test]
     fn prefetches_are_seen() {
-        let reader = Reader { country_header: None };
+        let reader = Reader::default();
         for header in ["Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "X-Moz: Prefetch", "X-Purpose: preview"] {
             let text = format!("GET / HTTP/1.1\r\nHost: d\r\n{header}\r\n\r\n");
-            assert!(matches!(reader.read(text.as_bytes()), Parsed::Complete(head, _) if head.visitor.prefetch), "{header}");
+            assert!(matches!(reader.read(text.as_bytes(), PEER), Parsed::Complete(head, _) if head.visitor.prefetch), "{header}");
         }
     }
 }

@@ -31,6 +31,7 @@ impl DateLine {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     status: &'static str,
+    code: u16,
     extra: &'static str,
     kind: &'static str,
     body: &'static str,
@@ -39,44 +40,68 @@ pub(crate) struct Answer {
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl Answer {
-    pub(crate) const OK: Answer = Answer { status: "200 OK", extra: "", kind: PLAIN, body: "ok\n" };
+    pub(crate) const OK: Answer = Answer { status: "200 OK", code: 200, extra: "", kind: PLAIN, body: "ok\n" };
     pub(crate) const NOT_READY: Answer = Answer {
         status: "503 Service Unavailable",
+        code: 503,
         extra: "Retry-After: 1\r\n",
         kind: PLAIN,
         body: "not ready: the links are still being read\n",
     };
+    pub(crate) const DRAINING: Answer =
+        Answer { status: "503 Service Unavailable", code: 503, extra: "", kind: PLAIN, body: "not ready: the server is about to stop\n" };
     pub(crate) const BROKEN: Answer = Answer {
         status: "503 Service Unavailable",
+        code: 503,
         extra: "",
         kind: PLAIN,
         body: "broken: the Kafka producer cannot go on; restart the server (its log says why)\n",
     };
     pub(crate) const NOT_FOUND: Answer = Answer {
         status: "404 Not Found",
+        code: 404,
         extra: "",
         kind: "text/html; charset=utf-8",
         body: "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
                <title>Link not found</title>\n<h1>Link not found</h1>\n<p>There is no such short link. Please check the address, or ask whoever gave it to you.</p>\n</html>\n",
     };
-    const BAD_REQUEST: Answer = Answer { status: "400 Bad Request", extra: "", kind: PLAIN, body: "bad request\n" };
+    pub(crate) const NO_SUCH_PAGE: Answer =
+        Answer { status: "404 Not Found", code: 404, extra: "", kind: PLAIN, body: "here are /metrics, /healthz and /readyz\n" };
+    const BAD_REQUEST: Answer = Answer { status: "400 Bad Request", code: 400, extra: "", kind: PLAIN, body: "bad request\n" };
     pub(crate) const NOT_ALLOWED: Answer = Answer {
         status: "405 Method Not Allowed",
+        code: 405,
         extra: "Allow: GET, HEAD\r\n",
         kind: PLAIN,
         body: "only GET and HEAD are answered here\n",
     };
-    const TOO_LARGE: Answer =
-        Answer { status: "431 Request Header Fields Too Large", extra: "", kind: PLAIN, body: "address and headers are too long\n" };
+    const TOO_LARGE: Answer = Answer {
+        status: "431 Request Header Fields Too Large",
+        code: 431,
+        extra: "",
+        kind: PLAIN,
+        body: "address and headers are too long\n",
+    };
+
+    const TOO_LONG: Answer = Answer { status: "414 URI Too Long", code: 414, extra: "", kind: PLAIN, body: "the address is too long\n" };
 
     /// The answer to a head that could not be read.
     pub(crate) fn to_bad(status: u16) -> Answer {
-        if status == 431 { Answer::TOO_LARGE } else { Answer::BAD_REQUEST }
+        match status {
+            414 => Answer::TOO_LONG,
+            431 => Answer::TOO_LARGE,
+            _ => Answer::BAD_REQUEST,
+        }
+    }
+
+    /// The status as a number.
+    pub(crate) fn code(&self) -> u16 {
+        self.code
     }
 
     /// Appends the answer, without its body when `head_only`.
     pub(crate) fn write(&self, date: &DateLine, keep_alive: bool, head_only: bool, out: &mut Vec<u8>) {
-        let Answer { status, extra, kind, body } = self;
+        let Answer { status, code: _, extra, kind, body } = self;
         write!(
             out,
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{extra}{}{}\r\n",
@@ -87,6 +112,16 @@ impl Answer {
         .expect("a Vec takes every byte");
         if !head_only {
             out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    /// Appends a page with text that was made just now, after which the connection is closed.
+    pub(crate) fn write_text(kind: &str, text: &str, head_only: bool, date: &DateLine, out: &mut Vec<u8>) {
+        let length = text.len();
+        write!(out, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{}{}\r\n", date.line, connection(false))
+            .expect("a Vec takes every byte");
+        if !head_only {
+            out.extend_from_slice(text.as_bytes());
         }
     }
 

@@ -6,10 +6,11 @@
 //! become visible together.
 //!
 //! # Ties and edges
-//! A record that cannot be read leaves the link as it was, and is logged with partition and offset. A topic that isn't there yet is waited for.
+//! A record that cannot be read, or that is on another workspace's domain, leaves the link as it was, and is logged with partition and
+//! offset. Of two workspaces on one domain the one that was read first keeps it. A topic that isn't there yet is waited for.
 //! Partitions that are added later are found within [`LOOK`].
 
-use super::{Layer, Link};
+use super::{Checked, Layer, plain_domain};
 use crate::answer::Shared;
 use crate::kafka::{client, log};
 use crate::{Error, KafkaConfig};
@@ -123,7 +124,7 @@ impl Reading {
             match self.consumer.poll(GATHER) {
                 None => {}
                 Some(Ok(message)) => {
-                    take(&mut self.layer, &message);
+                    take(&mut self.layer, &self.shared, &message);
                     changed_at.get_or_insert_with(Instant::now);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -175,14 +176,20 @@ impl Reading {
     }
 }
 
-fn take(layer: &mut Layer, message: &BorrowedMessage<'_>) {
-    if let Err(problem) = apply(layer, message.key(), message.payload()) {
+fn take(layer: &mut Layer, shared: &Shared, message: &BorrowedMessage<'_>) {
+    let owned = |layer: &Layer, link: &Checked| link.foreign(&[layer, shared.live.table().file()], &shared.shared_domains);
+    if let Err(problem) = apply(layer, message.key(), message.payload(), owned) {
         tracing::warn!(partition = message.partition(), offset = message.offset(), "a link was not taken: {problem}");
     }
 }
 
-/// Applies one record of the topic.
-fn apply(layer: &mut Layer, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<(), String> {
+/// Applies one record of the topic. `owned` says whose a link's domain is elsewhere, if that is another workspace.
+fn apply(
+    layer: &mut Layer,
+    key: Option<&[u8]>,
+    payload: Option<&[u8]>,
+    owned: impl FnOnce(&Layer, &Checked) -> Option<String>,
+) -> Result<(), String> {
     let key = key
         .map(|key| std::str::from_utf8(key).map_err(|_| "its key is not UTF-8; write `domain/slug`".to_owned()))
         .transpose()?
@@ -194,11 +201,14 @@ fn apply(layer: &mut Layer, key: Option<&[u8]>, payload: Option<&[u8]>) -> Resul
         }
         (None, None) => Err("a tombstone without a key; write `domain/slug`".to_owned()),
         (key, Some(payload)) => {
-            let link = Link::from_json(payload)?;
-            if let Some(key) = key.filter(|key| **key != *link.key) {
+            let link = Checked::from_json(payload)?;
+            if let Some(key) = key.filter(|key| *key != link.key) {
                 return Err(format!("its key is {key:?} and its record {:?}; write both alike", link.key));
             }
-            layer.insert(link);
+            if let Some(refusal) = owned(layer, &link) {
+                return Err(refusal);
+            }
+            layer.insert(&link, 0);
             Ok(())
         }
     }
@@ -207,7 +217,7 @@ fn apply(layer: &mut Layer, key: Option<&[u8]>, payload: Option<&[u8]>) -> Resul
 /// The key as the table has it: the domain in lower case.
 fn plain_key(key: &str) -> String {
     match key.split_once('/') {
-        Some((domain, slug)) => format!("{}/{slug}", domain.trim_end_matches('.').to_ascii_lowercase()),
+        Some((domain, slug)) => format!("{}/{slug}", plain_domain(domain).unwrap_or_else(|| domain.to_owned())),
         None => key.to_owned(),
     }
 }
@@ -215,6 +225,10 @@ fn plain_key(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn apply(layer: &mut Layer, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<(), String> {
+        super::apply(layer, key, payload, |layer, link| link.foreign(&[layer], &[]))
+    }
 
     #[test]
     fn records_and_tombstones() {
@@ -226,6 +240,8 @@ mod tests {
         assert!(apply(&mut layer, Some(b"d.example/a"), Some(b"{")).is_err());
         assert!(apply(&mut layer, None, None).is_err());
         assert!(layer.get("d.example/a").is_some(), "a record that cannot be read changes nothing");
+        let other = br#"{"v":1,"domain":"d.example","slug":"b","workspace":"v","destination":"https://x.example/"}"#;
+        assert!(apply(&mut layer, Some(b"d.example/b"), Some(other)).expect_err("two workspaces").contains("belongs to workspace"));
         apply(&mut layer, Some(b"D.example/a"), None).expect("a tombstone");
         assert_eq!(layer.len(), 0);
     }

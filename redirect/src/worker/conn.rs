@@ -5,28 +5,26 @@
 //! copied while requests arrive whole; only the start of an unfinished one is kept.
 //!
 //! # Deadlines
-//! A head must be complete [`HEAD_TIMEOUT`] after its first byte (or after the connection was made), however slowly the bytes drip. A connection
-//! without requests ends after [`IDLE_TIMEOUT`]. Answers must be taken within [`WRITE_TIMEOUT`].
+//! A head must be complete `head_timeout` after its first byte (or after the connection was made), however slowly the bytes drip. A connection
+//! without requests ends after `idle_timeout`. Answers must be taken within `write_timeout`. See [`Limits`](crate::Limits).
 //!
 //! # Edges
+//! With the PROXY protocol the connection begins with a header that names the client; without one it is closed unheard.
 //! While [`MAX_OUTPUT`] bytes of answers wait to be taken, no further request is read. Before a connection is closed with bytes unread, its
 //! writing side is shut and the rest is read and forgotten for up to [`LINGER`]: a plain close would make the kernel throw away
 //! the answer.
 
+use super::limits::Place;
 use crate::answer::Desk;
+use crate::http::proxy_protocol::{self, Preamble};
 use crate::http::{MAX_HEAD, Parsed, Reader};
+use crate::{Limits, metrics::WorkerMetrics};
 use memchr::memmem;
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
 
-/// A phone on a bad line sends a click's head within a second or two.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Somewhat longer than common proxies keep their connections, so that they close first and no request is lost in between.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Answers are below a kilobyte each; who can't take them in this time is gone or ill-meaning.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what a refused client still sends is read.
 const LINGER: Duration = Duration::from_secs(1);
 /// Answers that may wait for a slow reader, in bytes: a pipeline of a few hundred clicks.
@@ -47,8 +45,32 @@ pub(super) enum Outcome {
     End,
 }
 
+/// How near the server's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// Connections are closed after their next answer.
+    Draining,
+    /// So are those that are idle.
+    Closing,
+}
+
+/// What a connection is served with.
+pub(super) struct Turn<'a> {
+    pub reader: &'a Reader,
+    pub desk: &'a mut Desk,
+    pub scratch: &'a mut [u8],
+    pub limits: &'a Limits,
+    pub metrics: &'a WorkerMetrics,
+    pub phase: Phase,
+    /// When the event loop woke up.
+    pub now: Instant,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Waits for the PROXY protocol's header.
+    Preamble,
     /// Reads requests.
     Open,
     /// The last answer is written or being written; nothing more is read as a request.
@@ -59,6 +81,10 @@ enum Stage {
 
 pub(super) struct Conn {
     stream: TcpStream,
+    /// Its place among all connections.
+    place: Place,
+    /// Where it comes from: the peer, or whom the PROXY protocol names.
+    client: IpAddr,
     stage: Stage,
     /// Start of an unfinished request.
     input: Vec<u8>,
@@ -73,16 +99,19 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, now: Instant) -> Conn {
+    /// A connection of `client`, which a PROXY protocol header may change when there is a `preamble`.
+    pub(super) fn new(stream: TcpStream, place: Place, client: IpAddr, preamble: bool, deadline: Instant) -> Conn {
         Conn {
             stream,
-            stage: Stage::Open,
+            place,
+            client,
+            stage: if preamble { Stage::Preamble } else { Stage::Open },
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
             written: 0,
             ended: false,
-            deadline: now + HEAD_TIMEOUT,
+            deadline,
         }
     }
 
@@ -91,25 +120,26 @@ impl Conn {
         self.deadline
     }
 
-    /// Does what can be done without waiting. `stopping` closes the connection after the requests that are here.
-    pub(super) fn serve(&mut self, reader: &Reader, desk: &mut Desk, scratch: &mut [u8], stopping: bool, now: Instant) -> Outcome {
-        let outcome = match self.try_serve(reader, desk, scratch, stopping, now) {
+    /// Does what can be done without waiting.
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Outcome {
+        let outcome = match self.try_serve(turn) {
             Ok(outcome) => outcome,
             // The client went away; there is nobody to tell.
             Err(_) => Outcome::End,
         };
-        if stopping && outcome == Outcome::Wait && self.stage == Stage::Open && self.input.is_empty() && self.waiting() == 0 {
+        let idle = matches!(self.stage, Stage::Open | Stage::Preamble) && self.input.is_empty() && self.waiting() == 0;
+        if turn.phase == Phase::Closing && outcome == Outcome::Wait && idle {
             return Outcome::End;
         }
         outcome
     }
 
-    fn try_serve(&mut self, reader: &Reader, desk: &mut Desk, scratch: &mut [u8], stopping: bool, now: Instant) -> io::Result<Outcome> {
+    fn try_serve(&mut self, turn: &mut Turn<'_>) -> io::Result<Outcome> {
         for _ in 0..TURN_READS {
             if self.stage == Stage::Lingering {
-                return self.linger(scratch);
+                return self.linger(turn.scratch);
             }
-            if !self.flush(now)? {
+            if !self.flush(turn)? {
                 return Ok(Outcome::Wait);
             }
             if self.stage == Stage::Last {
@@ -118,27 +148,33 @@ impl Conn {
                 }
                 self.stream.shutdown(Shutdown::Write)?;
                 self.stage = Stage::Lingering;
-                self.deadline = now + LINGER;
+                self.deadline = turn.now + LINGER;
                 continue;
             }
             // Requests that were held back while answers waited.
-            if !self.input.is_empty() && self.searched == 0 {
+            if self.stage == Stage::Open && !self.input.is_empty() && self.searched == 0 {
                 let input = std::mem::take(&mut self.input);
-                self.take(&input, reader, desk, stopping, now);
+                self.take(&input, turn);
                 if self.waiting() > 0 {
                     continue;
                 }
             }
             if self.ended {
+                if self.stage == Stage::Open && self.refuses_rest(turn) {
+                    continue;
+                }
                 return Ok(Outcome::End);
             }
-            match self.stream.read(scratch) {
+            match self.stream.read(turn.scratch) {
                 Ok(0) => self.ended = true,
-                Ok(count) if self.input.is_empty() => self.take(&scratch[..count], reader, desk, stopping, now),
                 Ok(count) => {
-                    let mut input = std::mem::take(&mut self.input);
-                    input.extend_from_slice(&scratch[..count]);
-                    self.take(&input, reader, desk, stopping, now);
+                    // Lent for the call, so that what was read needn't be copied.
+                    let scratch = std::mem::take(&mut turn.scratch);
+                    let taken = self.receive(&scratch[..count], turn);
+                    turn.scratch = scratch;
+                    if !taken {
+                        return Ok(Outcome::End);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Outcome::Wait),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -146,12 +182,52 @@ impl Conn {
             }
         }
         // The reads are used up; what was answered goes out now, the rest of the input has its turn later.
-        self.flush(now)?;
+        self.flush(turn)?;
         Ok(Outcome::Again)
     }
 
+    /// Takes what was read; false when the connection is none that is served.
+    fn receive(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> bool {
+        if self.input.is_empty() {
+            return self.begin(bytes, turn);
+        }
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        self.begin(&input, turn)
+    }
+
+    /// Reads the PROXY protocol's header first, if there is one to come.
+    fn begin(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> bool {
+        if self.stage != Stage::Preamble {
+            self.take(bytes, turn);
+            return true;
+        }
+        match proxy_protocol::read(bytes) {
+            Preamble::Bad => {
+                turn.metrics.refused();
+                false
+            }
+            Preamble::Partial => {
+                self.input.extend_from_slice(bytes);
+                true
+            }
+            Preamble::Complete(client, length) => {
+                self.stage = Stage::Open;
+                if let Some(client) = client {
+                    self.client = client;
+                    if !turn.reader.proxies.trusts(client) && !self.place.claim(client) {
+                        turn.metrics.refused();
+                        return false;
+                    }
+                }
+                self.take(&bytes[length..], turn);
+                true
+            }
+        }
+    }
+
     /// Answers the complete requests in `bytes` and keeps the rest.
-    fn take(&mut self, bytes: &[u8], reader: &Reader, desk: &mut Desk, stopping: bool, now: Instant) {
+    fn take(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
         let mut start = 0;
         let searched = std::mem::take(&mut self.searched);
         while start < bytes.len() && self.stage == Stage::Open && self.waiting() < MAX_OUTPUT {
@@ -159,26 +235,26 @@ impl Conn {
             // A head that drips in byte by byte must not be parsed from its start each time. Its first bytes are always
             // parsed, so that what is no HTTP at all is refused at once.
             let from = if start == 0 { searched } else { 0 };
-            if from > 0 && rest.len() <= MAX_HEAD && !has_end(&rest[from.saturating_sub(3)..]) {
+            if from > 0 && rest.len() < MAX_HEAD && !has_end(&rest[from.saturating_sub(3)..]) {
                 self.searched = rest.len();
                 break;
             }
-            match reader.read(rest) {
+            match turn.reader.read(rest, self.client) {
                 Parsed::Complete(head, length) => {
                     start += length;
-                    let keep_alive = head.keep_alive && !stopping;
-                    desk.answer(&head, keep_alive, &mut self.output);
+                    let keep_alive = head.keep_alive && turn.phase == Phase::Running;
+                    turn.desk.answer(&head, keep_alive, &mut self.output);
                     if !keep_alive {
                         self.stage = Stage::Last;
                     }
-                    self.deadline = now + IDLE_TIMEOUT;
+                    self.deadline = turn.now + turn.limits.idle_timeout;
                 }
                 Parsed::Partial => {
                     self.searched = rest.len();
                     break;
                 }
                 Parsed::Bad(status) => {
-                    desk.refuse(status, &mut self.output);
+                    turn.desk.refuse(status, &mut self.output);
                     self.stage = Stage::Last;
                 }
             }
@@ -189,9 +265,19 @@ impl Conn {
         let unfinished = start < bytes.len();
         if unfinished && (start > 0 || searched == 0) {
             // A new request has begun.
-            self.deadline = now + HEAD_TIMEOUT;
+            self.deadline = turn.now + turn.limits.head_timeout;
         }
         self.input.extend_from_slice(&bytes[start..]);
+    }
+
+    /// Whether the unfinished request, of which nothing more will come, is no HTTP: it was not parsed again with each piece, and its answer
+    /// must not depend on the pieces.
+    fn refuses_rest(&mut self, turn: &mut Turn<'_>) -> bool {
+        let input = std::mem::take(&mut self.input);
+        let Parsed::Bad(status) = turn.reader.read(&input, self.client) else { return false };
+        turn.desk.refuse(status, &mut self.output);
+        self.stage = Stage::Last;
+        true
     }
 
     /// Bytes of answers that the client hasn't taken.
@@ -200,19 +286,20 @@ impl Conn {
     }
 
     /// Writes what waits; false when the client must take some first.
-    fn flush(&mut self, now: Instant) -> io::Result<bool> {
+    fn flush(&mut self, turn: &Turn<'_>) -> io::Result<bool> {
         while self.waiting() > 0 {
             match self.stream.write(&self.output[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // Counts from the last progress; MAX_OUTPUT bounds how often there can be any.
+                    let latest = turn.now + turn.limits.write_timeout;
                     if self.written > 0 {
                         self.output.drain(..self.written);
                         self.written = 0;
-                        self.deadline = now + WRITE_TIMEOUT;
+                        self.deadline = latest;
                     }
-                    self.deadline = self.deadline.min(now + WRITE_TIMEOUT);
+                    self.deadline = self.deadline.min(latest);
                     return Ok(false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

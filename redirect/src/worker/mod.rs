@@ -10,20 +10,26 @@
 //!
 //! # Edges
 //! A client that keeps its socket full gets a few reads per turn, then the others have theirs. Deadlines are
-//! looked at once a second. When the system has no more file handles, new connections wait in the listener's queue until the next second.
+//! looked at once a second. When there are as many connections as there may be, or the system has no more file handles, new ones wait in the
+//! listener's queue, which is looked at again every [`ACCEPT_AGAIN`].
 //!
 //! # Stopping
-//! The listener's queue is emptied and closed, what has been sent is answered with `Connection: close`, idle connections are closed, and whoever is
-//! in the middle of a request has [`GRACE`] to finish it.
+//! The listener's queue is emptied and closed, and what is asked from then on is answered with `Connection: close`. A connection that stays
+//! idle for [`IDLE_GRACE`] is closed: one that were closed at once might just have sent its next request. Whoever is in the middle of a request
+//! has `drain_deadline` to finish it.
 //!
 //! # Limits
-//! [`MAX_CONNECTIONS`] connections per worker; an idle one holds about 200 bytes and its socket.
+//! An idle connection holds about 250 bytes and its socket.
 
 mod conn;
+mod limits;
 
 use crate::answer::{Desk, Shared};
-use crate::http::Reader;
-use conn::{Conn, Outcome};
+use crate::http::{Proxies, Reader};
+use crate::metrics::WorkerMetrics;
+use crate::{Limits, ProxyConfig};
+use conn::{Conn, Outcome, Phase, Turn};
+pub(crate) use limits::Connections;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
@@ -32,10 +38,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// More than this many connections wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 60_000;
-/// What a client in the middle of a request has left when the server stops.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long idle connections are kept when the server stops.
+const IDLE_GRACE: Duration = Duration::from_millis(300);
+/// How soon connections are accepted again after there was no room or no file handle for more.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How often a lack of file handles is told.
+const TELL: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Read buffer, shared by all connections of the worker: twice the largest head, so that a pipeline is read in few calls.
@@ -51,19 +59,34 @@ pub(crate) struct Worker {
     conns: Slab<Conn>,
     /// Connections that had more to read when their turn was over.
     again: Vec<usize>,
-    /// Connections may be waiting in the listener's queue without a further event.
-    backlog: bool,
+    /// When to look whether connections wait in the listener's queue, of which there will be no further event.
+    accept_at: Option<Instant>,
+    /// When a lack of file handles was last told.
+    told_at: Option<Instant>,
+    connections: Arc<Connections>,
+    limits: Limits,
+    preamble: bool,
+    /// The number of this worker.
+    number: usize,
     shared: Arc<Shared>,
     desk: Desk,
     reader: Reader,
     scratch: Vec<u8>,
-    /// When the last connection is cut off, once the server is stopping.
-    last_at: Option<Instant>,
+    phase: Phase,
+    /// When idle connections are closed and when the last one is cut off, once the server is stopping.
+    ends_at: Option<(Instant, Instant)>,
 }
 
 impl Worker {
     /// A worker on a bound listener, and what wakes it up to look at `Shared::stopping`.
-    pub(crate) fn new(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result<(Worker, Waker)> {
+    pub(crate) fn new(
+        number: usize,
+        listener: std::net::TcpListener,
+        limits: Limits,
+        proxies: &ProxyConfig,
+        connections: Arc<Connections>,
+        shared: Arc<Shared>,
+    ) -> io::Result<(Worker, Waker)> {
         let mut listener = TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -73,12 +96,21 @@ impl Worker {
             listener: Some(listener),
             conns: Slab::new(),
             again: Vec::new(),
-            backlog: false,
-            reader: Reader { country_header: shared.country_header.clone() },
-            desk: Desk::new(shared.clone()),
+            accept_at: None,
+            told_at: None,
+            connections,
+            limits,
+            preamble: proxies.proxy_protocol,
+            number,
+            reader: Reader {
+                country_header: shared.country_header.clone(),
+                proxies: Proxies { trusted: proxies.trusted.clone(), header: proxies.header },
+            },
+            desk: Desk::new(shared.clone(), number),
             shared,
             scratch: vec![0; SCRATCH],
-            last_at: None,
+            phase: Phase::Running,
+            ends_at: None,
         };
         Ok((worker, waker))
     }
@@ -88,7 +120,9 @@ impl Worker {
         let mut events = Events::with_capacity(1_024);
         let mut sweep_at = Instant::now() + SWEEP;
         loop {
-            let timeout = if self.again.is_empty() { sweep_at.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let wake_at = [self.accept_at, self.ends_at.map(|(idle_at, _)| idle_at).filter(|_| self.phase == Phase::Draining)];
+            let wake_at = wake_at.into_iter().flatten().fold(sweep_at, Instant::min);
+            let timeout = if self.again.is_empty() { wake_at.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             match self.poll.poll(&mut events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -109,26 +143,42 @@ impl Worker {
                 sweep_at = now + SWEEP;
                 self.sweep(now);
             }
-            if self.last_at.is_none() && self.shared.stopping.load(Ordering::Acquire) {
-                self.begin_to_stop(now);
-                sweep_at = sweep_at.min(now + GRACE);
+            if self.accept_at.is_some_and(|at| now >= at) {
+                self.accept(now);
             }
+            self.stop(now);
             self.desk.end();
-            if self.last_at.is_some_and(|last_at| self.conns.is_empty() || now >= last_at) {
+            if self.ends_at.is_some_and(|(_, last_at)| self.conns.is_empty() || now >= last_at) {
+                self.metrics().closed(self.conns.len() as u64);
                 return Ok(());
+            }
+            if let Some((_, last_at)) = self.ends_at {
+                sweep_at = sweep_at.min(last_at);
             }
         }
     }
 
+    fn metrics(&self) -> &WorkerMetrics {
+        self.shared.metrics.worker(self.number)
+    }
+
     fn accept(&mut self, now: Instant) {
-        self.backlog = false;
+        self.accept_at = None;
         while let Some(listener) = &self.listener {
-            if self.conns.len() >= MAX_CONNECTIONS {
-                self.backlog = true;
+            let Some(mut place) = self.connections.enter() else {
+                self.accept_at = Some(now + ACCEPT_AGAIN);
                 return;
-            }
+            };
             match listener.accept() {
-                Ok((mut stream, _)) => {
+                Ok((mut stream, peer)) => {
+                    let client = peer.ip().to_canonical();
+                    let trusted = self.reader.proxies.trusts(client);
+                    let allowed =
+                        if self.preamble { trusted || self.reader.proxies.trusted.is_empty() } else { trusted || place.claim(client) };
+                    if !allowed {
+                        self.metrics().refused();
+                        continue;
+                    }
                     // Answers are single writes; Nagle's algorithm could only delay them.
                     let _ = stream.set_nodelay(true);
                     let entry = self.conns.vacant_entry();
@@ -138,15 +188,19 @@ impl Worker {
                         continue;
                     }
                     let index = entry.key();
-                    entry.insert(Conn::new(stream, now));
+                    entry.insert(Conn::new(stream, place, client, self.preamble, now + self.limits.head_timeout));
+                    self.metrics().opened();
                     // Most clients have sent their request by now: this saves a turn.
                     self.serve(index, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    tracing::warn!(%error, connections = self.conns.len(), "no more connections for a second; raise the limit of open files");
-                    self.backlog = true;
+                    if self.told_at.is_none_or(|told_at| now >= told_at + TELL) {
+                        self.told_at = Some(now);
+                        tracing::warn!(%error, connections = self.conns.len(), "no more connections for now; raise the limit of open files");
+                    }
+                    self.accept_at = Some(now + ACCEPT_AGAIN);
                     return;
                 }
             }
@@ -156,33 +210,60 @@ impl Worker {
     fn serve(&mut self, index: usize, now: Instant) {
         // An event may be older than its connection's end.
         let Some(conn) = self.conns.get_mut(index) else { return };
-        match conn.serve(&self.reader, &mut self.desk, &mut self.scratch, self.last_at.is_some(), now) {
+        let metrics = self.shared.metrics.worker(self.number);
+        let mut turn = Turn {
+            reader: &self.reader,
+            desk: &mut self.desk,
+            scratch: &mut self.scratch,
+            limits: &self.limits,
+            metrics,
+            phase: self.phase,
+            now,
+        };
+        let outcome = conn.serve(&mut turn);
+        let answered = self.desk.take_answered();
+        if answered > 0 {
+            metrics.took(now.elapsed(), answered);
+        }
+        match outcome {
             Outcome::Wait => {}
             Outcome::Again => self.again.push(index),
             Outcome::End => {
                 self.conns.remove(index);
+                metrics.closed(1);
             }
         }
     }
 
     fn sweep(&mut self, now: Instant) {
+        let before = self.conns.len();
         self.conns.retain(|_, conn| now < conn.deadline());
-        if self.backlog {
-            self.accept(now);
-        }
+        self.metrics().closed((before - self.conns.len()) as u64);
     }
 
-    fn begin_to_stop(&mut self, now: Instant) {
-        // Whoever the kernel has let in already is served; from here on connections are refused by the kernel.
-        self.accept(now);
-        if let Some(mut listener) = self.listener.take() {
-            let _ = self.poll.registry().deregister(&mut listener);
-        }
-        self.last_at = Some(now + GRACE);
-        let open: Vec<usize> = self.conns.iter().map(|(index, _)| index).collect();
-        for index in open {
-            // Answers what has arrived since the last event, then closes the connection if it is idle.
-            self.serve(index, now);
+    /// Goes on towards the end, once the server is stopping.
+    fn stop(&mut self, now: Instant) {
+        match (self.phase, self.ends_at) {
+            (Phase::Running, _) if self.shared.stopping.load(Ordering::Acquire) => {
+                // Whoever the kernel has let in already is served; from here on connections are refused by the kernel.
+                self.phase = Phase::Draining;
+                self.accept(now);
+                if let Some(mut listener) = self.listener.take() {
+                    let _ = self.poll.registry().deregister(&mut listener);
+                }
+                self.accept_at = None;
+                let deadline = self.limits.drain_deadline;
+                self.ends_at = Some((now + IDLE_GRACE.min(deadline), now + deadline));
+            }
+            (Phase::Draining, Some((idle_at, _))) if now >= idle_at => {
+                self.phase = Phase::Closing;
+                let open: Vec<usize> = self.conns.iter().map(|(index, _)| index).collect();
+                for index in open {
+                    // Answers what has arrived since the last event, then closes the connection if it is idle.
+                    self.serve(index, now);
+                }
+            }
+            _ => {}
         }
     }
 }

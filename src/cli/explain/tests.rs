@@ -185,7 +185,7 @@ fn tools_get_json() {
     // Deltas are the records of the topics, as the job writes them.
     let stage = &said["deltas"][3];
     assert_eq!((&stage["topic"], &stage["record"]["hot_since"]), (&"hubspot.deal-stages".into(), &at(150).into()));
-    assert_eq!(stage["record"]["id"], format!("stage:4242:9001:c:801:pricing:{}", at(150)));
+    assert_eq!(stage["record"]["id"], format!("stage:4242:9001:c:801:acme:pricing:{}", at(150)));
     let guard = &said["deals"][1]["rules"][0]["guards"][2];
     assert_eq!(guard, &serde_json::json!({"guard": "amount", "passes": false, "why": "amount 50 is less than 100"}));
 }

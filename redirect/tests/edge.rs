@@ -1,0 +1,428 @@
+//! The edge over real sockets: who is let in, whose request it is, what links end, what is counted, how it stops.
+
+mod common;
+
+use clickline_redirect::{Config, Limits, Server};
+use common::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+fn limited(change: impl FnOnce(&mut Limits)) -> Running {
+    start_with(|config| change(&mut config.limits))
+}
+
+fn metrics_of(server: &Server) -> String {
+    let address = server.metrics_address().expect("metrics are on");
+    let (head, body) = request(address, "GET", "/metrics", "");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body
+}
+
+/// A sample's value, by its name with labels.
+fn sample(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// The answers on one connection: status and `Location` of each.
+fn answers(text: &str) -> Vec<(String, Option<String>)> {
+    let mut rest = text;
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (head, after) = rest.split_once("\r\n\r\n").expect("a whole head");
+        let length: usize = header(head, "Content-Length").and_then(|text| text.parse().ok()).expect("a length");
+        assert!(after.len() >= length, "an answer was cut: {rest}");
+        all.push((head[9..12].to_owned(), header(head, "Location").map(str::to_owned)));
+        rest = &after[length..];
+    }
+    all
+}
+
+/// Reads to the end; a reset after the last answer is an end, too.
+fn rest_of(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8(bytes).expect("answers are text")
+}
+
+#[test]
+fn links_that_ended_or_never_were_look_the_same() {
+    // Ends count in whole seconds.
+    let time = |seconds: u64| (NOW / 1_000 + seconds) * 1_000;
+    let more = format!(
+        "- {{domain: s.elido.me, slug: closed, workspace: acme, destination: \"https://acme.example/off\", enabled: false}}
+- {{domain: s.elido.me, slug: over, workspace: acme, destination: \"https://acme.example/over\", expires: {}}}
+- {{domain: s.elido.me, slug: still, workspace: acme, destination: \"https://acme.example/still\", expires: {}}}\n",
+        time(0),
+        time(1)
+    );
+    let Running { server, memory, folder: _folder } = start_with(|config| {
+        std::fs::write(config.links_file.as_ref().expect("a file"), format!("{LINKS}{more}")).expect("written");
+    });
+    let shape = |slug: &str| {
+        let (head, body) = request(server.address(), "GET", slug, SAFARI);
+        (head.lines().filter(|line| !line.starts_with("Date: ")).map(str::to_owned).collect::<Vec<_>>(), body)
+    };
+    let unknown = shape("/unknown");
+    assert_eq!(unknown.0[0], "HTTP/1.1 404 Not Found");
+    assert_eq!(shape("/closed"), unknown);
+    assert_eq!(shape("/over"), unknown);
+    assert!(shape("/still").0[0].contains("302"));
+    assert_eq!(memory.wait(1)[0]["link"], "s.elido.me/still", "nothing else made a click");
+}
+
+#[test]
+fn a_client_has_so_many_connections_and_no_more() {
+    let running = start_with(|config| {
+        config.limits.connections_per_client = 3;
+        config.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    });
+    let address = running.server.address();
+    let text = b"GET /abc123 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let open = || {
+        let mut stream = connect(address);
+        let mut first = [0; 12];
+        (stream.write_all(text).is_ok() && stream.read_exact(&mut first).is_ok()).then_some(stream)
+    };
+    let mut held: Vec<TcpStream> = (0..3).map(|_| open().expect("within the limit")).collect();
+    assert!(open().is_none(), "the fourth");
+    let text = metrics_of(&running.server);
+    assert_eq!(sample(&text, "redirect_connections"), 3.0);
+    assert_eq!(sample(&text, "redirect_connections_made_total{result=\"refused\"}"), 1.0);
+    held.pop();
+    wait_for(|| open().is_some());
+}
+
+#[test]
+fn at_the_limit_of_all_connections_the_next_waits() {
+    let running = limited(|limits| limits.connections = 2);
+    let address = running.server.address();
+    let mut held = [connect(address), connect(address)];
+    for stream in &mut held {
+        stream.write_all(b"GET /abc123 HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        stream.read_exact(&mut [0; 12]).expect("an answer");
+    }
+    let waiting = std::thread::spawn(move || request(address, "GET", "/abc123", SAFARI).0);
+    drop(held);
+    assert!(waiting.join().expect("answered in the end").starts_with("HTTP/1.1 302 "));
+}
+
+/// Silent and dribbling clients by the thousand are closed in time, and nobody waits for them.
+#[test]
+fn a_thousand_slow_clients_hurt_nobody() {
+    let running = limited(|limits| {
+        limits.head_timeout = Duration::from_secs(3);
+        limits.idle_timeout = Duration::from_secs(3);
+    });
+    let address = running.server.address();
+    // As many as this process may open; the server is in it, too.
+    let count = usize::from(u8::MAX).max(open_files().saturating_sub(200) / 4).min(1_000);
+    let silent: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
+    let mut dribbling: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut rounds = 0;
+    while !dribbling.is_empty() {
+        assert!(Instant::now() < end, "{} clients drip on", dribbling.len());
+        let byte = b"GET /abc123 HTTP/1.1\r\nHost: x\r\nA: "[..].get(rounds).unwrap_or(&b'a');
+        dribbling.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
+        assert!(request(address, "GET", "/abc123", SAFARI).0.starts_with("HTTP/1.1 302 "), "another client is served meanwhile");
+        rounds += 1;
+    }
+    for mut stream in silent {
+        assert_eq!(rest_of(&mut stream), "", "a silent client gets the end and nothing else");
+    }
+    let clicks = running.memory.0.lock().expect("no test panics with it").len();
+    assert_eq!(clicks, rounds, "a head that never ended made no click");
+}
+
+/// This process's limit of open files.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("the limit");
+    line.split_whitespace().nth(3).and_then(|text| text.parse().ok()).unwrap_or(usize::MAX / 8)
+}
+
+#[test]
+fn the_proxy_protocol_comes_first_or_nothing_does() {
+    let running = start_with(|config| config.proxies.proxy_protocol = true);
+    let address = running.server.address();
+    let get = b"GET /abc123 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x01\x0a\0\0\x01\x12\x34\0\x50";
+    for header in [&b"PROXY TCP4 198.51.100.1 10.0.0.1 4660 80\r\n"[..], &v2[..], b"PROXY UNKNOWN\r\n"] {
+        let whole = [header, get].concat();
+        assert!(talk(address, &whole).starts_with("HTTP/1.1 302 "));
+        let mut stream = connect(address);
+        for byte in whole {
+            stream.write_all(&[byte]).expect("sent");
+        }
+        assert!(rest_of(&mut stream).starts_with("HTTP/1.1 302 "), "byte by byte");
+    }
+    let mut bare = connect(address);
+    let _ = bare.write_all(get);
+    assert_eq!(rest_of(&mut bare), "", "without the header nobody is heard");
+}
+
+#[test]
+fn the_clients_that_a_balancer_names_are_counted() {
+    let running = start_with(|config| {
+        config.proxies.proxy_protocol = true;
+        config.limits.connections_per_client = 1;
+        config.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    });
+    let address = running.server.address();
+    let open = |client: &str| {
+        let mut stream = connect(address);
+        let sent = stream.write_all(format!("PROXY TCP4 {client} 10.0.0.1 1 80\r\nGET /abc123 HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        (sent.is_ok() && stream.read_exact(&mut [0; 12]).is_ok()).then_some(stream)
+    };
+    let held = (open("198.51.100.7").expect("the first"), open("198.51.100.8").expect("another client's first"));
+    assert!(open("198.51.100.7").is_none(), "one client's second");
+    drop(held);
+    assert_eq!(sample(&metrics_of(&running.server), "redirect_connections_made_total{result=\"refused\"}"), 1.0);
+}
+
+#[test]
+fn only_trusted_balancers_may_use_the_proxy_protocol() {
+    let running = start_with(|config| {
+        config.proxies.proxy_protocol = true;
+        config.proxies.trusted = vec!["10.0.0.0/8".parse().expect("a network")];
+    });
+    let mut stream = connect(running.server.address());
+    let _ = stream.write_all(b"PROXY UNKNOWN\r\nGET /abc123 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(rest_of(&mut stream), "");
+}
+
+#[test]
+fn metrics_have_a_port_of_their_own_and_few_series() {
+    let running = start_with(|config| config.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+    let (address, metrics) = (running.server.address(), running.server.metrics_address().expect("metrics are on"));
+    let names = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').expect("a sample").0.to_owned()).collect()
+    };
+    request(address, "GET", "/abc123", "User-Agent: curl/8\r\n");
+    request(address, "HEAD", "/abc123", "");
+    running.memory.wait(2);
+    let before = names(&metrics_of(&running.server));
+    for number in 0..300 {
+        request(address, "GET", &format!("/unknown{number}?utm_source=a{number}"), &format!("User-Agent: agent{number}\r\n"));
+    }
+    request(address, "GET", "/abc123", SAFARI);
+    talk(address, b"nonsense\r\n\r\n");
+    running.memory.wait(3);
+    let text = metrics_of(&running.server);
+    assert_eq!(names(&text), before, "nothing that a visitor sends makes a series");
+    assert!(text.ends_with("# EOF\n"));
+    for (name, value) in [
+        ("redirect_requests_total{code=\"3xx\"}", 3.0),
+        ("redirect_requests_total{code=\"4xx\"}", 301.0),
+        ("redirect_redirects_total", 3.0),
+        ("redirect_bots_total{reason=\"user-agent\"}", 1.0),
+        ("redirect_bots_total{reason=\"head\"}", 1.0),
+        ("redirect_clicks_total{outcome=\"delivered\"}", 3.0),
+        ("redirect_links{source=\"file\"}", 2.0),
+        ("redirect_links_last_reload_ok", 1.0),
+        ("redirect_request_duration_seconds_count", 304.0),
+        ("redirect_ready", 1.0),
+    ] {
+        assert_eq!(sample(&text, name), value, "{name}");
+    }
+    assert!(request(address, "GET", "/metrics", SAFARI).0.starts_with("HTTP/1.1 404 "), "visitors see none");
+    assert_eq!(request(metrics, "GET", "/healthz", "").1, "ok\n");
+    assert!(request(metrics, "GET", "/readyz", "").0.starts_with("HTTP/1.1 200 "));
+    assert!(request(metrics, "GET", "/abc123", "").0.starts_with("HTTP/1.1 404 "));
+    assert!(talk(metrics, b"nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    // A bad file is counted and changes nothing.
+    std::fs::write(running.folder.path().join("links.yaml"), format!("{LINKS}- {{domain: x}}\n")).expect("written");
+    wait_for(|| sample(&metrics_of(&running.server), "redirect_links_last_reload_ok") == 0.0);
+    let text = metrics_of(&running.server);
+    assert_eq!(sample(&text, "redirect_links_reloads_total{result=\"refused\"}"), 1.0);
+    assert_eq!(sample(&text, "redirect_links{source=\"file\"}"), 2.0);
+}
+
+static SERVER: LazyLock<Running> = LazyLock::new(start);
+
+/// Pieces of streams, well formed and not.
+fn stream() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        6 => Just("GET /abc123?n=1 HTTP/1.1\r\nHost: x\r\n\r\n"),
+        3 => Just("HEAD /abc123 HTTP/1.1\r\nHost: go.other.example\r\nUser-Agent: a\r\n\r\n"),
+        2 => Just("\r\nGET /docs/start HTTP/1.1\r\nHost: go.other.example:80\r\n\r\n"),
+        2 => Just("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"),
+        1 => Just("POST /abc123 HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"),
+        1 => Just("GET /abc123 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        1 => Just("GET /abc123 HTTP/1.1\nHost: x\n\n"),
+        1 => Just("GET /abc123 HTTP/1.1\r\nHost: x\r\n fold\r\n\r\n"),
+        1 => Just("GET /abc123 HTTP/1.1\r\nBad\0"),
+        1 => Just("GET /abc123 HTTP/1.1\r\nHo"),
+        1 => Just("GET /abc123 HTTP/1.0\r\n\r\n"),
+    ];
+    prop::collection::vec(piece, 1..8).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// However a stream is cut, the answers are the same, byte for byte but for the date.
+    #[test]
+    fn any_split_gives_the_same_answers(stream in stream(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 1..40)) {
+        let bytes = stream.as_bytes();
+        let ask = |ends: &[usize]| {
+            let mut connection = connect(SERVER.server.address());
+            let mut start = 0;
+            for end in ends {
+                // The server may have closed: what it answered is still to be read.
+                if connection.write_all(&bytes[start..*end]).is_err() {
+                    break;
+                }
+                start = *end;
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            let _ = connection.shutdown(std::net::Shutdown::Write);
+            let text = rest_of(&mut connection);
+            text.lines().filter(|line| !line.starts_with("Date: ")).collect::<Vec<_>>().join("\n")
+        };
+        let whole = ask(&[bytes.len()]);
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).chain([bytes.len()]).collect();
+        ends.sort_unstable();
+        prop_assert_eq!(ask(&ends), whole);
+    }
+}
+
+/// While thousands of links are replaced again and again, every answer is the old table's or the new one's, and each link is found.
+#[test]
+fn reloads_under_load_lose_nobody() {
+    const LINKS: usize = 5_000;
+    let table = |version: usize| -> String {
+        (0..LINKS)
+            .map(|number| format!("{{\"domain\":\"s.elido.me\",\"slug\":\"s{number}\",\"workspace\":\"w\",\"destination\":\"https://x.example/{number}/{version}\"}}\n"))
+            .collect()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("links.jsonl");
+    let put = |text: &str| {
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, text).expect("written");
+        std::fs::rename(&beside, &path).expect("renamed");
+    };
+    put(&table(0));
+    let memory = std::sync::Arc::new(Memory::default());
+    let config = Config { workers: 2, links_file: Some(path.clone()), default_domain: Some("s.elido.me".to_owned()), ..Config::default() };
+    let server = Server::start_with(config, memory.clone()).expect("the server starts");
+    let (address, stop, written) = (server.address(), AtomicBool::new(false), AtomicU64::new(0));
+    let asked: Vec<usize> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|client| {
+                let (stop, written) = (&stop, &written);
+                scope.spawn(move || {
+                    let (mut count, mut newest) = (0, BTreeMap::new());
+                    while !stop.load(Ordering::Acquire) {
+                        let first = (client * 1_777 + count * 31) % LINKS;
+                        let oldest = newest.values().copied().max().unwrap_or(0);
+                        let mut text = String::new();
+                        for step in 0..20 {
+                            let close = if step == 19 { "Connection: close\r\n" } else { "" };
+                            text += &format!("GET /s{} HTTP/1.1\r\nHost: x\r\n{close}\r\n", (first + step) % LINKS);
+                        }
+                        let got = answers(&talk(address, text.as_bytes()));
+                        let latest = written.load(Ordering::Acquire);
+                        assert_eq!(got.len(), 20);
+                        for (step, (status, location)) in got.into_iter().enumerate() {
+                            let number = (first + step) % LINKS;
+                            let location = location.unwrap_or_else(|| panic!("s{number} is answered with {status}"));
+                            let version: u64 = location
+                                .strip_prefix(&format!("https://x.example/{number}/"))
+                                .and_then(|text| text.parse().ok())
+                                .expect("this link's destination");
+                            // One pointer is swapped: nobody sees an older table after a newer one.
+                            assert!((oldest..=latest).contains(&version), "{version} after {oldest}, {latest} was written");
+                            newest.insert(number, version);
+                        }
+                        count += 20;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for version in 1..=4 {
+            written.store(version, Ordering::Release);
+            put(&table(usize::try_from(version).expect("small")));
+            server.reload();
+            let last = format!("https://x.example/7/{version}");
+            let end = Instant::now() + Duration::from_secs(60);
+            while header(&request(address, "GET", "/s7", "").0, "Location") != Some(&last) {
+                assert!(Instant::now() < end, "version {version} is not served");
+            }
+            // Half of a file: cut within a line, and the table stays.
+            put(&table(9)[..100_001]);
+            server.reload();
+        }
+        stop.store(true, Ordering::Release);
+        clients.into_iter().map(|client| client.join().expect("a client ends well")).collect()
+    });
+    let stats = server.stop();
+    assert!(stats.served >= asked.iter().sum::<usize>() as u64 && asked.iter().all(|count| *count > 0));
+    let clicks = memory.0.lock().expect("no test panics with it");
+    let ids: HashSet<&str> = clicks.iter().filter_map(|click| click["id"].as_str()).collect();
+    assert_eq!((clicks.len() as u64, ids.len() as u64), (stats.served, stats.served));
+}
+
+/// Every request under way is answered whole or its connection is refused; answers and clicks are the same set.
+#[test]
+fn stopping_under_load_cuts_nobody_off() {
+    let running = start_with(|config| {
+        config.limits.drain_delay = Duration::from_millis(300);
+        config.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    });
+    let (address, memory) = (running.server.address(), running.memory.clone());
+    let metrics = running.server.metrics_address().expect("metrics are on");
+    let (busy, unready) = (AtomicU64::new(0), AtomicBool::new(false));
+    let served: HashSet<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let busy = &busy;
+                scope.spawn(move || {
+                    let mut answered = HashSet::new();
+                    // Until nobody listens any more.
+                    for round in 0.. {
+                        let Ok(mut stream) = TcpStream::connect(address) else { break };
+                        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+                        let keys: Vec<String> = (0..5).map(|step| format!("{client}-{round}-{step}")).collect();
+                        let text: String = keys.iter().map(|key| format!("GET /abc123?n={key} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+                        if stream.write_all(text.as_bytes()).is_err() {
+                            continue;
+                        }
+                        let _ = stream.shutdown(std::net::Shutdown::Write);
+                        let got = answers(&rest_of(&mut stream));
+                        for (key, (status, location)) in keys.iter().zip(got) {
+                            assert_eq!((&*status, location), ("302", Some(format!("https://acme.example/pricing.pdf?n={key}"))));
+                            answered.insert(key.clone());
+                        }
+                        busy.fetch_add(1, Ordering::Release);
+                    }
+                    answered
+                })
+            })
+            .collect();
+        let prober = scope.spawn(|| {
+            // The metrics' port may be gone by the time; before that it must have said so.
+            while let Ok(mut stream) = TcpStream::connect(metrics) {
+                let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n");
+                if rest_of(&mut stream).starts_with("HTTP/1.1 503 ") && TcpStream::connect(address).is_ok() {
+                    unready.store(true, Ordering::Release);
+                }
+            }
+        });
+        wait_for(|| busy.load(Ordering::Acquire) >= 20);
+        running.server.stop();
+        prober.join().expect("the prober ends");
+        clients.into_iter().flat_map(|client| client.join().expect("a client ends well")).collect()
+    });
+    assert!(unready.load(Ordering::Acquire), "/readyz said 503 while requests were still taken");
+    let clicks = memory.0.lock().expect("no test panics with it").len();
+    assert_eq!(clicks, served.len(), "each answer is a click and each click was answered");
+}

@@ -1,0 +1,126 @@
+//! What goes wrong.
+
+use crate::company::Company;
+use crate::process::Process;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use serde_json::json;
+use std::os::unix::process::ExitStatusExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// One thing goes wrong, and is mended as far as an operator or a supervisor would.
+pub fn strike(company: &mut Company, rng: &mut StdRng) {
+    let moment = Duration::from_millis(rng.random_range(100..3_000));
+    let what = *FAULTS.choose_weighted(rng, |(weight, _)| *weight).expect("some").1.choose(rng).expect("some");
+    company.count(what);
+    match what {
+        "the job is killed" => {
+            company.job.take().expect("runs").kill();
+            company.start_job();
+        }
+        "the job is killed while it starts" => {
+            company.job.take().expect("runs").kill();
+            company.start_job();
+            thread::sleep(moment / 4);
+            company.job.take().expect("runs").kill();
+            company.start_job();
+        }
+        "the job is stopped" => {
+            stop_job(company);
+            company.start_job();
+        }
+        "the job is frozen" => company.job.as_ref().expect("runs").freeze(moment),
+        "the rules change" => {
+            company.course.change_rules(rng);
+            stop_job(company);
+            company.start_job();
+        }
+        "the redirect server is killed" => {
+            company.redirect.take().expect("runs").kill();
+            company.start_redirect(None);
+        }
+        "the redirect server is stopped" => {
+            company.right_clock();
+            let status = company.redirect.take().expect("runs").stop();
+            assert!(status.success(), "a redirect server with a spool ends with 0, not {status}");
+            company.start_redirect(None);
+        }
+        "the redirect server is frozen" => company.redirect.as_ref().expect("runs").freeze(moment / 2),
+        "the redirect server's clock is wrong" => {
+            company.redirect.take().expect("runs").kill();
+            // Six minutes ahead is more than `max_future`: those clicks are dead letters, and the oracle knows.
+            company.start_redirect(Some(["-1h", "-40d", "+2m", "+6m"].choose(rng).expect("some")));
+        }
+        "the broker is killed" => {
+            company.course.broker.kill();
+            thread::sleep(moment);
+            company.course.broker.restart();
+        }
+        "the broker is stopped" => {
+            company.course.broker.stop();
+            thread::sleep(moment);
+            company.course.broker.restart();
+        }
+        "the broker is frozen" => {
+            company.course.broker.freeze();
+            thread::sleep(moment);
+            company.course.broker.thaw();
+        }
+        "the connections' database is away" => {
+            company.table.stop();
+            thread::sleep(moment);
+            company.table.start();
+        }
+        "the connections' database is put back from a backup" => restore(company),
+        "HubSpot is out of order" => {
+            let faults = [
+                json!({ "kind": "reply", "status": 503 }),
+                json!({ "kind": "close", "apply": false }),
+                json!({ "kind": "close", "apply": true }),
+                json!({ "kind": "reply", "status": 429, "policy": "TEN_SECONDLY_ROLLING" }),
+            ];
+            let fault = faults.choose(rng).expect("some");
+            company.sandbox.play_faults(json!({ "seed": 1, "rules": [{ "match": { "probability": 0.8 }, "fault": fault }] }));
+            company.outage = Some(Instant::now() + 2 * moment);
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+/// How often, and what.
+const FAULTS: [(u32, &[&str]); 5] = [
+    (4, &["the job is killed", "the job is killed", "the job is killed while it starts", "the job is stopped", "the job is frozen"]),
+    (1, &["the rules change"]),
+    (
+        3,
+        &[
+            "the redirect server is killed",
+            "the redirect server is killed",
+            "the redirect server is stopped",
+            "the redirect server is frozen",
+            "the redirect server's clock is wrong",
+        ],
+    ),
+    (2, &["the broker is killed", "the broker is stopped", "the broker is frozen"]),
+    (2, &["HubSpot is out of order", "the connections' database is away", "the connections' database is put back from a backup"]),
+];
+
+fn stop_job(company: &mut Company) {
+    let job: Process = company.job.take().expect("runs");
+    let status = job.stop();
+    // One that was about to end by itself says 1, and one that has just been started has no ear for the signal yet.
+    assert!(matches!((status.code(), status.signal()), (Some(0 | 1), _) | (None, Some(15))), "{status}");
+}
+
+/// Rows of an older day come back, as from a backup; then a person installs the app again, as the job asks for.
+fn restore(company: &mut Company) {
+    company.table.script("drop table if exists backup; create table backup as select * from clickline_connections;");
+    company.expire_access_tokens();
+    thread::sleep(Duration::from_secs(1));
+    stop_job(company);
+    company.table.script("delete from clickline_connections; insert into clickline_connections select * from backup;");
+    company.install_anew();
+    company.start_job();
+}
