@@ -7,7 +7,7 @@ use clickline::config::rules;
 use clickline::dataflow::compute;
 use clickline::dataflow::counts::{Part, Sums};
 use clickline::dataflow::plan::{Connection, Counts, Plan, Times, WorkspaceSpec};
-use clickline::dataflow::rows::{Arrival, Hit, Place, Subject, Via, Who};
+use clickline::dataflow::rows::{Arrival, ClickRef, Hit, Place, Subject, Via, Who};
 use clickline::dataflow::step::Machine as _;
 use clickline::dataflow::windows::{Seen, Size, Told, Windows};
 use clickline::model::time::{DAY, HOUR, Ms, tick_end};
@@ -148,7 +148,8 @@ impl Counters {
         }
         let subject =
             Subject::new(Connection { workspace: ustr("w"), portal: ustr("1") }, Who::contact(click.contact_id.as_deref().unwrap_or("")));
-        self.step(at, vec![Seen::Hit(Hit { subject, click, via: Some(Via::Eid) })]);
+        let clicked = ClickRef::of(&click);
+        self.step(at, vec![Seen::Hit(Hit { subject, click, via: Some(Via::Eid), at: clicked })]);
     }
 
     fn step(&mut self, at: Ms, mut rows: Vec<Seen>) {

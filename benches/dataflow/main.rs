@@ -21,12 +21,13 @@ mod generate;
 use baseline::Baseline;
 use clap::Parser;
 use clickline::dataflow::plan::{Counts, Plan};
-use clickline::dataflow::rows::{Arrival, ClickId, Via};
+use clickline::dataflow::rows::{Arrival, ClickId, Via, Who};
 use clickline::dataflow::{Computed, compute};
 use clickline::model::time::Ms;
 use foldhash::fast::FixedState;
 use generate::{Generator, mirror, plan};
 use hdrhistogram::Histogram;
+use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -100,6 +101,19 @@ impl Digest {
     }
 }
 
+thread_local! {
+    static NAME: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
+/// Hands over a person's text, as an output has it.
+fn named(who: Who, to: impl FnOnce(&str)) {
+    NAME.with_borrow_mut(|name| {
+        name.clear();
+        write!(name, "{who}").expect("memory takes it");
+        to(name);
+    });
+}
+
 /// A run's figures.
 struct Figures {
     digest: Digest,
@@ -159,25 +173,31 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
                     Some(Via::Form(form)) => Some(form.id.as_str()),
                     _ => None,
                 };
-                of.borrow_mut().resolved(&row.hit.click.id, &row.person.0, form, *at);
+                named(row.person, |who| of.borrow_mut().resolved(&row.hit.click.id, who, form, *at));
             });
             resolved.probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
             unresolved.inspect(move |(click, at)| of.borrow_mut().unresolved(&click.id, *at)).probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
             let values = values.inspect(move |(row, at)| {
-                for value in &row.values {
-                    of.borrow_mut().value(&row.who.0, &value.property, &value.text, (value.click.ts, &value.click.id), *at);
-                }
+                named(row.who, |who| {
+                    for value in &row.values {
+                        of.borrow_mut().value(who, &value.property, &value.text, (value.click.ts, &value.click.id), *at);
+                    }
+                });
             });
             values.probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
-            let counts = counts.inspect(move |(row, at)| of.borrow_mut().count(&row.subject.who.0, &row.measure.key, row.is, *at));
+            let counts = counts.inspect(move |(row, at)| {
+                named(row.subject.who, |who| of.borrow_mut().count(who, &row.measure.key, row.is, *at));
+            });
             counts.probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
             let advances = advances.inspect(move |(row, at)| {
                 let (rule, who, period) = (row.candidate.rule, row.candidate.subject.who, &row.period);
-                of.borrow_mut().advanced(rule, &who.0, &row.deal, period.since, period.count, &period.last.id.to_string(), *at);
+                named(who, |who| {
+                    of.borrow_mut().advanced(rule, who, &row.deal, period.since, period.count, &period.last.id.to_string(), *at);
+                });
             });
             advances.probe_with(&probe);
             probe

@@ -45,14 +45,14 @@ pub fn output(carried: &Carried, plan: &Plan, at: Ms) -> Option<Output> {
     let Subject { workspace, portal, who } = carried.subject();
     let key = key(kind, carried.subject(), &rule);
     let value = of.map(|of| {
-        let state = State { v: 1, workspace: workspace.to_string(), portal: portal.to_string(), who: who.0.to_string(), of, at };
+        let state = State { v: 1, workspace: workspace.to_string(), portal: portal.to_string(), who: who.to_string(), of, at };
         serde_json::to_vec(&state).expect("our own records are JSON")
     });
     Some(Output { topic: Topic::State, key, value: value.unwrap_or_default() })
 }
 
 fn key(kind: &str, Subject { workspace, portal, who }: Subject, rule: &str) -> String {
-    format!("{kind}/{portal}/{}/{workspace}/{rule}", who.0)
+    format!("{kind}/{portal}/{who}/{workspace}/{rule}")
 }
 
 fn texts(values: &UtmValues) -> BTreeMap<UtmField, StateValue> {
@@ -83,7 +83,7 @@ impl Reader {
 
     /// The rows that a record stands for; none for values of a workspace that is not connected to the portal now.
     pub fn rows(&self, state: &State) -> Vec<Carried> {
-        let subject = Subject { workspace: ustr(&state.workspace), portal: ustr(&state.portal), who: Who(ustr(&state.who)) };
+        let subject = Subject { workspace: ustr(&state.workspace), portal: ustr(&state.portal), who: Who::read(&state.who) };
         let candidates = |rule: &str| {
             let rules = self.rules.get(rule).map_or(&[][..], Vec::as_slice);
             rules.iter().map(|rule| Candidate { rule: *rule, subject }).collect::<Vec<_>>()

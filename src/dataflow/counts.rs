@@ -86,7 +86,7 @@ impl Count {
 }
 
 /// A subject's measure, told by where its names lie in this process.
-type Address = ([usize; 3], usize, Ms);
+type Address = ([u64; 3], u64, Ms);
 
 fn address(subject: &Subject, measure: &Measure) -> Address {
     (subject.address(), super::rows::address(measure.key), measure.window)
@@ -95,7 +95,8 @@ fn address(subject: &Subject, measure: &Measure) -> Address {
 /// The machine; see the module.
 pub struct Sums {
     plan: Arc<Plan>,
-    counts: Map<Address, Count>,
+    /// Boxed: the map grows and is looked through without them.
+    counts: Map<Address, Box<Count>>,
     /// Periods from before their rule was added, by the tick in which they are written down, or become known to a rule
     /// that backfills.
     older: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
@@ -167,7 +168,7 @@ impl Machine for Sums {
                 Entry::Vacant(place) => {
                     let rules = rules(&mut self.rules, &self.plan, &subject, measure);
                     let (parts, hot) = (SmallVec::new(), SmallVec::new());
-                    place.insert(Count { subject, measure, rules, parts, sum: 0, touched: false, hot })
+                    place.insert(Box::new(Count { subject, measure, rules, parts, sum: 0, touched: false, hot }))
                 }
             };
             before.push((key, count.sum));

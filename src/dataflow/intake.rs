@@ -85,7 +85,7 @@ impl Intake {
 
 impl Machine for Intake {
     type In = (Place, Record);
-    type Out = Record;
+    type Out = (Record, ClickId);
 
     fn warm(&self, rows: &[(Ms, Self::In)]) {
         let ids = rows.iter().map(|(_, (_, record))| match record {
@@ -94,19 +94,21 @@ impl Machine for Intake {
         });
         black_box(ids.map(|id| usize::from(id.first().copied().unwrap_or_default())).sum::<usize>());
         black_box(rows.iter().filter_map(|(_, (_, record))| self.seen.get(&key(record))).sum::<Ms>());
+        // As many ids are forgotten as come.
+        black_box(self.order.iter().take(rows.len()).filter_map(|(_, key)| self.seen.get(key)).sum::<Ms>());
     }
 
-    fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Record)) {
+    fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out)) {
         self.forget(at);
         rows.sort_by_key(|(place, _)| *place);
         for (_, record) in rows.drain(..) {
             let key = key(&record);
             let before = self.seen.insert(key.clone(), at);
+            if before.is_none() {
+                out((record, key.id.clone()));
+            }
             if before != Some(at) {
                 self.order.push_back((at, key));
-            }
-            if before.is_none() {
-                out(record);
             }
         }
     }
@@ -129,7 +131,7 @@ mod tests {
     fn titles(rows: Vec<((Place, Record), Ms)>) -> Vec<(String, Ms)> {
         let said = run(&mut Intake::new(100), rows, 10_000);
         said.into_iter()
-            .map(|(record, at)| match record {
+            .map(|((record, _), at)| match record {
                 Record::Click(click) => (click.title.clone().unwrap_or_default(), at),
                 Record::Form(_) => ("form".to_owned(), at),
             })

@@ -60,8 +60,8 @@ struct Property {
 }
 
 /// A person's key in this process's maps.
-fn key((portal, who): (Ustr, Who)) -> [usize; 2] {
-    [address(who.0), address(portal)]
+fn key((portal, who): (Ustr, Who)) -> [u64; 2] {
+    [who.address(), address(portal)]
 }
 
 /// A person's properties: three, unless workspaces of a portal map differently.
@@ -77,8 +77,8 @@ impl Property {
 pub struct LastUtms {
     plan: Arc<Plan>,
     default: UtmProperties,
-    /// By where portal and person lie: see [`address`].
-    persons: Map<[usize; 2], Properties>,
+    /// By portal and person, see [`address`]; boxed: the map grows without them.
+    persons: Map<[u64; 2], Box<Properties>>,
     /// Property names by connection.
     names: Map<(Ustr, Ustr), [Ustr; 3]>,
     /// Those of the row before: mostly this one's, too.
@@ -153,7 +153,7 @@ impl Machine for LastUtms {
 
     fn warm(&self, rows: &[(Ms, LastUtm)]) {
         let known = rows.iter().filter_map(|(_, row)| self.persons.get(&key((row.subject.portal, row.subject.who))));
-        black_box(known.flatten().map(|(_, property)| property.parts.len()).sum::<usize>());
+        black_box(known.flat_map(|properties| properties.iter()).map(|(_, property)| property.parts.len()).sum::<usize>());
     }
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
@@ -167,7 +167,7 @@ impl Machine for LastUtms {
             touched.push(self.take(row));
         }
         for person in touched.drain(..) {
-            for (_, property) in self.persons.get_mut(&key(person)).into_iter().flatten() {
+            for (_, property) in self.persons.get_mut(&key(person)).into_iter().flat_map(|properties| properties.iter_mut()) {
                 property.told = property.newest().map(|part| Arc::clone(&part.text));
             }
         }

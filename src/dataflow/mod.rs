@@ -142,12 +142,12 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     let of_plan = Arc::clone(plan);
     let intake = Intake::new(times.dedupe_horizon);
     let by_id = to(|(_, record): &(Place, Record)| Intake::route(record));
-    let (named, met, taken, _) = by_tick_dealt(records, "Intake", by_id, intake, move |record, ports| {
+    let (named, met, taken, _) = by_tick_dealt(records, "Intake", by_id, intake, move |(record, id), ports| {
         let ports: &mut Ports<'_, '_, _, _, _, Nothing> = ports;
         if of_plan.tells_taken {
             ports.c(record.clone());
         }
-        route::route(&of_plan, &record, |routed| match routed {
+        route::route(&of_plan, &record, id, |routed| match routed {
             Routed::Hit(hit) => ports.a(Seen::Hit(hit)),
             Routed::Met(meeting, met) => ports.b((meeting, met)),
         });

@@ -90,7 +90,7 @@ pub fn contact_properties(change: &UtmChange, at: Ms) -> Output {
     }
     let record = ContactProperties {
         v: 1,
-        id: format!("utm:{}:{}:{at}", change.portal, change.who.0),
+        id: format!("utm:{}:{}:{at}", change.portal, change.who),
         portal: change.portal.to_string(),
         person: person(change.who),
         properties,
@@ -110,7 +110,7 @@ pub fn deal_stage(advance: &Advance, plan: &Plan, at: Ms) -> Option<Output> {
         // A rule's name is its own within a workspace, and several workspaces may share a portal.
         id: format!(
             "stage:{}:{}:{}:{}:{}:{}",
-            subject.portal, advance.deal, subject.who.0, subject.workspace, rule.name, advance.period.since
+            subject.portal, advance.deal, subject.who, subject.workspace, rule.name, advance.period.since
         ),
         portal: subject.portal.to_string(),
         workspace: subject.workspace.to_string(),
@@ -194,7 +194,7 @@ pub fn dead_letter(letter: &DeadLetter, at: Ms) -> Output {
 #[cfg(test)]
 mod tests {
     use super::super::plan::{Connection, Counts, Times, WorkspaceSpec, link_key, tag_key};
-    use super::super::rows::{Hit, Measure, Subject};
+    use super::super::rows::{ClickRef, Hit, Measure, Subject};
     use super::*;
     use crate::model::Utm;
     use crate::model::time::DAY;
@@ -222,7 +222,8 @@ mod tests {
             ..Click::default()
         };
         let who = Who::contact("801");
-        let hit = Hit { subject: Subject::new(connection(), who), click: Arc::new(click.clone()), via: Some(Via::Eid) };
+        let hit =
+            Hit { subject: Subject::new(connection(), who), click: Arc::new(click.clone()), via: Some(Via::Eid), at: ClickRef::of(&click) };
         let said = timeline(&Resolved { hit, person: who }, 1_763_800_000_200);
         assert_eq!((said.topic, said.key.as_str()), (Topic::Timeline, "4242"));
         let event: TimelineEvent = serde_json::from_slice(&said.value).expect("a timeline event");

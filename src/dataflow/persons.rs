@@ -220,7 +220,7 @@ mod tests {
                 None => stands.remove(&standing.who),
             };
         }
-        stands.into_iter().map(|(who, is)| (who.0.to_string(), is.text().to_owned())).collect()
+        stands.into_iter().map(|(who, is)| (who.to_string(), is.text().to_owned())).collect()
     }
 
     fn after(rows: Vec<(ContactState, Ms)>) -> BTreeMap<String, String> {

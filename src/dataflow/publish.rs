@@ -7,7 +7,7 @@
 //! # Cost
 //! An entry for each count that changed in the running second; nothing is kept beyond it.
 
-use super::rows::CountChange;
+use super::rows::{self, CountChange};
 use super::step::Machine;
 use crate::model::time::{Ms, tick_end};
 
@@ -40,10 +40,9 @@ impl Publish {
 }
 
 /// Any order will do as long as equal keys are together; names that are interned once are told by where they lie.
-fn address(change: &CountChange) -> (usize, usize, usize, usize, Ms) {
-    let place = |name: ustr::Ustr| name.as_str().as_ptr() as usize;
+fn address(change: &CountChange) -> ([u64; 3], u64, Ms) {
     let CountChange { subject, measure, .. } = change;
-    (place(subject.who.0), place(measure.key), place(subject.portal), place(subject.workspace), measure.window)
+    (subject.address(), rows::address(measure.key), measure.window)
 }
 
 impl Machine for Publish {

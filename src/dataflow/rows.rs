@@ -116,46 +116,100 @@ pub fn workspace(name: &str) -> Ustr {
 }
 
 /// Who or what is counted: `c:` a contact id, `e:` an e-mail, `d:` a deal.
+///
+/// A contact id that is a number in its plain spelling, as HubSpot's are, is kept as that number: it is compared and hashed
+/// without a look at any text, and costs no name. All else is an interned name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Who(pub Ustr);
+pub struct Who(Name);
+
+/// One way only for each: no number is ever a [`Name::Text`] of a contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Name {
+    Contact(u64),
+    Text(Ustr),
+}
+
+/// The number that `id` is the plain spelling of: digits without a zero before them, few enough to leave room for a mark.
+fn number(id: &str) -> Option<u64> {
+    let plain = (1..=18).contains(&id.len()) && id.bytes().all(|digit| digit.is_ascii_digit()) && (id.len() == 1 || !id.starts_with('0'));
+    plain.then(|| id.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
 
 impl Who {
     /// A contact id.
     pub fn contact(id: &str) -> Self {
-        Who(named("c:", id))
+        Who(number(id).map_or_else(|| Name::Text(named("c:", id)), Name::Contact))
     }
 
     /// An e-mail, already in its normal form.
     pub fn email(email: &str) -> Self {
-        Who(named("e:", email))
+        Who(Name::Text(named("e:", email)))
     }
 
     /// A deal that a link names.
     pub fn deal(id: &str) -> Self {
-        Who(named("d:", id))
+        Who(Name::Text(named("d:", id)))
+    }
+
+    /// From its text with its mark, as it is displayed.
+    pub fn read(text: &str) -> Self {
+        text.strip_prefix("c:").map_or_else(|| Who(Name::Text(ustr(text))), Who::contact)
     }
 
     /// The id or e-mail without its mark.
     pub fn text(self) -> &'static str {
-        &self.0.as_str()[2..]
+        match self.0 {
+            Name::Contact(id) => ustr(&id.to_string()).as_str(),
+            Name::Text(name) => &name.as_str()[2..],
+        }
     }
 
     /// Whether it is a contact id.
     pub fn is_contact(self) -> bool {
-        self.0.as_str().starts_with("c:")
+        matches!(self.0, Name::Contact(_)) || self.marked("c:")
     }
 
     /// Whether it is a deal.
     pub fn is_deal(self) -> bool {
-        self.0.as_str().starts_with("d:")
+        self.marked("d:")
+    }
+
+    fn marked(self, mark: &str) -> bool {
+        matches!(self.0, Name::Text(name) if name.as_str().starts_with(mark))
     }
 
     /// As an output names it; `None` for a deal.
     pub fn person(self) -> Option<Person> {
-        match self.0.as_str().as_bytes().first() {
-            Some(b'c') => Some(Person::ContactId(self.text().to_owned())),
-            Some(b'e') => Some(Person::Email(self.text().to_owned())),
-            _ => None,
+        match self.0 {
+            Name::Contact(id) => Some(Person::ContactId(id.to_string())),
+            Name::Text(_) if self.is_contact() => Some(Person::ContactId(self.text().to_owned())),
+            Name::Text(_) if self.is_deal() => None,
+            Name::Text(_) => Some(Person::Email(self.text().to_owned())),
+        }
+    }
+
+    /// A key for maps of this process: a number is told from where a name lies by its highest bit, which no place has.
+    pub fn address(self) -> u64 {
+        match self.0 {
+            Name::Contact(id) => id | 1 << 63,
+            Name::Text(name) => address(name),
+        }
+    }
+
+    /// Its part of a worker's number, the same in every process.
+    fn route(self) -> u64 {
+        match self.0 {
+            Name::Contact(id) => mix(id),
+            Name::Text(name) => hash(&name),
+        }
+    }
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Name::Contact(id) => write!(f, "c:{id}"),
+            Name::Text(name) => f.write_str(&name),
         }
     }
 }
@@ -178,8 +232,8 @@ impl Subject {
     }
 
     /// A key for maps of this process: names are interned once, so where they lie tells them apart, unread.
-    pub fn address(&self) -> [usize; 3] {
-        [self.who.0, self.workspace, self.portal].map(address)
+    pub fn address(&self) -> [u64; 3] {
+        [self.who.address(), address(self.workspace), address(self.portal)]
     }
 
     /// Where it is kept: all connections of a portal keep one person at one worker, so that one change of the
@@ -190,13 +244,13 @@ impl Subject {
 }
 
 /// Where a name lies, which tells it apart from all others in this process.
-pub fn address(name: Ustr) -> usize {
-    name.as_str().as_ptr() as usize
+pub fn address(name: Ustr) -> u64 {
+    name.as_str().as_ptr() as u64
 }
 
 /// The worker's number for a portal's person, before the division by the number of workers.
 pub fn route_of(portal: Ustr, who: Who) -> u64 {
-    mix(hash(&portal) ^ hash(&who.0).rotate_left(32))
+    mix(hash(&portal) ^ who.route().rotate_left(32))
 }
 
 /// A text's hash that is the same in every process, unlike that of a map, and whatever else the program is built with, unlike
@@ -295,6 +349,8 @@ pub struct Hit {
     pub click: Arc<Click>,
     /// How; `None` when the subject is a deal.
     pub via: Option<Via>,
+    /// When and which, read from the click once.
+    pub at: ClickRef,
 }
 
 /// The contact mirror's word on one identity of a portal: the contact it stands for, or itself.
@@ -439,5 +495,20 @@ mod tests {
         assert_eq!(Who::email("a@b").person(), Some(Person::Email("a@b".into())));
         assert_eq!(Who::contact("7").text(), "7");
         assert_eq!(Who::deal("7").person(), None);
+    }
+
+    #[test]
+    fn contacts_keep_their_spelling() {
+        for id in ["0", "7", "801", "007", "+7", "", "7a", "999999999999999999", "1000000000000000000", "18446744073709551617", "٣"] {
+            let who = Who::contact(id);
+            assert_eq!((who.text(), who.to_string()), (id, format!("c:{id}")));
+            assert!(who.is_contact() && !who.is_deal());
+            assert_eq!(who.person(), Some(Person::ContactId(id.to_owned())));
+            assert_eq!((Who::read(&who.to_string()), Who::read(&who.to_string()).address()), (who, who.address()));
+        }
+        for who in [Who::email("c:7@x"), Who::deal("7")] {
+            assert_eq!(Who::read(&who.to_string()), who);
+        }
+        assert_ne!(Who::contact("7").address(), Who::contact("07").address());
     }
 }

@@ -173,6 +173,15 @@ impl WindowLog {
         }
     }
 
+    /// What leaves next, of each window at most `n`; a guess, for whoever wants to have a look before it is time.
+    pub fn ahead(&self, n: usize) -> impl Iterator<Item = u32> {
+        self.cursors.iter().flat_map(move |cursor| {
+            let number = cursor.first.and_then(|first| usize::try_from((first / self.span).checked_sub(self.base)?).ok());
+            let entries = number.and_then(|number| self.chunks.get(number)?.entries.get(cursor.hint..));
+            entries.into_iter().flatten().take(n).map(|(_, what)| *what)
+        })
+    }
+
     /// Entries that are stored.
     pub fn len(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.entries.len()).sum()
@@ -238,6 +247,7 @@ mod tests {
                 }
                 let due = plain.iter().zip(&lengths).filter_map(|(plain, length)| plain.iter().map(|(b, _)| b + length).min()).min();
                 prop_assert_eq!(log.due(), due);
+                prop_assert!(log.ahead(3).count() <= 3 * lengths.len());
             }
         }
     }

@@ -78,8 +78,8 @@ pub enum Told {
 struct Identity {
     subject: Subject,
     person: Who,
-    /// Its counts.
-    counts: SmallVec<[u32; 4]>,
+    /// Its counts: key and place in `counts`, in the order of keys.
+    counts: SmallVec<[(u32, u32); 2]>,
     utm: UtmValues,
     /// Whether the next start is to be told of the values at the end of the day.
     carry: bool,
@@ -119,13 +119,12 @@ pub struct Windows {
     keys: Vec<Key>,
     by_key: Map<(Ustr, bool, Ustr), Option<u32>>,
     identities: Vec<Identity>,
-    by_subject: Map<[usize; 3], u32>,
+    by_subject: Map<[u64; 3], u32>,
     /// All workspaces' identities of one portal and name.
     by_name: Map<(Ustr, Who), SmallVec<[u32; 1]>>,
     /// Identities that stand for another, also such that have no click yet.
     stands: Map<(Ustr, Who), Who>,
     counts: Vec<Count>,
-    by_count: Map<(u32, u32), u32>,
     free: Vec<u32>,
     /// Clicks of the future, by the tick in which they begin to count.
     future: BTreeMap<Ms, Vec<(u32, u32, ClickRef)>>,
@@ -141,8 +140,6 @@ pub struct Windows {
     dirty: Vec<(u32, u8)>,
     /// Scratch: identities whose campaign values a tick has changed or moved, with the fields as bits.
     changed: Vec<(u32, u8)>,
-    /// Scratch: a tick's clicks.
-    hits: Vec<Hit>,
     /// Where the live counts and their bytes are told.
     told: [Part; 2],
 }
@@ -162,7 +159,6 @@ impl Windows {
             by_name: Map::default(),
             stands: Map::default(),
             counts: Vec::new(),
-            by_count: Map::default(),
             free: Vec::new(),
             future: BTreeMap::new(),
             carry: BTreeMap::new(),
@@ -171,7 +167,6 @@ impl Windows {
             name: String::new(),
             dirty: Vec::new(),
             changed: Vec::new(),
-            hits: Vec::new(),
             told,
         }
     }
@@ -208,10 +203,10 @@ impl Windows {
     }
 
     /// What a click counts for: its tags and its link, as far as they are counted.
-    fn measures(&mut self, subject: Subject, click: &Click) -> Rc<[u32]> {
+    fn measures(&mut self, subject: Subject, click: &Click, for_deal: bool) -> Rc<[u32]> {
         let name = &mut self.name;
         name.clear();
-        name.push(if subject.who.is_deal() { 'd' } else { 'p' });
+        name.push(if for_deal { 'd' } else { 'p' });
         for part in [&*subject.workspace, &click.link].into_iter().chain(click.tags.iter().map(String::as_str)) {
             // Its length before it: no text may pass for two.
             name.push(u32::try_from(part.len()).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
@@ -223,7 +218,7 @@ impl Windows {
         let mut measures = Vec::new();
         for name in click.tags.iter().map(|tag| tag_key(tag)).chain([link_key(&click.link)]) {
             // A tag that a link carries twice is one tag.
-            measures.extend(self.key(subject.workspace, subject.who.is_deal(), name).filter(|key| !measures.contains(key)));
+            measures.extend(self.key(subject.workspace, for_deal, name).filter(|key| !measures.contains(key)));
         }
         if self.measured.len() >= REMEMBERED {
             self.measured.clear();
@@ -234,9 +229,10 @@ impl Windows {
     }
 
     fn count(&mut self, identity: u32, key: u32) -> u32 {
-        if let Some(ix) = self.by_count.get(&(identity, key)) {
-            return *ix;
-        }
+        let place = match self.identities[identity as usize].counts.binary_search_by_key(&key, |(of, _)| *of) {
+            Ok(place) => return self.identities[identity as usize].counts[place].1,
+            Err(place) => place,
+        };
         let windows = self.keys[key as usize].windows.iter().map(|_| Window::default()).collect();
         let count = Count { identity, key, windows };
         let ix = match self.free.pop() {
@@ -249,8 +245,7 @@ impl Windows {
                 u32::try_from(self.counts.len() - 1).expect("4 G live counts do not fit in memory")
             }
         };
-        self.identities[identity as usize].counts.push(ix);
-        self.by_count.insert((identity, key), ix);
+        self.identities[identity as usize].counts.insert(place, (key, ix));
         ix
     }
 
@@ -288,7 +283,7 @@ impl Windows {
             let identity = &mut self.identities[ix as usize];
             let subject = Subject { who: identity.person, ..identity.subject };
             identity.person = person;
-            for count in &identity.counts {
+            for (_, count) in &identity.counts {
                 let of = &mut self.counts[*count as usize];
                 let key = &self.keys[of.key as usize];
                 for ((place, length), window) in (0u8..).zip(&key.windows).zip(&mut of.windows) {
@@ -376,10 +371,9 @@ impl Windows {
             return;
         }
         let identity = &mut self.identities[count.identity as usize];
-        if let Some(place) = identity.counts.iter().position(|of| *of == ix) {
-            identity.counts.swap_remove(place);
+        if let Ok(place) = identity.counts.binary_search_by_key(&count.key, |(of, _)| *of) {
+            identity.counts.remove(place);
         }
-        self.by_count.remove(&(count.identity, count.key));
         // Empty: it is forgotten once, however many of its windows the tick has changed.
         count.windows = SmallVec::new();
         self.free.push(ix);
@@ -395,7 +389,7 @@ impl Windows {
     pub fn size(&self) -> Size {
         Size {
             entries: self.logs.iter().map(WindowLog::len).sum(),
-            counts: self.by_count.len(),
+            counts: self.counts.len() - self.free.len(),
             looked_at: self.logs.iter().map(WindowLog::looked_at).sum(),
         }
     }
@@ -470,13 +464,16 @@ impl Machine for Windows {
         let first = |text: &str| usize::from(text.as_bytes().first().copied().unwrap_or_default());
         black_box(hits().map(|hit| hit.click.tags.first().map_or(0, |tag| first(tag)) + first(&hit.click.link)).sum::<usize>());
         black_box(hits().flat_map(|hit| UtmField::ALL.map(|field| field.of(&hit.click).map_or(0, first))).sum::<usize>());
+        // As many clicks leave as come.
+        let leaving = self.logs.iter().flat_map(|log| log.ahead(rows.len())).filter_map(|ix| self.counts.get(ix as usize));
+        let theirs = leaving.filter_map(|count| self.identities.get(count.identity as usize));
+        black_box(theirs.map(|of| of.counts.len()).sum::<usize>());
         let identities = hits().filter_map(|hit| self.identities.get(*self.by_subject.get(&hit.subject.address())? as usize));
         black_box(identities.map(|of| of.counts.len() + of.utm.iter().flatten().map(|(_, text)| text.len()).sum::<usize>()).sum::<usize>());
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
         let (mut dirty, mut changed) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.changed));
-        let mut hits = std::mem::take(&mut self.hits);
         // What leaves goes first: what comes is then in the log of each window that holds it, and of no other.
         let (counts, keys) = (&mut self.counts, &self.keys);
         for log in &mut self.logs {
@@ -493,11 +490,9 @@ impl Machine for Windows {
                 self.take_values(*subject, UtmValues::clone(values), out);
             }
         }
-        for row in rows.drain(..) {
-            match row {
-                Seen::Values(..) => {}
-                Seen::Hit(hit) => hits.push(hit),
-                Seen::Standing(standing) => self.stand(standing, &mut dirty, &mut changed, out),
+        for row in rows.iter() {
+            if let Seen::Standing(standing) = row {
+                self.stand(*standing, &mut dirty, &mut changed, out);
             }
         }
         while let Some(entry) = self.future.first_entry()
@@ -507,20 +502,21 @@ impl Machine for Windows {
                 self.enter(at, identity, key, &click, &mut dirty);
             }
         }
-        for hit in hits.drain(..) {
+        for row in rows.drain(..) {
+            let Seen::Hit(hit) = row else { continue };
             let identity = self.identity(hit.subject);
-            let click = ClickRef::of(&hit.click);
+            let click = &hit.at;
             let begins = tick_end(click.ts, self.plan.times.tick);
-            for key in self.measures(hit.subject, &hit.click).iter().copied() {
+            for key in self.measures(hit.subject, &hit.click, hit.via.is_none()).iter().copied() {
                 if begins > at {
                     self.future.entry(begins).or_default().push((identity, key, click.clone()));
                 } else {
-                    self.enter(at, identity, key, &click, &mut dirty);
+                    self.enter(at, identity, key, click, &mut dirty);
                 }
             }
             if hit.via.is_some() {
                 if at >= self.plan.values_from {
-                    self.campaign(at, identity, &hit.click, &click, &mut changed);
+                    self.campaign(at, identity, &hit.click, click, &mut changed);
                 }
                 // What an earlier run has written is not told again: most of a restart is such clicks.
                 if at >= self.plan.outputs_from {
@@ -552,7 +548,7 @@ impl Machine for Windows {
                 out(Told::Carried(Carried::Utm { subject: identity.subject, values: Box::new(identity.utm.clone()) }));
             }
         }
-        (self.dirty, self.changed, self.hits) = (dirty, changed, hits);
+        (self.dirty, self.changed) = (dirty, changed);
         let bytes = self.bytes();
         let [keys_told, bytes_told] = &mut self.told;
         keys_told.set(self.by_count.len());
