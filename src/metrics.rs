@@ -3,6 +3,7 @@
 //! Labels have few values: portals come from the configuration, results and conditions are enumerations. Nothing that a visitor or
 //! HubSpot sends becomes a label.
 
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::Exposed;
 use axum::Router;
 use axum::http::header;
@@ -38,6 +39,8 @@ pub struct Metrics {
     pub forms: Family<FormTaken, Counter>,
     /// What the HubSpot sink counts, once it runs.
     pub sink: Exposed,
+    /// What the ClickHouse sink counts, once it runs.
+    pub clickhouse: clickhouse::Exposed,
     registry: Registry,
 }
 
@@ -197,6 +200,7 @@ impl Default for Metrics {
             crm_followed: Family::default(),
             forms: Family::default(),
             sink: Exposed::default(),
+            clickhouse: clickhouse::Exposed::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -221,6 +225,7 @@ impl Default for Metrics {
         );
         registry.register("forms_taken", "Forms taken, by where they came from", metrics.forms.clone());
         registry.register_collector(Box::new(metrics.sink.clone()));
+        registry.register_collector(Box::new(metrics.clickhouse.clone()));
         Metrics { registry, ..metrics }
     }
 }

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::model::time;
 use crate::oauth;
 use crate::serve::{Bound, Server};
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{Service, Settings, Sink, dry};
 use crate::sources::feeds::{self, Feeding};
 use crate::state::State;
@@ -61,6 +62,9 @@ pub struct Args {
     /// Leave the deltas in their topics. Without this they are written to HubSpot, by process 0 alone.
     #[arg(long)]
     pub no_sink: bool,
+    /// Write nothing to ClickHouse. Without this process 0 does, where there is a `clickhouse` block.
+    #[arg(long)]
+    pub no_clickhouse: bool,
 }
 
 /// Runs until a signal comes or something fails.
@@ -115,7 +119,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         accept_gaps: args.accept_gaps,
         now: Arc::new(time::now),
     };
+    let clickhouse = config.clickhouse.filter(|_| leads && !args.no_clickhouse);
+    if let Some(settings) = &clickhouse {
+        settings.password().map_err(Failure::Configuration)?;
+    }
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
+    // It never ends by itself, and nothing waits for it.
+    let clickhouse = clickhouse.map(|settings| clickhouse::Sink::start(settings, &config.kafka, &metrics));
+    let clickhouse = clickhouse.transpose().context("the ClickHouse sink does not start")?;
     let sink = match settings {
         Some(settings) => {
             let connections = settings.connections.clone();
@@ -170,6 +181,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     drop(server);
     // What feeds the job goes first: it uses the sink's way to HubSpot.
     feeds.stop();
+    drop(clickhouse);
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.

@@ -11,6 +11,7 @@ use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, W
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
 use crate::serve::Http;
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{Move, Settings};
 use crate::sources::crm::CrmSettings;
 use crate::sources::forms::FormsSettings;
@@ -78,6 +79,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// The sink, if there is one.
     pub hubspot: Option<Settings>,
+    /// The ClickHouse sink, if there is one.
+    pub clickhouse: Option<clickhouse::Settings>,
     /// The job's HTTP server, if there is one.
     pub http: Option<Http>,
     /// The CRM mirror, if there is one.
@@ -175,7 +178,8 @@ fn unset(error: &KafkaError) -> String {
 }
 
 fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
-    let RawConfig { kafka, tick, times, hubspot, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, clickhouse, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } =
+        raw;
     let wrong = |field: &str, problem: &str| ConfigError::Value { field: field.to_owned(), problem: problem.to_owned() };
     if kafka.brokers.trim().is_empty() {
         return Err(wrong("kafka.brokers", "is empty; give `host:port`, several with commas"));
@@ -189,6 +193,9 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
     }
     if let Some(http) = &http {
         http.check().map_err(|error| wrong("http", &format!("{error:#}")))?;
+    }
+    if let Some(clickhouse) = &clickhouse {
+        clickhouse.check().map_err(|error| wrong("clickhouse", &format!("{error:#}")))?;
     }
     hosts::check(&cluster.hosts).map_err(|problem| wrong("cluster.hosts", &problem))?;
     if in_flight.0 < 1 << 20 {
@@ -205,6 +212,7 @@ fn check(raw: RawConfig, folder: &Path) -> Result<Config, ConfigError> {
         workers: workers.unwrap_or(1),
         hosts: cluster.hosts,
         hubspot,
+        clickhouse,
         http,
         crm,
         forms,
