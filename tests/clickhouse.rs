@@ -1,4 +1,4 @@
-//! The ClickHouse sink on a real ClickHouse and a real Apache Kafka: whatever is killed, frozen, cut or refused, each click is one row, and the
+//! The ClickHouse sink on a real ClickHouse and a real Apache Kafka: whatever is killed, frozen or cut, each click is one row, and the
 //! totals are what a plain recount says.
 
 mod support;
@@ -166,59 +166,6 @@ fn each_click_is_one_row_whatever_is_killed_frozen_or_cut() {
     wait_for("everything to be known", || (clicks(&sink).known as usize == held.values().sum::<usize>()).then_some(()));
     sink.stop();
     assert_exact(&server, made);
-}
-
-#[test]
-fn refusals_hold_batches_and_only_a_bad_row_is_a_dead_letter() {
-    let (Some(broker), Some(server)) = (Broker::start_if_there(), ClickHouse::start_if_there()) else { return };
-    broker.create_topic("clicks", 2, &[]);
-    broker.create_topic("dead-letters", 1, &[]);
-    let settings = || ClickHouse::settings(server.address(), "");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(migrate(&server.service(), &settings())).expect("makes the tables");
-    let mut made = 0;
-    // What breaks it, how that shows, what mends it.
-    let faults = [
-        ("ALTER TABLE c.clicks DROP COLUMN country", "setup", "ALTER TABLE c.clicks ADD COLUMN country LowCardinality(String)"),
-        ("RENAME TABLE c.clicks TO c.gone", "setup", "RENAME TABLE c.gone TO c.clicks"),
-        (
-            "ALTER TABLE c.clicks MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_avg_part_size_for_too_many_parts = 0",
-            "transient",
-            "ALTER TABLE c.clicks RESET SETTING parts_to_throw_insert, parts_to_delay_insert, max_avg_part_size_for_too_many_parts",
-        ),
-    ];
-    let sink = Sink::start(settings(), &Kafka::at(broker.address()), &Metrics::default()).expect("starts");
-    produce(&broker, 0..300);
-    made += 300;
-    wait_for_rows(&server, made);
-    server.ask("SYSTEM STOP MERGES c.clicks");
-    for (breaks, class, mends) in faults {
-        server.ask(breaks);
-        let before = clicks(&sink);
-        produce(&broker, made..made + 200);
-        made += 200;
-        wait_for(breaks, || {
-            let stats = clicks(&sink);
-            let found = if class == "setup" { stats.setup > before.setup } else { stats.transient > before.transient };
-            found.then_some(())
-        });
-        assert_eq!(clicks(&sink).refused, 0, "{breaks}: nothing is thrown away");
-        server.ask(mends);
-        wait_for_rows(&server, made);
-    }
-    server.ask("ALTER TABLE c.clicks ADD CONSTRAINT good CHECK id != 'c1100' AND id != 'c1101'");
-    produce(&broker, made..made + 400);
-    made += 400;
-    wait_for_rows(&server, made - 2);
-    wait_for("both bad rows", || (clicks(&sink).refused == 2).then_some(()));
-    let mut buried = Vec::new();
-    broker.read("dead-letters", "read_committed", |message| {
-        let letter: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
-        buried.push((letter["reason"].clone(), letter["source"].clone()));
-    });
-    assert_eq!(buried, vec![(json!("clickhouse"), json!("clicks")); 2]);
-    sink.stop();
-    assert_exact(&server, made - 2);
 }
 
 #[test]
