@@ -9,6 +9,7 @@ pub use job::OfJob;
 
 use crate::model::time::Ms;
 use crate::serve::access::{Access, operators_only};
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{AccountStanding, Exposed};
 use axum::Router;
 use axum::http::header;
@@ -52,6 +53,8 @@ pub struct Metrics {
     pub job: OfJob,
     /// What the HubSpot sink counts, once it runs.
     pub sink: Exposed,
+    /// What the ClickHouse sink counts, once it runs.
+    pub clickhouse: clickhouse::Exposed,
     registry: Registry,
 }
 
@@ -262,6 +265,7 @@ impl Default for Metrics {
             standings: Mutex::default(),
             job: OfJob::default(),
             sink: Exposed::default(),
+            clickhouse: clickhouse::Exposed::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -292,6 +296,7 @@ impl Default for Metrics {
         );
         registry.register_collector(Box::new(metrics.sink.clone()));
         registry.register_collector(Box::new(metrics.job.clone()));
+        registry.register_collector(Box::new(metrics.clickhouse.clone()));
         Metrics { registry, ..metrics }
     }
 }

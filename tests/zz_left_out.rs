@@ -16,7 +16,7 @@ struct Part {
     missing: Option<String>,
 }
 
-fn parts() -> [Part; 3] {
+fn parts() -> [Part; 4] {
     let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
     let postgres = support::postgres::programs().is_none().then(|| "initdb and postgres are not installed".to_owned());
     let clicks = match std::env::var("CLICKLINE_DATA") {
@@ -24,7 +24,9 @@ fn parts() -> [Part; 3] {
         Ok(data) if !Path::new(&data).join("clicks/1usagov").is_dir() => Some(format!("no clicks/1usagov in CLICKLINE_DATA={data}")),
         Ok(_) => None,
     };
+    let clickhouse = support::clickhouse::program().is_none().then(|| "its library is not in target/clickhouse".to_owned());
     [
+        Part { name: "the ClickHouse sink on a real ClickHouse", missing: clickhouse },
         Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka },
         Part { name: "connections to HubSpot kept in a real PostgreSQL", missing: postgres },
         Part { name: "the real clicks of 1.usa.gov through the whole job", missing: clicks },

@@ -2,6 +2,7 @@
 
 pub mod backtest;
 pub mod check;
+pub mod clickhouse;
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Connect HubSpot accounts, get them ready, say how they stand.
     #[command(subcommand)]
     Hubspot(hubspot::Command),
+    /// The tables in ClickHouse: make them, or say how they stand.
+    #[command(subcommand)]
+    Clickhouse(clickhouse::Command),
     /// Say why a contact's or deal's state is what it is: clicks, counts, rules, guards, deltas.
     Explain(explain::Args),
     /// Records that could not be read or that HubSpot refused: list them, show one, send some once more, drop some.
@@ -99,6 +103,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Backtest(args) => backtest::run(&args),
+            Command::Clickhouse(command) => clickhouse::run(&command),
             Command::Explain(args) => explain::run(&args),
             Command::Hubspot(command) => hubspot::run(&command),
             Command::DeadLetters(args) => dead_letters::run(&args),

@@ -15,6 +15,7 @@ use crate::model::time;
 use crate::oauth;
 use crate::serve::access::Access;
 use crate::serve::{Bound, Http, Server};
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{Service, Settings, Sink, dry};
 use crate::sources::feeds::{self, Feeding};
 use crate::state::State;
@@ -64,6 +65,9 @@ pub struct Args {
     /// Leave the deltas in their topics. Without this they are written to HubSpot, by process 0 alone.
     #[arg(long)]
     pub no_sink: bool,
+    /// Write nothing to ClickHouse. Without this process 0 does, where there is a `clickhouse` block.
+    #[arg(long)]
+    pub no_clickhouse: bool,
 }
 
 /// Runs until a signal comes or something fails; SIGHUP goes over to what the file says then.
@@ -141,7 +145,14 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         accept_gaps: args.accept_gaps,
         now: Arc::new(time::now),
     };
+    let clickhouse = config.clickhouse.filter(|_| leads && !args.no_clickhouse);
+    if let Some(settings) = &clickhouse {
+        settings.password().map_err(Failure::Configuration)?;
+    }
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
+    // It never ends by itself, and nothing waits for it.
+    let clickhouse = clickhouse.map(|settings| clickhouse::Sink::start(settings, &config.kafka, &metrics));
+    let clickhouse = clickhouse.transpose().context("the ClickHouse sink does not start")?;
     let sink = match settings {
         Some(settings) => {
             let connections = settings.connections.clone();
@@ -220,6 +231,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
     // What feeds the job goes first: it uses the sink's way to HubSpot.
     feeds.stop();
+    drop(clickhouse);
     // The sink first: it waits for HubSpot, and the job may go on meanwhile.
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.

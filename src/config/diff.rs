@@ -24,7 +24,23 @@ impl Difference {
     /// From one configuration to another.
     pub fn between(old: &Config, new: &Config) -> Self {
         // Without `..`: a new field must say which of the two it is.
-        let Config { kafka, times, limits, workers, hosts, hubspot, http, crm, forms, state, snapshots, workspaces, rules, mappings } = new;
+        let Config {
+            kafka,
+            times,
+            limits,
+            workers,
+            hosts,
+            hubspot,
+            clickhouse,
+            http,
+            crm,
+            forms,
+            state,
+            snapshots,
+            workspaces,
+            rules,
+            mappings,
+        } = new;
         let mut found = Difference::default();
         let mut fixed = |field: &'static str, same: bool| {
             if !same {
@@ -64,6 +80,7 @@ impl Difference {
             Some(format!("{settings:?}"))
         };
         block("hubspot", of_hubspot(old), of_hubspot(new));
+        block("clickhouse", old.clickhouse.as_ref().map(text), clickhouse.as_ref().map(text));
         block("http", old.http.as_ref().map(text), http.as_ref().map(text));
         block("crm", old.crm.as_ref().map(text), crm.as_ref().map(text));
         block("forms", old.forms.as_ref().map(text), forms.as_ref().map(text));

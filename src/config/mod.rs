@@ -15,6 +15,7 @@ use crate::dataflow::plan::{Connection, Plan, PlanError, Times, UtmProperties, W
 use crate::kafka::Kafka;
 use crate::model::time::Ms;
 use crate::serve::Http;
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{Move, Settings};
 use crate::sources::crm::CrmSettings;
 use crate::sources::forms::FormsSettings;
@@ -64,6 +65,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// The sink, if there is one.
     pub hubspot: Option<Settings>,
+    /// The ClickHouse sink, if there is one.
+    pub clickhouse: Option<clickhouse::Settings>,
     /// The job's HTTP server, if there is one.
     pub http: Option<Http>,
     /// The CRM mirror, if there is one.
@@ -206,7 +209,8 @@ impl Checking {
 
 /// The configuration that the text means; `None` where a part of it is missing.
 fn check(raw: RawConfig, folder: &Path, checking: &mut Checking) -> Option<Config> {
-    let RawConfig { kafka, tick, times, hubspot, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } = raw;
+    let RawConfig { kafka, tick, times, hubspot, clickhouse, http, crm, forms, workspaces, state, snapshots, workers, cluster, in_flight } =
+        raw;
     if kafka.brokers.trim().is_empty() {
         checking.wrong("kafka.brokers", "is empty; give `host:port`, several with commas");
     }
@@ -231,6 +235,9 @@ fn check(raw: RawConfig, folder: &Path, checking: &mut Checking) -> Option<Confi
     if let Err(problem) = hosts::check(&cluster.hosts) {
         checking.wrong("cluster.hosts", &problem);
     }
+    if let Some(Err(error)) = clickhouse.as_ref().map(clickhouse::Settings::check) {
+        checking.wrong_in("clickhouse", &error);
+    }
     if in_flight.0 < 1 << 20 {
         checking.wrong("in_flight", "is less than 1 MiB, the size of one record; leave it out for 64 MiB");
     }
@@ -245,6 +252,7 @@ fn check(raw: RawConfig, folder: &Path, checking: &mut Checking) -> Option<Confi
         workers: workers.unwrap_or(1),
         hosts: cluster.hosts,
         hubspot,
+        clickhouse,
         http,
         crm,
         forms,

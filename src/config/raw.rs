@@ -5,6 +5,7 @@ use crate::dataflow::plan::{Counts, Times};
 use crate::kafka::Kafka;
 use crate::model::time::{DAY, HOUR, Ms, millis};
 use crate::serve::Http;
+use crate::sinks::clickhouse;
 use crate::sinks::hubspot::Settings;
 use crate::sources::crm::CrmSettings;
 use crate::sources::forms::FormsSettings;
@@ -30,6 +31,9 @@ pub struct RawConfig {
     /// Writes the deltas to HubSpot; without it they stay in their topics.
     #[serde(default)]
     pub hubspot: Option<Settings>,
+    /// Writes clicks, and deltas where asked to, to ClickHouse (process 0 does); without it nothing does. See docs/clickhouse.md.
+    #[serde(default)]
+    pub clickhouse: Option<clickhouse::Settings>,
     /// The job's HTTP server (process 0's); without it there is none.
     #[serde(default)]
     pub http: Option<Http>,

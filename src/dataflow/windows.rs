@@ -382,7 +382,7 @@ impl Windows {
     /// What logs, counts and identities take, without what tables keep free and without names and texts.
     fn bytes(&self) -> usize {
         let entries: usize = self.logs.iter().map(WindowLog::len).sum();
-        entries * size_of::<u64>() + self.by_count.len() * size_of::<Count>() + self.identities.len() * size_of::<Identity>()
+        entries * size_of::<u64>() + self.counts.len() * size_of::<Count>() + self.identities.len() * size_of::<Identity>()
     }
 
     /// Entries in the logs, live counts, and entries that were looked at so far.
@@ -551,7 +551,7 @@ impl Machine for Windows {
         (self.dirty, self.changed) = (dirty, changed);
         let bytes = self.bytes();
         let [keys_told, bytes_told] = &mut self.told;
-        keys_told.set(self.by_count.len());
+        keys_told.set(self.counts.len() - self.free.len());
         bytes_told.set(bytes);
     }
 

@@ -18,6 +18,8 @@
 
 mod topic;
 
+pub(crate) use topic::Sender;
+
 use crate::kafka::Kafka;
 use crate::model::outputs::{DeadLetter, Topic};
 use crate::model::time::Ms;
@@ -31,7 +33,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use topic::Sender;
 
 /// The topics of deltas.
 const DELTAS: [Topic; 3] = [Topic::DealStages, Topic::ContactProperties, Topic::Timeline];

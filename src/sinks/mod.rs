@@ -1,4 +1,5 @@
 //! Where the dataflow's output goes.
 
+pub mod clickhouse;
 pub mod hubspot;
 pub mod outbox;

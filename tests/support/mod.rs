@@ -1,6 +1,7 @@
 //! What integration tests share: real parts that are started for a test and end with it.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod clickhouse;
 pub mod job;
 pub mod kafka;
 pub mod ports;
