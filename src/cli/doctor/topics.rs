@@ -25,6 +25,9 @@ pub fn look(kafka: &Kafka, metadata: &Metadata, needed: &[Needed], input: impl F
             }
         }
     }
+    if there.is_empty() {
+        return;
+    }
     let names: Vec<ResourceSpecifier<'_>> = there.iter().map(|(topic, _)| ResourceSpecifier::Topic(&topic.name)).collect();
     let described =
         kafka.client(&[("log_level", "0")]).create().map_err(anyhow::Error::new).and_then(|client: AdminClient<DefaultClientContext>| {
