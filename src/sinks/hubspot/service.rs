@@ -336,7 +336,7 @@ fn no_token(portal: &str, error: &TokenError) -> Outcome {
 mod tests {
     use super::*;
 
-    /// At half past eleven in the evening of New York's longest day, that of the end of summer time, and a blink before that midnight.
+    /// Half past eleven in the evening in New York, on the day on which summer time ends, and a blink before that midnight.
     const EVENING: &str = "2026-11-02T04:30:00Z";
     const BLINK: &str = "2026-11-02T04:59:59.7Z";
 
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((midnight.hubspot(), midnight.own()), (half, half));
         let unknown = budget(None, evening).midnight();
         assert_eq!(unknown.own(), Duration::from_secs(19 * 3600) + half, "in UTC");
-        // An hour earlier by the clock on the wall of the day before, which has 25 hours.
+        // At its first moment: the day on which summer time ends has 25 hours.
         let morning = || "2026-11-01T04:00:00Z".parse().expect("a time");
         assert_eq!(budget(Some("America/New_York"), morning).midnight().own(), Duration::from_secs(25 * 3600));
     }
