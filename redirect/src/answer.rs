@@ -3,7 +3,9 @@
 use crate::click;
 use crate::http::{Answer, DateLine, Head, Method};
 use crate::links::{Link, Live, Table};
+use crate::query::Marks;
 use crate::sink::{ClickBatch, ClickSink};
+use crate::visitor::{Judge, Visitors};
 use crate::{Clock, Config};
 use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
@@ -18,6 +20,7 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub default_domain: Option<String>,
     pub country_header: Option<String>,
+    pub visitors: Arc<Visitors>,
     /// Redirects served: clicks made.
     pub served: AtomicU64,
     /// Each source of links has been read to its end once.
@@ -27,13 +30,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, sink: Arc<dyn ClickSink>) -> Shared {
+    pub(crate) fn new(config: &Config, visitors: Arc<Visitors>, sink: Arc<dyn ClickSink>) -> Shared {
         Shared {
             live: Live::default(),
             sink,
             clock: config.clock.clone(),
             default_domain: config.default_domain.as_deref().map(plain_host),
             country_header: config.country_header.clone(),
+            visitors,
             served: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -47,6 +51,7 @@ pub(crate) struct Desk {
     /// Seeded by the system. Makes ids without a system call each.
     random: StdRng,
     date: DateLine,
+    judge: Judge,
     /// Clicks of this turn of the loop.
     clicks: ClickBatch,
     /// Room for the key of a look-up.
@@ -55,7 +60,8 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(shared: Arc<Shared>) -> Desk {
-        Desk { shared, random: rand::make_rng(), date: DateLine::new(), clicks: ClickBatch::default(), key: String::new() }
+        let judge = Judge::new(shared.visitors.clone());
+        Desk { shared, random: rand::make_rng(), date: DateLine::new(), judge, clicks: ClickBatch::default(), key: String::new() }
     }
 
     /// Begins a turn of the event loop.
@@ -69,6 +75,7 @@ impl Desk {
             self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
             self.shared.sink.offer(&self.clicks);
             self.clicks.clear();
+            self.judge.end_turn();
         }
     }
 
@@ -86,7 +93,9 @@ impl Desk {
                 match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key) {
                     Some(link) => {
                         let ts = self.shared.clock.now();
-                        self.clicks.push(|out| click::write(ts, link, head.query, &head.visitor, &mut self.random, out));
+                        let mut marks = Marks::of(head.query);
+                        let known = self.judge.look(&link.workspace, &link.key, &mut marks, &head.visitor, head.client, ts);
+                        self.clicks.push(|out| click::write(ts, link, marks, &head.visitor, &known, &mut self.random, out));
                         Answer::redirect(&self.date, keep_alive, out, |out| link.target.write_location(head.query, out));
                         return;
                     }

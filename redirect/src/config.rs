@@ -1,5 +1,6 @@
 //! What the server is told: addresses, sources of links, Kafka, the clock.
 
+use crate::VisitorConfig;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +24,8 @@ pub struct Config {
     /// Request header that holds the visitor's ISO 3166 country, e.g. `CF-IPCountry`. Trust it only behind the
     /// proxy that sets it.
     pub country_header: Option<String>,
+    /// What is found out about visitors.
+    pub visitors: VisitorConfig,
     /// Where event time comes from.
     pub clock: Clock,
 }
@@ -36,6 +39,7 @@ impl Default for Config {
             kafka: None,
             default_domain: None,
             country_header: None,
+            visitors: VisitorConfig::default(),
             clock: Clock::default(),
         }
     }

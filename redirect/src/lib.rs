@@ -35,21 +35,29 @@
 
 mod agent;
 mod answer;
+mod bots;
 mod click;
 mod config;
 mod error;
+mod geo;
 mod http;
+mod identity;
 mod kafka;
 mod links;
 mod query;
 mod server;
 mod sink;
 mod supervisor;
+mod tracking;
+mod visitor;
 mod worker;
 
+pub use bots::{BurstConfig, Limit};
 pub use config::{Clock, Config, KafkaConfig};
 pub use error::Error;
+pub use identity::{EidConfig, EidPolicy, Key, KeySource, Keys, Scope, sign};
 pub use kafka::KafkaSink;
 pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};
+pub use visitor::{AddressKey, ClientAddress, EidCounts, VisitorConfig};

@@ -4,6 +4,7 @@ use crate::answer::{Shared, plain_host};
 use crate::links::{LinkFile, TopicReader};
 use crate::sink::{ClickSink, Discard};
 use crate::supervisor::Supervisor;
+use crate::visitor::{EidCounts, Visitors};
 use crate::worker::Worker;
 use crate::{Config, Error, KafkaSink};
 use mio::Waker;
@@ -62,8 +63,9 @@ impl Server {
     /// See [`Error`].
     pub fn start_with(config: Config, sink: Arc<dyn ClickSink>) -> Result<Server, Error> {
         check(&config)?;
-        let shared = Arc::new(Shared::new(&config, sink));
-        let Config { listen, workers, links_file, kafka, default_domain: _, country_header: _, clock: _ } = config;
+        let visitors = Arc::new(Visitors::new(config.visitors.clone())?);
+        let shared = Arc::new(Shared::new(&config, visitors, sink));
+        let Config { listen, workers, links_file, kafka, default_domain: _, country_header: _, visitors: _, clock: _ } = config;
         if let Some(path) = &links_file {
             let file = LinkFile::read(path)?;
             crate::supervisor::report(path, &file);
@@ -111,7 +113,7 @@ impl Server {
         true
     }
 
-    /// Reads the links file again, also when it seems unchanged. Returns at once; the log tells the outcome.
+    /// Reads the links file and those about visitors again, also when it seems unchanged. Returns at once; the log tells the outcome.
     pub fn reload(&self) {
         if let Some(supervisor) = &self.supervisor {
             supervisor.reload();
@@ -122,6 +124,11 @@ impl Server {
     pub fn stats(&self) -> Stats {
         let counts = self.shared.sink.counts();
         Stats { served: self.shared.served.load(Ordering::Relaxed), delivered: counts.delivered, lost: counts.refused + counts.failed }
+    }
+
+    /// What became of the `eid` of redirects so far, by its outcome.
+    pub fn eid_counts(&self) -> EidCounts {
+        self.shared.visitors.eid_counts()
     }
 
     /// Why the server no longer does its work, if that is so: a worker ended, or the sink is broken. Restart it then.

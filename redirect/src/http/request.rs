@@ -8,6 +8,7 @@
 //! [`MAX_HEAD`] bytes and [`MAX_HEADERS`] headers; more is answered 431.
 
 use crate::click::Visitor;
+use std::net::IpAddr;
 
 /// Largest head, in bytes: twice what common servers allow by default, since click links carry long queries.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
@@ -35,6 +36,8 @@ pub(crate) struct Head<'a> {
     pub host: &'a str,
     /// Whether the connection stays open after the answer.
     pub keep_alive: bool,
+    /// Whose request it is.
+    pub client: IpAddr,
     /// What the request says about the visitor.
     pub visitor: Visitor<'a>,
 }
@@ -57,8 +60,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Reads one head from the start of `bytes`.
-    pub(crate) fn read<'a>(&self, bytes: &'a [u8]) -> Parsed<'a> {
+    /// Reads one head from the start of `bytes`, which `peer` has sent.
+    pub(crate) fn read<'a>(&self, bytes: &'a [u8], peer: IpAddr) -> Parsed<'a> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {
@@ -67,13 +70,13 @@ impl Reader {
             Ok(_) | Err(httparse::Error::TooManyHeaders) => return Parsed::Bad(431),
             Err(_) => return Parsed::Bad(400),
         };
-        match self.head(&request) {
+        match self.head(&request, peer) {
             Some(head) => Parsed::Complete(head, length),
             None => Parsed::Bad(400),
         }
     }
 
-    fn head<'a>(&self, request: &httparse::Request<'_, 'a>) -> Option<Head<'a>> {
+    fn head<'a>(&self, request: &httparse::Request<'_, 'a>, peer: IpAddr) -> Option<Head<'a>> {
         let method = match request.method? {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
@@ -87,6 +90,7 @@ impl Reader {
             query,
             host: "",
             keep_alive: modern,
+            client: peer,
             visitor: Visitor { head: method == Method::Head, ..Visitor::default() },
         };
         let mut hosts = 0;
@@ -160,7 +164,7 @@ mod tests {
 
     fn read(text: &str) -> Result<(Method, String, String, String, bool), u16> {
         let reader = Reader { country_header: Some("CF-IPCountry".to_owned()) };
-        match reader.read(text.as_bytes()) {
+        match reader.read(text.as_bytes(), IpAddr::from([192, 0, 2, 1])) {
             Parsed::Complete(head, length) => {
                 assert_eq!(length, text.len());
                 Ok((head.method, head.host.to_owned(), head.path.to_owned(), head.query.to_owned(), head.keep_alive))
@@ -208,7 +212,10 @@ mod tests {
         let reader = Reader { country_header: None };
         for header in ["Purpose: prefetch", "Sec-Purpose: prefetch;prerender", "X-Moz: Prefetch", "X-Purpose: preview"] {
             let text = format!("GET / HTTP/1.1\r\nHost: d\r\n{header}\r\n\r\n");
-            assert!(matches!(reader.read(text.as_bytes()), Parsed::Complete(head, _) if head.visitor.prefetch), "{header}");
+            assert!(
+                matches!(reader.read(text.as_bytes(), IpAddr::from([192, 0, 2, 1])), Parsed::Complete(head, _) if head.visitor.prefetch),
+                "{header}"
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::http::{MAX_HEAD, Parsed, Reader};
 use memchr::memmem;
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::time::{Duration, Instant};
 
 /// A phone on a bad line sends a click's head within a second or two.
@@ -59,6 +59,7 @@ enum Stage {
 
 pub(super) struct Conn {
     stream: TcpStream,
+    client: IpAddr,
     stage: Stage,
     /// Start of an unfinished request.
     input: Vec<u8>,
@@ -73,9 +74,10 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, now: Instant) -> Conn {
+    pub(super) fn new(stream: TcpStream, client: IpAddr, now: Instant) -> Conn {
         Conn {
             stream,
+            client,
             stage: Stage::Open,
             input: Vec::new(),
             searched: 0,
@@ -163,7 +165,7 @@ impl Conn {
                 self.searched = rest.len();
                 break;
             }
-            match reader.read(rest) {
+            match reader.read(rest, self.client) {
                 Parsed::Complete(head, length) => {
                     start += length;
                     let keep_alive = head.keep_alive && !stopping;

@@ -128,7 +128,7 @@ impl Worker {
                 return;
             }
             match listener.accept() {
-                Ok((mut stream, _)) => {
+                Ok((mut stream, peer)) => {
                     // Answers are single writes; Nagle's algorithm could only delay them.
                     let _ = stream.set_nodelay(true);
                     let entry = self.conns.vacant_entry();
@@ -138,7 +138,7 @@ impl Worker {
                         continue;
                     }
                     let index = entry.key();
-                    entry.insert(Conn::new(stream, now));
+                    entry.insert(Conn::new(stream, peer.ip(), now));
                     // Most clients have sent their request by now: this saves a turn.
                     self.serve(index, now);
                 }
