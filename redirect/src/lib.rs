@@ -44,6 +44,8 @@ mod http;
 mod identity;
 mod kafka;
 mod links;
+#[cfg(test)]
+mod lists_tests;
 mod query;
 mod server;
 mod sink;

@@ -197,10 +197,20 @@ const MACHINES: &[&str] = &[
     "www.",
 ];
 
-/// Where a word means something else: a phone maker and a television service whose names hold `bot`, a text browser's library, a developer's
-/// extension, phones with Java applications, and a part for browsers within old programs that gives its author's address.
-const NOT_MACHINES: &[&str] =
-    &["cubot", "fubotv", "libwww-fm", "firephp/", "java/asvm", "browser from: http://", "bsalsa.com", "motobot", "www.bsalsa"];
+/// Where a word means something else: a phone maker, a reader of documents and a television service whose names hold one, a text browser's library, a
+/// developer's extension, phones with Java applications, and old browsers and phones that give their maker's address.
+const NOT_MACHINES: &[&str] = &[
+    "cubot",
+    "motobot",
+    "fubotv",
+    "camscanner",
+    "libwww-fm",
+    "firephp/",
+    "java/asvm",
+    "http://bsalsa.com",
+    "http://www.bsalsa.com",
+    "http://www.sonyericsson.com/uaprof",
+];
 
 /// Systems and browsers of people, old phones and game consoles included; in lower case.
 pub(super) const PEOPLE: &[&str] = &[
