@@ -73,9 +73,9 @@ impl Desk {
     pub(crate) fn end(&mut self) {
         if !self.clicks.is_empty() {
             self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
+            self.judge.end_turn();
             self.shared.sink.offer(&self.clicks);
             self.clicks.clear();
-            self.judge.end_turn();
         }
     }
 

@@ -47,6 +47,8 @@ mod links;
 #[cfg(test)]
 mod lists_tests;
 mod query;
+#[doc(hidden)]
+pub mod query_fuzzing;
 mod server;
 mod sink;
 mod supervisor;

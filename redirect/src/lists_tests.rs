@@ -79,20 +79,20 @@ fn machines_are_found_and_people_are_not() {
     let Some(folder) = data() else { return };
     let (crawlers, isbot) = (crawlers(&folder), named(&folder, "user-agents/isbot-js/crawlers.yml"));
     let found = measured("crawler-user-agents found by our words", flagged(&crawlers).len() as u64, crawlers.len() as u64);
-    assert!(found >= 0.0);
+    assert!(found >= 97.5);
     let found = measured("isbot's crawlers found by our words", flagged(&isbot).len() as u64, isbot.len() as u64);
-    assert!(found >= 0.0);
+    assert!(found >= 89.5);
 
     let list = Agents::read(&folder.join("user-agents/crawler-user-agents.json")).expect("the list is read");
     let with_list = |words: &&String| bots::says(words).is_some() || list.contains(words.as_bytes());
     assert_eq!(crawlers.iter().filter(with_list).count(), crawlers.len(), "with the list itself all of it is found");
     let found = measured("isbot's crawlers found with that list given", isbot.iter().filter(with_list).count() as u64, isbot.len() as u64);
-    assert!(found >= 0.0);
+    assert!(found >= 92.5);
 
     let people = named(&folder, "user-agents/isbot-js/browsers.yml");
     let wrong = flagged(&people);
     wrong.iter().for_each(|words| println!("flagged: {words}"));
-    assert!(measured("isbot's browsers flagged", wrong.len() as u64, people.len() as u64) <= 100.0);
+    assert!(measured("isbot's browsers flagged", wrong.len() as u64, people.len() as u64) <= 3.8);
 
     // Nobody labelled these. Who is on the list is a machine; of the rest nearly all are people, and the flagged ones are named.
     let clicks = recorded_clicks(&folder);
@@ -110,7 +110,7 @@ fn machines_are_found_and_people_are_not() {
     let browser = |words: &str| words.starts_with("Mozilla/") && Agent::read(words).os.is_some() && Agent::read(words).browser.is_some();
     let doubtful: Vec<_> = wrong.iter().filter(|(_, words)| browser(words)).collect();
     doubtful.iter().for_each(|(count, words)| println!("doubtful, {count} clicks: {words}"));
-    assert!(measured("of these with a system and a browser", doubtful.iter().map(|(count, _)| count).sum(), all) <= 100.0);
+    assert!(measured("of these with a system and a browser", doubtful.iter().map(|(count, _)| count).sum(), all) <= 0.02);
 
     let log: Vec<String> = text(&folder, "access-logs/semicomplete-apache-combined-2015-05.log")
         .lines()
@@ -119,11 +119,11 @@ fn machines_are_found_and_people_are_not() {
     let machines = log.iter().filter(|words| list.contains(words.as_bytes()));
     let known: Vec<_> = machines.collect();
     let found = measured("access log: requests of listed machines found", flagged(known.iter().copied()).len() as u64, known.len() as u64);
-    assert!(found >= 0.0);
+    assert!(found >= 99.9);
     let rest: Vec<_> = log.iter().filter(|words| !list.contains(words.as_bytes())).collect();
     let doubtful: Vec<_> = flagged(rest.iter().copied()).into_iter().filter(|words| browser(words)).collect();
     doubtful.iter().for_each(|words| println!("doubtful: {words}"));
-    assert!(measured("access log: the others' with a system and a browser, flagged", doubtful.len() as u64, rest.len() as u64) <= 100.0);
+    assert!(measured("access log: the others' with a system and a browser, flagged", doubtful.len() as u64, rest.len() as u64) <= 0.4);
 }
 
 #[derive(Deserialize)]
@@ -163,8 +163,8 @@ fn same(theirs: &str, ours: &str) -> bool {
 fn systems_and_browsers_are_those_of_uap_core() {
     let Some(folder) = data() else { return };
     for (name, field, least) in [
-        ("user-agents/uap-core/test_os.yaml", (|agent: Agent| agent.os) as fn(Agent) -> Option<&'static str>, 0.0),
-        ("user-agents/uap-core/test_ua.yaml", |agent| agent.browser, 0.0),
+        ("user-agents/uap-core/test_os.yaml", (|agent: Agent| agent.os) as fn(Agent) -> Option<&'static str>, 87.5),
+        ("user-agents/uap-core/test_ua.yaml", |agent| agent.browser, 50.0),
     ] {
         let (mut agree, mut answered, mut differ) = (0, 0, BTreeMap::<(String, &str), u64>::new());
         for (words, family) in cases(&folder, name) {

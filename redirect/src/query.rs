@@ -140,7 +140,6 @@ impl Target {
     }
 
     /// The `Location` for a request with this query.
-    #[cfg(test)]
     pub(crate) fn location(&self, query: &str) -> String {
         let mut out = Vec::new();
         self.write_location(query, &mut out);

@@ -28,10 +28,13 @@ pub(crate) struct Facts {
     pub machine: Option<Reason>,
 }
 
+/// A user agent, and what it tells.
+type Entry = (Box<[u8]>, Facts);
+
 /// The user agents seen last; each set has the last used first.
 pub(crate) struct Cache {
     hasher: RandomState,
-    sets: Box<[Vec<(Box<[u8]>, Facts)>]>,
+    sets: Box<[Vec<Entry>]>,
 }
 
 impl Cache {

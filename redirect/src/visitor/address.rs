@@ -1,9 +1,9 @@
 //! What a click record keeps of the client's address: nothing, unless it is configured.
 //!
 //! # Meaning
-//! - [`ClientAddress::None`]: nothing.
-//! - [`ClientAddress::Truncated`]: its network, `192.0.2.0/24` or `2001:db8:1::/48`.
-//! - [`ClientAddress::Hashed`]: a keyed hash under a salt of the day (UTC of the event time): clicks of one address on one day are told from others, and
+//! - `ClientAddress::None`: nothing.
+//! - `ClientAddress::Truncated`: its network, `192.0.2.0/24` or `2001:db8:1::/48`.
+//! - `ClientAddress::Hashed`: a keyed hash under a salt of the day (UTC of the event time): clicks of one address on one day are told from others, and
 //!   nobody without the key can try addresses out, nor follow one from day to day.
 //!
 //! # Edges
