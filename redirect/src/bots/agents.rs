@@ -5,7 +5,7 @@
 //! in the user agent, with case; all else in them is ignored.
 //!
 //! # Cost
-//! One automaton for all patterns, built as it is used; user agents that were seen before don't reach it ([`crate::agent::Cache`]). `tests/lists.rs`
+//! One automaton for all patterns, built as it is used; user agents that were seen before don't reach it ([`crate::agent::Cache`]). `src/lists_tests.rs`
 //! prints what a list of 1,500 costs.
 //!
 //! # Limits

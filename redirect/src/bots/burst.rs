@@ -7,8 +7,8 @@
 //! - one client address, an IPv6 one by its first 64 bits: [`BurstConfig::client`].
 //!
 //! # Ties and edges
-//! The clicks before the `count`-th were answered and recorded as a person's: a burst of any length lets `count − 1` clicks through per window, fewer
-//! only if it never pauses. Clicks that are a machine's for another reason don't count.
+//! The clicks before the `count`-th were answered and recorded as a person's: a burst lets `count − 1` clicks through before it is noticed, and
+//! no more until it pauses. Clicks that are a machine's for another reason don't count.
 //!
 //! # How it is shared
 //! All workers write into one table of a fixed size without locks: who clicks over several connections is served by several workers. A key has a bucket,

@@ -11,7 +11,7 @@
 //!
 //! # Ties and edges
 //! Compared without case; previews come before other machines. A word that a person's device or app may hold isn't on the list (`scan`: readers
-//! of QR codes), or has its exception in [`NOT_MACHINES`]: a click that is wrongly a machine's is lost for good. `tests/lists.rs` measures both sides.
+//! of QR codes), or has its exception in [`NOT_MACHINES`]: a click that is wrongly a machine's is lost for good. `src/lists_tests.rs` measures both sides.
 
 use super::Reason;
 use aho_corasick::{AhoCorasick, MatchKind};
