@@ -1,10 +1,12 @@
 //! From a request to its answer and its click: the whole behaviour of the server, without a socket.
 
+use crate::capture::Ticket;
 use crate::click;
 use crate::http::{Answer, DateLine, Head, Method};
 use crate::links::{Link, Live, Table};
 use crate::sink::{ClickBatch, ClickSink};
 use crate::{Clock, Config};
+use mio::Waker;
 use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
 use std::fmt::Write;
@@ -49,13 +51,25 @@ pub(crate) struct Desk {
     date: DateLine,
     /// Clicks of this turn of the loop.
     clicks: ClickBatch,
+    /// What the answers of this turn wait for, if answers wait.
+    ticket: Option<Arc<Ticket>>,
+    /// The event loop's.
+    waker: Option<Arc<Waker>>,
     /// Room for the key of a look-up.
     key: String,
 }
 
 impl Desk {
-    pub(crate) fn new(shared: Arc<Shared>) -> Desk {
-        Desk { shared, random: rand::make_rng(), date: DateLine::new(), clicks: ClickBatch::default(), key: String::new() }
+    pub(crate) fn new(shared: Arc<Shared>, waker: Arc<Waker>) -> Desk {
+        Desk {
+            shared,
+            random: rand::make_rng(),
+            date: DateLine::new(),
+            clicks: ClickBatch::default(),
+            ticket: None,
+            waker: Some(waker),
+            key: String::new(),
+        }
     }
 
     /// Begins a turn of the event loop.
@@ -67,9 +81,22 @@ impl Desk {
     pub(crate) fn end(&mut self) {
         if !self.clicks.is_empty() {
             self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
-            self.shared.sink.offer(&self.clicks);
+            match self.ticket.take() {
+                Some(ticket) => self.shared.sink.offer_held(&self.clicks, &ticket),
+                None => self.shared.sink.offer(&self.clicks),
+            }
             self.clicks.clear();
         }
+    }
+
+    /// What the last answer waits for: the clicks of this turn, once there are any.
+    pub(crate) fn held(&self) -> Option<Arc<Ticket>> {
+        self.ticket.clone()
+    }
+
+    /// Appends the answer to those whose clicks could not be kept.
+    pub(crate) fn unsafe_now(&mut self, out: &mut Vec<u8>) {
+        Answer::NO_ROOM.write(&self.date, false, false, out);
     }
 
     /// Appends the answer to a request.
@@ -84,10 +111,15 @@ impl Desk {
             _ => {
                 let table = self.shared.live.table();
                 match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key) {
+                    Some(_) if !self.shared.sink.admits() => Answer::NO_ROOM,
                     Some(link) => {
                         let ts = self.shared.clock.now();
                         self.clicks.push(|out| click::write(ts, link, head.query, &head.visitor, &mut self.random, out));
-                        Answer::redirect(&self.date, keep_alive, out, |out| link.target.write_location(head.query, out));
+                        if self.shared.sink.holds() {
+                            self.ticket.get_or_insert_with(|| Ticket::new(self.waker.clone()));
+                        }
+                        let id = self.clicks.last().map(click::id_of).unwrap_or_default();
+                        Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(head.query, out));
                         return;
                     }
                     // The link may be among those that are still to be read: nobody should remember a 404 for it.

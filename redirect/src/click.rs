@@ -97,6 +97,14 @@ pub(crate) fn write(ts: u64, link: &Link, query: &str, visitor: &Visitor<'_>, ra
     ts
 }
 
+/// What every record begins with, before its id.
+const BEFORE_ID: &[u8] = b"{\"v\":1,\"id\":\"";
+
+/// The id in a record that [`write`] made.
+pub(crate) fn id_of(record: &[u8]) -> &[u8] {
+    record.strip_prefix(BEFORE_ID).and_then(|rest| rest.get(..uuid::fmt::Hyphenated::LENGTH)).unwrap_or_default()
+}
+
 /// Two letters, in upper case. `XX` is Cloudflare's word for unknown.
 fn country(value: &[u8]) -> Option<[u8; 2]> {
     match value.trim_ascii() {

@@ -12,7 +12,8 @@
 //! # Guarantees
 //! - A visitor's answer never waits for Kafka, for a disk or for a lock that other work holds for long.
 //! - Every redirect makes exactly one click record with an id of its own; the sink repeats none (idempotent producer).
-//! - *Not* guaranteed: that a click survives. A full queue, a broker that stays away longer than librdkafka's
+//! - With a spool ([`SpoolConfig`]) each answered redirect's click is on the topic once, whenever the process is killed; [`Capture`] says from when on.
+//! - *Not* guaranteed without one: that a click survives. A full queue, a broker that stays away longer than librdkafka's
 //!   `message.timeout.ms`, or a crash loses clicks. What is lost without a crash is counted and logged.
 //! - *Not* guaranteed: an order between clicks.
 //!
@@ -35,19 +36,23 @@
 
 mod agent;
 mod answer;
+mod capture;
 mod click;
 mod config;
 mod error;
+pub mod failpoint;
 mod http;
 mod kafka;
 mod links;
 mod query;
 mod server;
 mod sink;
+mod spool;
 mod supervisor;
 mod worker;
 
-pub use config::{Clock, Config, KafkaConfig};
+pub use capture::{SpoolSink, Ticket};
+pub use config::{Capture, Clock, Config, KafkaConfig, SpoolConfig, WhenFull};
 pub use error::Error;
 pub use kafka::KafkaSink;
 pub use links::{LinkFile, Problem};

@@ -14,11 +14,13 @@
 //! the answer.
 
 use crate::answer::Desk;
+use crate::capture::Ticket;
 use crate::http::{MAX_HEAD, Parsed, Reader};
 use memchr::memmem;
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A phone on a bad line sends a click's head within a second or two.
@@ -67,6 +69,8 @@ pub(super) struct Conn {
     /// Answers, of which `written` bytes are gone.
     output: Vec<u8>,
     written: usize,
+    /// What must be safe before the answers behind so many bytes of `output` go out.
+    held: Option<(usize, Arc<Ticket>)>,
     /// The client will send no more.
     ended: bool,
     deadline: Instant,
@@ -81,9 +85,15 @@ impl Conn {
             searched: 0,
             output: Vec::new(),
             written: 0,
+            held: None,
             ended: false,
             deadline: now + HEAD_TIMEOUT,
         }
+    }
+
+    /// Whether its answers wait until their clicks are safe.
+    pub(super) fn parked(&self) -> bool {
+        self.held.is_some()
     }
 
     /// When it is closed unless something happens.
@@ -109,7 +119,7 @@ impl Conn {
             if self.stage == Stage::Lingering {
                 return self.linger(scratch);
             }
-            if !self.flush(now)? {
+            if !self.release(desk) || !self.flush(now)? {
                 return Ok(Outcome::Wait);
             }
             if self.stage == Stage::Last {
@@ -146,8 +156,10 @@ impl Conn {
             }
         }
         // The reads are used up; what was answered goes out now, the rest of the input has its turn later.
-        self.flush(now)?;
-        Ok(Outcome::Again)
+        if self.release(desk) {
+            self.flush(now)?;
+        }
+        Ok(if self.parked() { Outcome::Wait } else { Outcome::Again })
     }
 
     /// Answers the complete requests in `bytes` and keeps the rest.
@@ -167,7 +179,12 @@ impl Conn {
                 Parsed::Complete(head, length) => {
                     start += length;
                     let keep_alive = head.keep_alive && !stopping;
+                    let start_of_answer = self.output.len();
                     desk.answer(&head, keep_alive, &mut self.output);
+                    if let Some(ticket) = desk.held() {
+                        // All of one turn have one ticket; what was answered before it in this turn may wait with it.
+                        self.held.get_or_insert((start_of_answer, ticket));
+                    }
                     if !keep_alive {
                         self.stage = Stage::Last;
                     }
@@ -192,6 +209,19 @@ impl Conn {
             self.deadline = now + HEAD_TIMEOUT;
         }
         self.input.extend_from_slice(&bytes[start..]);
+    }
+
+    /// Whether the answers may go. Those whose clicks could not be kept are replaced by one that says to try again.
+    fn release(&mut self, desk: &mut Desk) -> bool {
+        let Some((start, ticket)) = &self.held else { return true };
+        let Some(safe) = ticket.settled() else { return false };
+        if !safe {
+            self.output.truncate(*start);
+            desk.unsafe_now(&mut self.output);
+            self.stage = Stage::Last;
+        }
+        self.held = None;
+        true
     }
 
     /// Bytes of answers that the client hasn't taken.

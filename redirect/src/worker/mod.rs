@@ -51,6 +51,8 @@ pub(crate) struct Worker {
     conns: Slab<Conn>,
     /// Connections that had more to read when their turn was over.
     again: Vec<usize>,
+    /// Connections whose answers wait until their clicks are safe.
+    parked: Vec<usize>,
     /// Connections may be waiting in the listener's queue without a further event.
     backlog: bool,
     shared: Arc<Shared>,
@@ -63,19 +65,20 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker on a bound listener, and what wakes it up to look at `Shared::stopping`.
-    pub(crate) fn new(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result<(Worker, Waker)> {
+    pub(crate) fn new(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result<(Worker, Arc<Waker>)> {
         let mut listener = TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let worker = Worker {
             poll,
             listener: Some(listener),
             conns: Slab::new(),
             again: Vec::new(),
+            parked: Vec::new(),
             backlog: false,
             reader: Reader { country_header: shared.country_header.clone() },
-            desk: Desk::new(shared.clone()),
+            desk: Desk::new(shared.clone(), waker.clone()),
             shared,
             scratch: vec![0; SCRATCH],
             last_at: None,
@@ -96,6 +99,9 @@ impl Worker {
             let now = Instant::now();
             self.desk.begin();
             for index in std::mem::take(&mut self.again) {
+                self.serve(index, now);
+            }
+            for index in std::mem::take(&mut self.parked) {
                 self.serve(index, now);
             }
             for event in &events {
@@ -157,6 +163,7 @@ impl Worker {
         // An event may be older than its connection's end.
         let Some(conn) = self.conns.get_mut(index) else { return };
         match conn.serve(&self.reader, &mut self.desk, &mut self.scratch, self.last_at.is_some(), now) {
+            Outcome::Wait if conn.parked() => self.parked.push(index),
             Outcome::Wait => {}
             Outcome::Again => self.again.push(index),
             Outcome::End => {
