@@ -58,3 +58,5 @@ pub use kafka::KafkaSink;
 pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};
+#[doc(hidden)]
+pub use spool::fuzzing::spool as fuzz_spool;

@@ -59,6 +59,7 @@ impl Broker {
             let up = lines.any(|line| line.contains("listens on"));
             send.send(up.then(|| child.id())).expect("the test waits");
             lines.for_each(drop);
+            let _ = child.wait();
         });
         let process = receive.recv_timeout(PATIENCE).expect("the broker starts").expect("the broker listens");
         Some(Broker { address, process })

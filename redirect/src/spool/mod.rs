@@ -22,6 +22,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod frame;
+pub mod fuzzing;
 #[cfg(test)]
 mod model_tests;
 mod recover;
