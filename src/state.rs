@@ -36,19 +36,13 @@ const BUSY: Duration = Duration::from_secs(10);
 /// written by a newer clickline.
 const STEPS: [&str; 3] = [FIRST, CONNECTIONS, ALIVE];
 
-/// Version 3: when a sink last used the file; what of the ledger it must then look through, and persons that are to be forgotten.
+/// Version 3: when a sink last used the file, and what of the ledger it must then look through.
 const ALIVE: &str = "
 CREATE TABLE alive (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     at  INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX ledger_failing ON ledger (key) WHERE outcome = 'failing';
-CREATE TABLE forgotten (
-    portal TEXT NOT NULL,
-    person BLOB NOT NULL,
-    at     INTEGER NOT NULL,
-    PRIMARY KEY (portal, person)
-) STRICT, WITHOUT ROWID;
 ";
 
 /// Version 2: connections with sealed tokens. The rows of `tokens` move there, sealed, when the connections are opened: only they
