@@ -4,7 +4,9 @@ use crate::click;
 use crate::http::{Answer, DateLine, Head, Method, push_host};
 use crate::links::{Link, Live, Table, plain_domain};
 use crate::metrics::Metrics;
+use crate::query::Marks;
 use crate::sink::{ClickBatch, ClickSink};
+use crate::visitor::{Judge, Visitors};
 use crate::{Clock, Config};
 use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
@@ -22,6 +24,7 @@ pub(crate) struct Shared {
     /// In the form in which requests are compared with them.
     pub shared_domains: Vec<String>,
     pub metrics: Metrics,
+    pub visitors: Arc<Visitors>,
     /// Redirects served: clicks made.
     pub served: AtomicU64,
     /// Each source of links has been read to its end once.
@@ -33,7 +36,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, sink: Arc<dyn ClickSink>) -> Shared {
+    pub(crate) fn new(config: &Config, visitors: Arc<Visitors>, sink: Arc<dyn ClickSink>) -> Shared {
         Shared {
             live: Live::default(),
             sink,
@@ -42,6 +45,7 @@ impl Shared {
             country_header: config.country_header.clone(),
             shared_domains: config.shared_domains.iter().filter_map(|domain| plain_domain(domain)).collect(),
             metrics: Metrics::new(config.workers),
+            visitors,
             served: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -74,6 +78,7 @@ pub(crate) struct Desk {
     /// Seeded by the system. Makes ids without a system call each.
     random: StdRng,
     date: DateLine,
+    judge: Judge,
     /// Clicks of this turn of the loop.
     clicks: ClickBatch,
     /// Answers since this was last asked.
@@ -84,11 +89,13 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Desk {
+        let judge = Judge::new(shared.visitors.clone());
         Desk {
             shared,
             worker,
             random: rand::make_rng(),
             date: DateLine::new(),
+            judge,
             clicks: ClickBatch::default(),
             answered: 0,
             key: String::new(),
@@ -109,6 +116,7 @@ impl Desk {
     pub(crate) fn end(&mut self) {
         if !self.clicks.is_empty() {
             self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
+            self.judge.end_turn();
             self.shared.sink.offer(&self.clicks);
             self.clicks.clear();
         }
@@ -129,13 +137,10 @@ impl Desk {
                 let now = self.shared.clock.now();
                 match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key).filter(|link| link.served_at(now)) {
                     Some(link) => {
-                        let mut bot = None;
-                        self.clicks.push(|out| {
-                            let written = click::write(now, &link, head.query, &head.visitor, &mut self.random, out);
-                            bot = written.bot;
-                            written.ts
-                        });
-                        metrics.redirected(bot);
+                        let mut marks = Marks::of(head.query);
+                        let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, now);
+                        self.clicks.push(|out| click::write(now, &link, marks, &head.visitor, &known, &mut self.random, out));
+                        metrics.redirected(known.bot);
                         Answer::redirect(&self.date, keep_alive, out, |out| link.target.write_location(head.query, out));
                         return;
                     }

@@ -1,7 +1,9 @@
 //! The command line of `clickline-redirect`.
 
+use crate::sign::SignArgs;
+use crate::visitor_args::VisitorArgs;
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use clickline_redirect::{ClientHeader, Config, Error, IpNet, KafkaConfig, Limits, ProxyConfig};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,8 +16,11 @@ use tracing_subscriber::EnvFilter;
 /// GET /{slug} answers 302 to the link's destination: `eid` is taken away and becomes the click's contact, all other parameters go on.
 /// GET /healthz says whether the process works, GET /readyz whether the links have been read.
 #[derive(Debug, Parser)]
-#[command(name = "clickline-redirect", version, max_term_width = 110, after_help = AFTER)]
+#[command(name = "clickline-redirect", version, max_term_width = 110, after_help = AFTER, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -107,6 +112,16 @@ pub(crate) struct Args {
     /// Check the options and the links file, list every problem, and end
     #[arg(long)]
     pub(crate) check: bool,
+
+    #[command(flatten)]
+    visitors: VisitorArgs,
+}
+
+/// What else the program does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make signed links for contacts
+    Sign(SignArgs),
 }
 
 const AFTER: &str = "\
@@ -170,6 +185,7 @@ impl Args {
                 ..default.limits
             },
             metrics: self.metrics,
+            visitors: self.visitors.config()?,
             clock: default.clock,
         })
     }

@@ -5,9 +5,11 @@
 //! left out. `destination` is the link's own, as its owner wrote it: what the visitor's query adds is already in `utm`, `gclid` and `fbclid`, and
 //! may hold what should not be kept.
 
-use crate::agent::Agent;
+use crate::bots::Reason;
 use crate::links::{Link, Tags};
 use crate::query::{MAX_VALUE, Marks, Utm};
+use crate::tracking;
+use crate::visitor::Known;
 use rand::Rng;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -39,6 +41,9 @@ struct Click<'a> {
     browser: Option<&'static str>,
     country: Option<&'a str>,
     bot: Option<&'static str>,
+    /// Only where it is configured: the contract has no such field, and readers ignore it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a str>,
 }
 
 /// What the request says about the visitor.
@@ -56,24 +61,23 @@ pub(crate) struct Visitor<'a> {
     pub prefetch: bool,
 }
 
-/// What was written of a click.
-pub(crate) struct Written {
-    /// Its event time, ms since the Unix epoch.
-    pub ts: u64,
-    /// Why it is held to be a machine's, if it is.
-    pub bot: Option<&'static str>,
-}
-
-/// Writes the record of a click as JSON.
-pub(crate) fn write(ts: u64, link: &Link<'_>, query: &str, visitor: &Visitor<'_>, random: &mut impl Rng, out: &mut Vec<u8>) -> Written {
+/// Writes the record of a click as JSON; returns its event time. `marks` are the request's, with the contact that counts in the place of `eid`.
+pub(crate) fn write(
+    ts: u64,
+    link: &Link<'_>,
+    marks: Marks<'_>,
+    visitor: &Visitor<'_>,
+    known: &Known,
+    random: &mut impl Rng,
+    out: &mut Vec<u8>,
+) -> u64 {
     let ts = ts.min(MAX_TS);
-    let marks = Marks::of(query).or(link.target.marks());
+    let marks = marks.or(link.target.marks());
     let words = visitor.user_agent.map(String::from_utf8_lossy).unwrap_or_default();
-    let agent = Agent::read(&words);
+    let Known { agent, country, client, bot } = known;
     let mut bytes = [0; 10];
     random.fill_bytes(&mut bytes);
     let mut id = Uuid::encode_buffer();
-    let country = visitor.country.and_then(country);
     let click = Click {
         v: 1,
         id: Builder::from_unix_timestamp_millis(ts, &bytes).into_uuid().hyphenated().encode_lower(&mut id),
@@ -94,26 +98,11 @@ pub(crate) fn write(ts: u64, link: &Link<'_>, query: &str, visitor: &Visitor<'_>
         os: agent.os,
         browser: agent.browser,
         country: country.as_ref().and_then(|code| std::str::from_utf8(code).ok()),
-        bot: match visitor {
-            Visitor { head: true, .. } => Some("head"),
-            Visitor { prefetch: true, .. } => Some("prefetch"),
-            _ if agent.bot => Some("user-agent"),
-            _ => None,
-        },
+        bot: bot.map(Reason::label),
+        client: client.as_deref(),
     };
     serde_json::to_writer(out, &click).expect("strings and numbers always serialise, and a Vec takes every byte");
-    Written { ts, bot: click.bot }
-}
-
-/// Two letters, in upper case. `XX` is Cloudflare's word for unknown.
-fn country(value: &[u8]) -> Option<[u8; 2]> {
-    match value.trim_ascii() {
-        [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
-            let code = [a.to_ascii_uppercase(), b.to_ascii_uppercase()];
-            (&code != b"XX").then_some(code)
-        }
-        _ => None,
-    }
+    ts
 }
 
 /// A user agent is recognised by its beginning: a longer one is cut.
@@ -131,21 +120,25 @@ fn cut(words: Cow<'_, str>) -> Option<Cow<'_, str>> {
     })
 }
 
-/// A referrer that is too long loses its query, then is left out: half a URL is worse than none.
+/// A referrer loses what follows one visitor. One that is still too long loses its query, then is left out: half a URL is worse than none.
 fn referrer(value: &[u8]) -> Option<Cow<'_, str>> {
     let whole = value.trim_ascii();
     let bare = whole.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    [whole, bare].into_iter().map(String::from_utf8_lossy).find(|text| !text.is_empty() && text.len() <= MAX_VALUE)
+    let text = |bytes| tracking::without_personal(String::from_utf8_lossy(bytes));
+    [whole, bare].into_iter().map(text).find(|text| !text.is_empty() && text.len() <= MAX_VALUE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::links::Checked;
+    use crate::visitor::{Judge, VisitorConfig, Visitors};
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use serde_json::{Value, json};
+    use std::net::IpAddr;
+    use std::sync::Arc;
 
     fn link() -> Checked {
         Checked::from_value(&json!({
@@ -157,7 +150,12 @@ mod tests {
 
     fn click(ts: u64, query: &str, visitor: Visitor<'_>) -> Value {
         let mut out = Vec::new();
-        write(ts, &link().view(), query, &visitor, &mut StdRng::seed_from_u64(1), &mut out);
+        let link = link();
+        let link = link.view();
+        let mut judge = Judge::new(Arc::new(Visitors::new(VisitorConfig::default()).expect("no files")));
+        let mut marks = Marks::of(query);
+        let known = judge.look(link.workspace, link.key, &mut marks, &visitor, IpAddr::from([192, 0, 2, 1]), ts);
+        write(ts, &link, marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
         serde_json::from_slice(&out).expect("JSON")
     }
 

@@ -1,5 +1,6 @@
 //! What the server is told: addresses, sources of links, Kafka, the clock.
 
+use crate::VisitorConfig;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     /// Address for `/metrics`, `/healthz` and `/readyz` alone; port 0 takes a free one. None serves no metrics.
     pub metrics: Option<SocketAddr>,
+    /// What is found out about visitors.
+    pub visitors: VisitorConfig,
     /// Where event time comes from.
     pub clock: Clock,
 }
@@ -49,6 +52,7 @@ impl Default for Config {
             proxies: ProxyConfig::default(),
             limits: Limits::default(),
             metrics: None,
+            visitors: VisitorConfig::default(),
             clock: Clock::default(),
         }
     }

@@ -4,6 +4,7 @@ use crate::answer::{Desk, Shared};
 use crate::http::proxy_protocol::{self, Preamble};
 use crate::http::{MAX_HEAD, Parsed, Proxies, Reader};
 use crate::links::{Checked, Layer};
+use crate::visitor::{VisitorConfig, Visitors};
 use crate::{ClientHeader, Clock, Config, Discard};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -87,7 +88,8 @@ fn outcome(reader: &Reader, bytes: &[u8]) -> Outcome {
 
 fn desk() -> Desk {
     let config = Config { workers: 1, default_domain: Some("d.example".to_owned()), clock: Clock::new(|| 1), ..Config::default() };
-    let shared = Shared::new(&config, Arc::new(Discard));
+    let visitors = Visitors::new(VisitorConfig::default()).expect("no files");
+    let shared = Shared::new(&config, Arc::new(visitors), Arc::new(Discard));
     let mut layer = Layer::default();
     let record = serde_json::json!({"domain": "d.example", "slug": "a", "workspace": "w", "destination": DESTINATION});
     layer.insert(&Checked::from_value(&record).expect("a link"), 1);

@@ -35,25 +35,37 @@
 
 mod agent;
 mod answer;
+mod bots;
 mod click;
 mod config;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod geo;
 mod http;
+mod identity;
 mod kafka;
 mod links;
+#[cfg(test)]
+mod lists_tests;
 mod metrics;
 mod query;
+#[doc(hidden)]
+pub mod query_fuzzing;
 mod server;
 mod sink;
 mod supervisor;
+mod tracking;
+mod visitor;
 mod worker;
 
+pub use bots::{BurstConfig, Limit};
 pub use config::{ClientHeader, Clock, Config, KafkaConfig, Limits, ProxyConfig};
 pub use error::Error;
+pub use identity::{EidConfig, EidPolicy, Key, KeySource, Keys, Scope, sign};
 pub use ipnet::IpNet;
 pub use kafka::KafkaSink;
 pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};
+pub use visitor::{AddressKey, ClientAddress, EidCounts, VisitorConfig};

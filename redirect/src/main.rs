@@ -1,10 +1,12 @@
 //! The redirect server as a program. Exit codes: 0 stopped as asked, 1 failed (restart it), 2 the configuration is wrong (don't).
 
 mod args;
+mod sign;
+mod visitor_args;
 
-use args::Args;
+use args::{Args, Command};
 use clap::Parser;
-use clickline_redirect::{Error, LinkFile, Server};
+use clickline_redirect::{Clock, Error, LinkFile, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
@@ -22,7 +24,11 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let done = if args.check { check(&args) } else { run(&args) };
+    let done = match &args.command {
+        Some(Command::Sign(args)) => sign::run(args, &Clock::system(), std::io::stdin().lock(), std::io::stdout().lock()),
+        None if args.check => check(&args),
+        None => run(&args),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -69,6 +75,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// Reads the configuration and the links, and serves nobody.
 fn check(args: &Args) -> anyhow::Result<()> {
     let config = args.config()?;
+    config.visitors.check()?;
     let Some(path) = &config.links_file else {
         println!("the options are fine; there is no links file to check");
         return Ok(());

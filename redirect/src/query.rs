@@ -117,7 +117,6 @@ impl<'a> Target<'a> {
     }
 
     /// The `Location` for a request with this query.
-    #[cfg(test)]
     pub(crate) fn location(&self, query: &str) -> String {
         let mut out = Vec::new();
         self.write_location(query, &mut out);
@@ -160,7 +159,7 @@ impl<'a> Target<'a> {
 }
 
 /// The parameters of a query: decoded name, and the whole `name=value` as it was written.
-fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         // A name that is not UTF-8 is compared with U+FFFD in it; it equals none that matters here.

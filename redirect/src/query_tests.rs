@@ -28,6 +28,22 @@ fn by_hand() {
     }
 }
 
+/// A destination's international host, path and fragment stay as the URL standard writes them; `;` separates nothing.
+#[test]
+fn international_domains_fragments_and_semicolons() {
+    for (destination, query, location) in [
+        ("https://bücher.example/ü#ß", "a=ö", "https://xn--bcher-kva.example/%C3%BC?a=%C3%B6#%C3%9F"),
+        ("https://例え.テスト/?q=ö", "q=1;b=2", "https://xn--r8jz45g.xn--zckzah/?q=1;b=2"),
+        ("https://x.example/#/app?x=1", "x=2", "https://x.example/?x=2#/app?x=1"),
+        ("https://x.example/p?a;b=1", "b=2&a%3Bb=3", "https://x.example/p?a%3Bb=3&b=2"),
+        ("https://x.example/p?a=1&a=2", "a=&a", "https://x.example/p?a=&a"),
+    ] {
+        assert_eq!(target(destination).location(query), location, "{destination} + {query}");
+    }
+    assert_eq!(Marks::of("x=1;eid=801").eid, None);
+    assert_eq!(Marks::of("eid=801;x=1").eid.as_deref(), Some("801;x=1"));
+}
+
 #[test]
 fn marks_are_the_requests_else_the_destinations() {
     let target = target("https://x.example/?utm_source=site&utm_medium=web&gclid=G0&eid=5");
@@ -113,6 +129,27 @@ proptest! {
         prop_assert!(location.bytes().all(|byte| (0x21..0x7f).contains(&byte)), "{location:?}");
         prop_assert!(location.starts_with("https://x.example/p"));
         prop_assert!(location.ends_with("#f"));
+    }
+
+    /// `url::form_urlencoded` as a second reading of names and values. It puts U+FFFD for what is not UTF-8; nothing here sends that character.
+    #[test]
+    fn marks_are_what_the_url_standards_parser_reads(
+        pairs in prop::collection::vec(("eid|%65id|gclid|gcl%69d|fbclid|utm_source|%75tm_source|utm%5Fmedium|utm_term|utm+term|UTM_SOURCE|x", "([a-z0-9;+ ]|%[0-9a-fA-F]{2}|%|=|é|%C3%A9){0,8}"), 0..8),
+        separator in "&{1,2}",
+    ) {
+        let sent = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(&separator);
+        let read: Vec<(String, String)> = url::form_urlencoded::parse(sent.as_bytes()).into_owned().collect();
+        let first = |name: &str| {
+            let mut values = read.iter().filter(|(other, _)| other == name).map(|(_, value)| value.trim());
+            values.find(|value| !value.is_empty() && !value.contains('\u{fffd}') && !value.chars().any(char::is_control)).map(str::to_owned)
+        };
+        let marks = Marks::of(&sent);
+        for (name, value) in [
+            ("eid", &marks.eid), ("gclid", &marks.gclid), ("fbclid", &marks.fbclid),
+            ("utm_source", &marks.utm.source), ("utm_medium", &marks.utm.medium), ("utm_term", &marks.utm.term),
+        ] {
+            prop_assert_eq!(value.as_deref().map(str::to_owned), first(name), "{} of {}", name, sent);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::links::{LinkFile, TopicReader, plain_domain};
 use crate::metrics::MetricsServer;
 use crate::sink::{ClickSink, Discard};
 use crate::supervisor::Supervisor;
+use crate::visitor::{EidCounts, Visitors};
 use crate::worker::{Connections, Worker};
 use crate::{Config, Error, KafkaSink};
 use mio::Waker;
@@ -65,7 +66,8 @@ impl Server {
     /// See [`Error`].
     pub fn start_with(config: Config, sink: Arc<dyn ClickSink>) -> Result<Server, Error> {
         check(&config)?;
-        let shared = Arc::new(Shared::new(&config, sink));
+        let visitors = Arc::new(Visitors::new(config.visitors.clone())?);
+        let shared = Arc::new(Shared::new(&config, visitors, sink));
         let Config {
             listen,
             workers,
@@ -78,6 +80,7 @@ impl Server {
             default_domain: _,
             country_header: _,
             shared_domains: _,
+            visitors: _,
             clock: _,
         } = config;
         if let Some(path) = &links_file {
@@ -145,7 +148,7 @@ impl Server {
         true
     }
 
-    /// Reads the links file again, also when it seems unchanged. Returns at once; the log tells the outcome.
+    /// Reads the links file and those about visitors again, also when it seems unchanged. Returns at once; the log tells the outcome.
     pub fn reload(&self) {
         if let Some(supervisor) = &self.supervisor {
             supervisor.reload();
@@ -156,6 +159,11 @@ impl Server {
     pub fn stats(&self) -> Stats {
         let counts = self.shared.sink.counts();
         Stats { served: self.shared.served.load(Ordering::Relaxed), delivered: counts.delivered, lost: counts.refused + counts.failed }
+    }
+
+    /// What became of the `eid` of redirects so far, by its outcome.
+    pub fn eid_counts(&self) -> EidCounts {
+        self.shared.visitors.eid_counts()
     }
 
     /// Why the server no longer does its work, if that is so: a worker ended, or the sink is broken. Restart it then.

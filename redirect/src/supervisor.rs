@@ -1,4 +1,4 @@
-//! The thread that does what workers must not: watches the links file, and tells of lost clicks.
+//! The thread that does what workers must not: watches the links file and those about visitors, and tells of lost clicks.
 //!
 //! # Edges
 //! A changed file is read once it has looked the same for two looks in a row, and thrown away if it changed while it was read, so that one that
@@ -42,6 +42,7 @@ impl Supervisor {
                     if let Some(watch) = &mut watch {
                         watch.look(now, &shared);
                     }
+                    shared.visitors.look(now);
                     losses.tell(&shared);
                 }
             })

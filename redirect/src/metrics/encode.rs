@@ -1,12 +1,13 @@
 //! The counters as OpenMetrics text.
 
-use super::{BUCKETS, REASONS};
+use super::BUCKETS;
 use crate::answer::Shared;
+use crate::bots::Reason;
+use crate::sink::SinkCounts;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,18 +36,10 @@ impl Collector for Reading {
             ["2xx", "3xx", "4xx", "5xx"].into_iter().zip(2..).map(|(class, at)| (class, metrics.sum(|worker| &worker.classes[at])));
         counters(out, "requests", "Answers, by class of their status", "code", classes)?;
         counter(out, "redirects", "Redirects answered; each made one click", metrics.sum(|worker| &worker.redirects))?;
-        let mut reasons = BTreeMap::from([("other", metrics.sum(|worker| &worker.other_bots))]);
-        for slot in 0..REASONS {
-            for (reason, count) in metrics.workers.iter().map(|worker| &worker.bots[slot]) {
-                if let Some(reason) = reason.get() {
-                    *reasons.entry(reason).or_default() += count.get();
-                }
-            }
-        }
+        let reasons = Reason::LABELS.into_iter().enumerate().map(|(at, reason)| (reason, metrics.sum(|worker| &worker.bots[at])));
         counters(out, "bots", "Redirects to machines, by why they are held to be some", "reason", reasons)?;
-        let clicks = shared.sink.counts();
-        let clicks = [("delivered", clicks.delivered), ("refused", clicks.refused), ("failed", clicks.failed)];
-        counters(out, "clicks", "Clicks, by what became of them; the rest is under way", "outcome", clicks)?;
+        counters(out, "eid", "Parameters `eid` of redirects, by what became of them", "result", shared.visitors.eid_counts())?;
+        sink(out, &shared.sink.counts())?;
 
         let (opened, closed) = (metrics.sum(|worker| &worker.opened), metrics.sum(|worker| &worker.closed));
         gauge(out, "connections", "Open connections", opened.saturating_sub(closed) as f64)?;
@@ -83,6 +76,21 @@ impl Collector for Reading {
         gauge(out, "links_last_reload_ok", "0 when the links file was refused the last time it was read", fine)?;
         gauge(out, "ready", "1 while /readyz says so", f64::from(u8::from(shared.readiness().code() == 200)))
     }
+}
+
+/// What became of clicks, and the spool.
+fn sink(out: &mut DescriptorEncoder<'_>, counts: &SinkCounts) -> fmt::Result {
+    let clicks = [
+        ("spooled", counts.spooled),
+        ("produced", counts.delivered),
+        ("replayed", counts.replayed),
+        ("dropped", counts.refused + counts.failed),
+    ];
+    counters(out, "clicks", "Clicks: on the spool; on Kafka; of these, after a restart or a failure; lost", "outcome", clicks)?;
+    gauge(out, "spool_bytes", "Bytes on the spool that Kafka has not confirmed", counts.spool_bytes as f64)?;
+    gauge(out, "spool_oldest_seconds", "Age of the oldest of them at most; 0 when there are none", counts.spool_oldest_ms as f64 / 1e3)?;
+    let damage = [("torn", counts.torn), ("corrupt", counts.corrupt)];
+    counters(out, "spool_damage", "Torn ends that were cut off at the start, and damaged records, which are lost", "kind", damage)
 }
 
 fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {

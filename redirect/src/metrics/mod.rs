@@ -9,14 +9,12 @@ mod server;
 
 pub(crate) use server::MetricsServer;
 
-use std::sync::OnceLock;
+use crate::bots::Reason;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Upper bounds of the buckets for the time to an answer, in seconds: from a look-up to what a visitor would notice.
 const BUCKETS: [f64; 14] = [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0];
-/// Reasons for a bot that are told apart; further ones count as `other`.
-const REASONS: usize = 16;
 
 /// A counter with one writer.
 #[derive(Debug, Default)]
@@ -41,8 +39,8 @@ pub(crate) struct WorkerMetrics {
     /// Answers by the first digit of their status; 1 and 0 are never used.
     classes: [Counter; 6],
     redirects: Counter,
-    bots: [(OnceLock<&'static str>, Counter); REASONS],
-    other_bots: Counter,
+    /// By the reason.
+    bots: [Counter; Reason::LABELS.len()],
     /// Answers by the bucket of their time, the last for what is beyond all.
     buckets: [Counter; BUCKETS.len() + 1],
     nanos: Counter,
@@ -53,14 +51,11 @@ pub(crate) struct WorkerMetrics {
 
 impl WorkerMetrics {
     /// A redirect was answered; `bot` is why the visitor is held to be a machine.
-    pub(crate) fn redirected(&self, bot: Option<&'static str>) {
+    pub(crate) fn redirected(&self, bot: Option<Reason>) {
         self.answered(302);
         self.redirects.add(1);
         if let Some(reason) = bot {
-            match self.bots.iter().find(|(slot, _)| *slot.get_or_init(|| reason) == reason) {
-                Some((_, count)) => count.add(1),
-                None => self.other_bots.add(1),
-            }
+            self.bots[reason as usize].add(1);
         }
     }
 
@@ -147,16 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_reasons_than_slots_are_counted_together() {
-        const WORDS: [&str; 20] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t"];
+    fn machines_are_counted_by_their_reason() {
         let worker = WorkerMetrics::default();
-        for word in WORDS {
-            worker.redirected(Some(word));
-            worker.redirected(Some("a"));
+        for bot in [Some(Reason::Head), Some(Reason::Burst), None, Some(Reason::Burst)] {
+            worker.redirected(bot);
         }
-        worker.redirected(None);
-        assert_eq!(worker.bots.iter().map(|(_, count)| count.get()).sum::<u64>(), 36);
-        assert_eq!((worker.bots[0].1.get(), worker.other_bots.get(), worker.redirects.get()), (21, 4, 41));
+        assert_eq!(worker.bots.iter().map(Counter::get).collect::<Vec<_>>(), [1, 0, 0, 0, 0, 2]);
+        assert_eq!((worker.redirects.get(), worker.classes[3].get()), (4, 4));
     }
 
     #[test]

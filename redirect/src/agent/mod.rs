@@ -1,20 +1,16 @@
-//! Device, system and browser from a user agent's words, and whether it calls itself a machine.
+//! Device, system and browser from a user agent's words.
 //!
 //! # Meaning
 //! A small reader of our own for the few families that matter in a click report: the crates that know thousands (woothee, isbot) have had no
 //! release for years, and a full rule set costs tens of microseconds per click. What it doesn't know is null, never a guess.
 //!
-//! # Bots
-//! [`BOTS`] holds the words that honest machines use for themselves: crawlers, link previews of chats and mail scanners, monitors,
-//! HTTP libraries. A request without a user agent is a machine's too. Machines that pretend to be people aren't found here. A word that a person's
-//! device or app may hold (`scan`: readers of QR codes) isn't on the list: a click that is wrongly a machine's is lost for good.
-//!
 //! # Ties and edges
 //! The first family that fits wins, and the order is made so that those who imitate come first: Edge and Opera say `Chrome`, Chrome says
 //! `Safari`. iPads ask for desktop pages and then call themselves Macs; nothing in the user agent tells them apart.
 
-use aho_corasick::AhoCorasick;
-use std::sync::LazyLock;
+mod cache;
+
+pub(crate) use cache::{Cache, Facts};
 
 /// What a user agent says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,75 +21,7 @@ pub(crate) struct Agent {
     pub os: Option<&'static str>,
     /// Browser family, without version.
     pub browser: Option<&'static str>,
-    /// It calls itself a machine.
-    pub bot: bool,
 }
-
-/// Words of machines, compared without case.
-const BOTS: &[&str] = &[
-    "bot", // Googlebot, bingbot, Slackbot, LinkedInBot, Twitterbot, TelegramBot, Discordbot, AhrefsBot, …
-    "crawl",
-    "spider",
-    "slurp",
-    "mediapartners",
-    "archiver",
-    "fetcher",
-    "monitor",
-    "uptime",
-    "preview",
-    "validator",
-    "checker",
-    "facebookexternalhit",
-    "facebookcatalog",
-    "meta-external",
-    "whatsapp",
-    "skypeuripreview",
-    "embedly",
-    "google-read-aloud",
-    "googleother",
-    "google-inspectiontool",
-    "apis-google",
-    "feedfetcher",
-    "barracuda",
-    "mimecast",
-    "proofpoint",
-    "headless",
-    "phantomjs",
-    "selenium",
-    "lighthouse",
-    "curl/",
-    "wget/",
-    "libwww",
-    "python-",
-    "python/",
-    "aiohttp",
-    "httpx",
-    "go-http-client",
-    "java/",
-    "apache-httpclient",
-    "okhttp",
-    "axios",
-    "node-fetch",
-    "undici",
-    "got (",
-    "faraday",
-    "httparty",
-    "guzzle",
-    "php/",
-    "reqwest",
-    "hyper/",
-    "postman",
-    "insomnia",
-    "powershell",
-    "zgrab",
-];
-
-/// A phone maker whose name ends in `bot`.
-const NOT_BOTS: &str = "cubot";
-
-static BOT_WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    AhoCorasick::builder().ascii_case_insensitive(true).build(BOTS).expect("a short list of words fits the automaton's limits")
-});
 
 /// Fragment of the user agent, and the family it stands for; the first that fits wins.
 type Families = [(&'static str, &'static str)];
@@ -104,14 +32,23 @@ const SYSTEMS: &Families = &[
     ("iPhone", "iOS"),
     ("iPad", "iOS"),
     ("iPod", "iOS"),
+    ("Sailfish", "Sailfish"),
     ("Android", "Android"),
+    ("Web0S", "webOS"),
+    ("webOS", "webOS"),
+    ("hpwOS", "webOS"),
+    ("Maemo", "Maemo"),
     ("CrOS", "ChromeOS"),
     ("Macintosh", "macOS"),
     ("Tizen", "Tizen"),
     ("KAIOS", "KaiOS"),
-    ("Linux", "Linux"),
+    ("BlackBerry", "BlackBerry"),
+    ("BB10", "BlackBerry"),
+    ("Symbian", "Symbian"),
+    ("SymbOS", "Symbian"),
     ("FreeBSD", "FreeBSD"),
     ("OpenBSD", "OpenBSD"),
+    ("Linux", "Linux"),
 ];
 
 const BROWSERS: &Families = &[
@@ -129,12 +66,46 @@ const BROWSERS: &Families = &[
     ("UCBrowser/", "UC Browser"),
     ("DuckDuckGo/", "DuckDuckGo"),
     ("Ddg/", "DuckDuckGo"),
+    ("Brave/", "Brave"),
+    ("Brave Chrome/", "Brave"),
+    ("Whale/", "Whale"),
+    ("Puffin/", "Puffin"),
+    ("Silk/", "Amazon Silk"),
+    ("HonorBrowser/", "Honor Browser"),
+    ("HuaweiBrowser/", "Huawei Browser"),
+    ("MiuiBrowser/", "MiuiBrowser"),
+    ("HeyTapBrowser/", "HeyTap Browser"),
+    ("VivoBrowser/", "Vivo Browser"),
+    ("coc_coc_browser/", "Coc Coc"),
+    ("AlohaBrowser/", "Aloha Browser"),
+    ("Avast/", "Avast Secure Browser"),
+    ("Maxthon", "Maxthon"),
+    ("Iron/", "Iron"),
+    ("QtWebEngine/", "Qt Web Engine"),
+    ("QupZilla/", "QupZilla"),
+    ("NokiaBrowser/", "Nokia Browser"),
+    ("BrowserNG/", "Nokia Browser"),
+    ("Spotify/", "Spotify"),
+    ("Microsoft Outlook", "Outlook"),
+    ("MSOffice", "Outlook"),
+    ("Weibo", "Weibo"),
+    ("Snapchat/", "Snapchat"),
+    ("[Pinterest/", "Pinterest"),
+    ("Twitter for", "Twitter"),
+    ("musical_ly", "TikTok"),
+    ("BytedanceWebview", "TikTok"),
     ("FBAV/", "Facebook"),
     ("FBAN/", "Facebook"),
     ("Instagram ", "Instagram"),
     ("LinkedInApp", "LinkedIn"),
     ("MicroMessenger/", "WeChat"),
+    ("MQQBrowser/", "QQ Browser"),
     ("GSA/", "Google app"),
+    ("SeaMonkey/", "SeaMonkey"),
+    ("PaleMoon/", "Pale Moon"),
+    ("Waterfox/", "Waterfox"),
+    ("Konqueror/", "Konqueror"),
+    ("Epiphany/", "Epiphany"),
     ("FxiOS/", "Firefox"),
     ("Firefox/", "Firefox"),
     ("CriOS/", "Chrome"),
@@ -151,29 +122,26 @@ fn family(words: &str, families: &Families) -> Option<&'static str> {
     families.iter().find(|(word, _)| words.contains(word)).map(|(_, family)| *family)
 }
 
-fn is_bot(words: &str) -> bool {
-    words.trim().is_empty()
-        || BOT_WORDS.find_iter(words).any(|found| {
-            // `CUBOT` is a phone: its `bot` has `cu` before it.
-            let start = found.start().saturating_sub(2);
-            !words.get(start..found.end()).is_some_and(|word| word.eq_ignore_ascii_case(NOT_BOTS))
-        })
-}
-
 impl Agent {
     /// Reads a user agent; empty when the request has none.
     pub(crate) fn read(words: &str) -> Agent {
         let os = family(words, SYSTEMS);
         let device = match os {
             Some("iOS") if words.contains("iPad") => Some("tablet"),
-            Some("iOS" | "Windows Phone" | "KaiOS") => Some("mobile"),
+            Some("iOS" | "Windows Phone" | "KaiOS" | "BlackBerry" | "Symbian") => Some("mobile"),
             // Android phones say `Mobile`, tablets leave it out.
             Some("Android") if words.contains("Mobile") => Some("mobile"),
             Some("Android") => Some("tablet"),
             Some("Windows" | "macOS" | "ChromeOS" | "Linux" | "FreeBSD" | "OpenBSD") => Some("desktop"),
             _ => None,
         };
-        Agent { device, os, browser: family(words, BROWSERS), bot: is_bot(words) }
+        // Android's own browser called itself Safari before there was a Chrome.
+        let browser = match (family(words, BROWSERS), os) {
+            (Some("Safari"), Some("Android")) => Some("Android"),
+            (Some("Safari"), Some("BlackBerry")) => Some("BlackBerry"),
+            (browser, _) => browser,
+        };
+        Agent { device, os, browser }
     }
 }
 
@@ -230,24 +198,7 @@ mod tests {
             ("Mozilla/5.0 (Windows NT 6.1; WOW64; Trident/7.0; rv:11.0) like Gecko", "desktop", "Windows", "Internet Explorer"),
         ] {
             let agent = Agent::read(words);
-            assert_eq!((agent.device, agent.os, agent.browser, agent.bot), (Some(device), Some(os), Some(browser), false), "{words}");
-        }
-    }
-
-    #[test]
-    fn machines_that_say_so() {
-        for words in [
-            "",
-            "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-            "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)",
-            "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
-            "WhatsApp/2.23.20.0",
-            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/131.0.0.0 Safari/537.36",
-            "curl/8.9.1",
-            "python-requests/2.32",
-            "Go-http-client/2.0",
-        ] {
-            assert!(Agent::read(words).bot, "{words}");
+            assert_eq!((agent.device, agent.os, agent.browser), (Some(device), Some(os), Some(browser)), "{words}");
         }
     }
 
