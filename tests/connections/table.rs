@@ -129,7 +129,8 @@ fn tokens_of_the_first_version_are_taken_over_and_leave_no_trace() {
     assert_eq!((facts.rotations, facts.attempts), (4, 1), "counted on");
     drop(connections);
     for file in std::fs::read_dir(world.folder.path()).expect("lists") {
-        let bytes = std::fs::read(file.expect("lists").path()).expect("reads");
+        // A journal may go while we look; what it held is nowhere then.
+        let Ok(bytes) = std::fs::read(file.expect("lists").path()) else { continue };
         assert!(!bytes.windows(token.len()).any(|part| part == token.as_bytes()), "no token in the clear");
     }
     access(&world.open()).expect("the configured token, which is older, did not come back");
