@@ -1,5 +1,6 @@
 //! From a request to its answer and its click: the whole behaviour of the server, without a socket.
 
+use crate::capture::Ticket;
 use crate::click;
 use crate::http::{Answer, DateLine, Head, Method, push_host};
 use crate::links::{Link, Live, Table, plain_domain};
@@ -8,6 +9,7 @@ use crate::query::Marks;
 use crate::sink::{ClickBatch, ClickSink};
 use crate::visitor::{Judge, Visitors};
 use crate::{Clock, Config};
+use mio::Waker;
 use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
 use std::fmt::Write;
@@ -83,12 +85,17 @@ pub(crate) struct Desk {
     clicks: ClickBatch,
     /// Answers since this was last asked.
     answered: u64,
+    /// What the answers of this turn wait for, if answers wait.
+    ticket: Option<Arc<Ticket>>,
+    /// The event loop's.
+    waker: Option<Arc<Waker>>,
     /// Room for the key of a look-up.
     key: String,
 }
 
 impl Desk {
-    pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Desk {
+    /// `waker` is the event loop's, for answers that wait.
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize, waker: Option<Arc<Waker>>) -> Desk {
         let judge = Judge::new(shared.visitors.clone());
         Desk {
             shared,
@@ -98,6 +105,8 @@ impl Desk {
             judge,
             clicks: ClickBatch::default(),
             answered: 0,
+            ticket: None,
+            waker,
             key: String::new(),
         }
     }
@@ -117,9 +126,24 @@ impl Desk {
         if !self.clicks.is_empty() {
             self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
             self.judge.end_turn();
-            self.shared.sink.offer(&self.clicks);
+            match self.ticket.take() {
+                Some(ticket) => self.shared.sink.offer_held(&self.clicks, &ticket),
+                None => self.shared.sink.offer(&self.clicks),
+            }
             self.clicks.clear();
         }
+    }
+
+    /// What the last answer waits for: the clicks of this turn, once there are any.
+    pub(crate) fn held(&self) -> Option<Arc<Ticket>> {
+        self.ticket.clone()
+    }
+
+    /// Appends the answer to those whose clicks could not be kept.
+    pub(crate) fn unsafe_now(&mut self, out: &mut Vec<u8>) {
+        let page = Answer::NO_ROOM;
+        self.shared.metrics.worker(self.worker).answered(page.code());
+        page.write(&self.date, false, false, out);
     }
 
     /// Appends the answer to a request.
@@ -136,12 +160,17 @@ impl Desk {
                 // Looked at for every request, so that a link that has ended takes as long as one that never was.
                 let now = self.shared.clock.now();
                 match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key).filter(|link| link.served_at(now)) {
+                    Some(_) if !self.shared.sink.admits() => Answer::NO_ROOM,
                     Some(link) => {
                         let mut marks = Marks::of(head.query);
                         let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, now);
                         self.clicks.push(|out| click::write(now, &link, marks, &head.visitor, &known, &mut self.random, out));
                         metrics.redirected(known.bot);
-                        Answer::redirect(&self.date, keep_alive, out, |out| link.target.write_location(head.query, out));
+                        if self.shared.sink.holds() {
+                            self.ticket.get_or_insert_with(|| Ticket::new(self.waker.clone()));
+                        }
+                        let id = self.clicks.last().map(click::id_of).unwrap_or_default();
+                        Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(head.query, out));
                         return;
                     }
                     // The link may be among those that are still to be read: nobody should remember a 404 for it.

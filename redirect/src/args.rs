@@ -4,7 +4,7 @@ use crate::sign::SignArgs;
 use crate::visitor_args::VisitorArgs;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use clickline_redirect::{ClientHeader, Config, Error, IpNet, KafkaConfig, Limits, ProxyConfig};
+use clickline_redirect::{Capture, ClientHeader, Config, Error, IpNet, KafkaConfig, Limits, ProxyConfig, SpoolConfig, WhenFull};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,6 +52,22 @@ pub(crate) struct Args {
     /// File with options for librdkafka (SASL, timeouts, …), one name=value per line, # begins a comment
     #[arg(long, value_name = "FILE", requires = "kafka")]
     kafka_config: Option<PathBuf>,
+
+    /// Directory where clicks wait until Kafka has them, of this process alone; without it they wait in memory and a crash loses them
+    #[arg(long, value_name = "DIR", requires = "kafka")]
+    spool: Option<PathBuf>,
+
+    /// Bytes that the spool may hold (a click has about 650)
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30, requires = "spool")]
+    spool_bytes: u64,
+
+    /// When the spool is full: `drop` clicks and go on answering, or `refuse` with 503
+    #[arg(long, value_name = "WHAT", default_value = "drop", value_parser = ["drop", "refuse"], requires = "spool")]
+    spool_full: String,
+
+    /// When to answer: `fast` at once, the click is the kernel's within 5 ms; `durable` once the click is on the disk
+    #[arg(long, value_name = "MODE", default_value = "fast", value_parser = ["fast", "durable"], requires = "spool")]
+    capture: String,
 
     /// Domain whose links answer when the request's host belongs to no link, e.g. for 127.0.0.1
     #[arg(long, value_name = "DOMAIN")]
@@ -171,6 +187,7 @@ impl Args {
             workers: self.workers.unwrap_or(default.workers),
             links_file: self.links.clone(),
             kafka: kafka.transpose()?,
+            spool: self.spool_config(),
             default_domain: self.default_domain.clone(),
             country_header: self.country_header.clone(),
             shared_domains: self.shared_domain.clone(),
@@ -188,6 +205,15 @@ impl Args {
             visitors: self.visitors.config()?,
             clock: default.clock,
         })
+    }
+}
+
+impl Args {
+    fn spool_config(&self) -> Option<SpoolConfig> {
+        let dir = self.spool.clone()?;
+        let capture = if self.capture == "durable" { Capture::Durable } else { Capture::Fast };
+        let when_full = if self.spool_full == "refuse" { WhenFull::Refuse } else { WhenFull::Drop };
+        Some(SpoolConfig { dir, bytes: self.spool_bytes, capture, when_full })
     }
 }
 

@@ -105,6 +105,14 @@ pub(crate) fn write(
     ts
 }
 
+/// What every record begins with, before its id.
+const BEFORE_ID: &[u8] = b"{\"v\":1,\"id\":\"";
+
+/// The id in a record that [`write`] made.
+pub(crate) fn id_of(record: &[u8]) -> &[u8] {
+    record.strip_prefix(BEFORE_ID).and_then(|rest| rest.get(..uuid::fmt::Hyphenated::LENGTH)).unwrap_or_default()
+}
+
 /// A user agent is recognised by its beginning: a longer one is cut.
 fn cut(words: Cow<'_, str>) -> Option<Cow<'_, str>> {
     if words.trim().is_empty() {

@@ -20,6 +20,8 @@ pub struct Config {
     pub links_file: Option<PathBuf>,
     /// Where clicks go, and where links may come from. Without it clicks are answered and forgotten.
     pub kafka: Option<KafkaConfig>,
+    /// Where clicks wait on disk until Kafka has them; needs [`kafka`](Config::kafka). Without it they wait in memory, and a crash loses them.
+    pub spool: Option<SpoolConfig>,
     /// Domain whose links answer when the request's host belongs to no link, e.g. `127.0.0.1:8080`.
     pub default_domain: Option<String>,
     /// Request header that holds the visitor's ISO 3166 country, e.g. `CF-IPCountry`. Trust it only behind the
@@ -46,6 +48,7 @@ impl Default for Config {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             links_file: None,
             kafka: None,
+            spool: None,
             default_domain: None,
             country_header: None,
             shared_domains: Vec::new(),
@@ -114,6 +117,46 @@ impl Default for Limits {
             drain_deadline: Duration::from_secs(10),
         }
     }
+}
+
+/// A spool of clicks on disk.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// A directory that exists, of this process alone.
+    pub dir: PathBuf,
+    /// Bytes that it may hold.
+    pub bytes: u64,
+    /// When a visitor is answered.
+    pub capture: Capture,
+    /// What happens when no more fits.
+    pub when_full: WhenFull,
+}
+
+impl SpoolConfig {
+    /// A spool of 1 GiB that answers at once and drops clicks when it is full.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        SpoolConfig { dir: dir.into(), bytes: 1 << 30, capture: Capture::default(), when_full: WhenFull::default() }
+    }
+}
+
+/// When a visitor is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capture {
+    /// At once; the click is handed to the kernel within 5 ms. `kill -9` loses at most these.
+    #[default]
+    Fast,
+    /// When the click is on the disk, together with all others of the moment. `kill -9` and a power cut lose none.
+    Durable,
+}
+
+/// What happens to redirects when the spool takes no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Visitors are redirected; their clicks are lost and counted.
+    #[default]
+    Drop,
+    /// Visitors get a 503.
+    Refuse,
 }
 
 /// How Kafka is reached.

@@ -95,7 +95,7 @@ fn desk() -> Desk {
     layer.insert(&Checked::from_value(&record).expect("a link"), 1);
     shared.live.set_file(layer);
     shared.ready.store(true, Ordering::Release);
-    Desk::new(Arc::new(shared), 0)
+    Desk::new(Arc::new(shared), 0, None)
 }
 
 /// Reads an answer as a client would; its status.
@@ -115,7 +115,7 @@ fn one_answer(out: &[u8]) -> u16 {
                 assert!(rest.is_empty() || rest.starts_with('?'), "{value}");
             }
             "Content-Length" => length = value.parse().ok(),
-            "Content-Type" | "Cache-Control" | "Date" | "Connection" | "Allow" | "Retry-After" => {}
+            "Content-Type" | "Cache-Control" | "Date" | "Connection" | "Allow" | "Retry-After" | "X-Click-Id" => {}
             other => panic!("nobody wrote the header {other:?}"),
         }
     }

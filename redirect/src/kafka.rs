@@ -1,8 +1,8 @@
 //! Clicks to Kafka through librdkafka, without waiting.
 //!
 //! # Meaning
-//! Offering a click copies it into librdkafka's bounded queue; a background thread collects what comes within [`LINGER_MS`] into
-//! one compressed batch. Each click is one message: no key, JSON, create time = event time.
+//! Clicks are copied into lanes; a thread hands what it finds there to librdkafka's bounded queue with one call, and librdkafka collects what comes
+//! within [`LINGER_MS`] into one compressed batch. Each click is one message: no key, JSON, no create time of its own.
 //!
 //! # Guarantee
 //! `acks=all` and an idempotent producer: a click that is reported delivered is on the topic once. *Not* guaranteed: that a click whose delivery is
@@ -10,17 +10,23 @@
 //!
 //! # Limits
 //! [`QUEUE_MESSAGES`] clicks or [`QUEUE_KBYTES`] of memory wait while Kafka is away; beyond that clicks are refused, counted, and logged by the
-//! supervisor. After `message.timeout.ms` (librdkafka's default, five minutes) a waiting click is given up.
+//! supervisor. After `message.timeout.ms` (librdkafka's default, five minutes) a waiting click is given up. A crash loses what waits; with a spool
+//! ([`SpoolSink`](crate::SpoolSink)) it doesn't.
 
+use crate::capture::ROUND;
+use crate::capture::counts::Counts;
+use crate::capture::lanes::Lanes;
+use crate::capture::produce::BatchProducer;
 use crate::sink::{ClickBatch, ClickSink, SinkCounts};
 use crate::{Error, KafkaConfig};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Long enough for batches of hundreds under load, short enough that nobody sees it in a timeline.
@@ -29,6 +35,8 @@ const LINGER_MS: u32 = 10;
 const QUEUE_MESSAGES: u32 = 400_000;
 /// Memory that waiting clicks take at most, in KiB: 400,000 clicks of 650 bytes, as a browser makes them.
 const QUEUE_KBYTES: u32 = 262_144;
+/// Clicks that wait in the lanes for the carrier, in bytes; it comes every few milliseconds.
+const LANE_BYTES: u64 = 64 << 20;
 /// How long a purge may take to report what it threw away.
 const PURGE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -56,29 +64,8 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// What librdkafka reports back, counted.
-#[derive(Debug, Default)]
-struct Reports {
-    delivered: AtomicU64,
-    refused: AtomicU64,
-    failed: AtomicU64,
-    /// Why a click was last lost.
-    trouble: Mutex<Option<KafkaError>>,
-    fatal: OnceLock<String>,
-}
-
-impl Reports {
-    /// Keeps the reason; one line a click would flood the log, so the supervisor tells it with the sum.
-    fn note(&self, error: &KafkaError) {
-        // A worker may be here: it does not wait, another loss will be noted.
-        if let Ok(mut trouble) = self.trouble.try_lock() {
-            *trouble = Some(error.clone());
-        }
-    }
-}
-
 #[derive(Clone, Default)]
-struct Context(Arc<Reports>);
+struct Context(Arc<Counts>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -87,8 +74,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            tracing::error!("the Kafka producer cannot go on ({reason}); restart the server");
-            let _ = self.0.fatal.set(reason.to_owned());
+            self.0.set_broken(format!("the Kafka producer cannot go on: {reason}"));
         } else {
             tracing::warn!(%error, "Kafka: {reason}");
         }
@@ -100,9 +86,9 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => self.0.delivered.fetch_add(1, Relaxed),
+            Ok(_) => self.0.produced.fetch_add(1, Relaxed),
             Err((error, _)) => {
-                self.0.note(error);
+                self.0.note(error.to_string());
                 self.0.failed.fetch_add(1, Relaxed)
             }
         };
@@ -111,9 +97,11 @@ impl ProducerContext for Context {
 
 /// Writes clicks to a Kafka topic.
 pub struct KafkaSink {
-    producer: ThreadedProducer<Context>,
-    topic: String,
-    reports: Arc<Reports>,
+    lanes: Arc<Lanes>,
+    counts: Arc<Counts>,
+    stopping: Arc<AtomicBool>,
+    /// Gives the producer back when it ends.
+    carrier: Mutex<Option<JoinHandle<BatchProducer<Context>>>>,
 }
 
 impl KafkaSink {
@@ -123,7 +111,7 @@ impl KafkaSink {
     /// When librdkafka refuses an option.
     pub fn new(kafka: &KafkaConfig) -> Result<KafkaSink, Error> {
         let context = Context::default();
-        let reports = context.0.clone();
+        let counts = context.0.clone();
         let config = client(
             kafka,
             &[
@@ -136,52 +124,95 @@ impl KafkaSink {
                 ("queue.buffering.max.kbytes", &QUEUE_KBYTES.to_string()),
             ],
         );
-        let producer = config.create_with_context(context)?;
-        Ok(KafkaSink { producer, topic: kafka.clicks_topic.clone(), reports })
+        let producer: ThreadedProducer<Context> = config.create_with_context(context)?;
+        let producer = BatchProducer::new(producer, &kafka.clicks_topic)
+            .ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", kafka.clicks_topic)))?;
+        let lanes = Arc::new(Lanes::new(LANE_BYTES));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let carrier = Carrier { lanes: lanes.clone(), counts: counts.clone(), stopping: stopping.clone(), producer };
+        let carrier = thread::Builder::new()
+            .name("redirect-carrier".to_owned())
+            .spawn(move || carrier.run())
+            .map_err(|source| Error::Start { part: "the thread that hands clicks to Kafka", source })?;
+        Ok(KafkaSink { lanes, counts, stopping, carrier: Mutex::new(Some(carrier)) })
+    }
+
+    /// Ends the carrier after its last round.
+    fn end(&self) -> Option<BatchProducer<Context>> {
+        let carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        self.stopping.store(true, Relaxed);
+        carrier.thread().unpark();
+        carrier.join().inspect_err(|_| tracing::error!("the thread that hands clicks to Kafka had panicked")).ok()
+    }
+}
+
+struct Carrier {
+    lanes: Arc<Lanes>,
+    counts: Arc<Counts>,
+    stopping: Arc<AtomicBool>,
+    producer: BatchProducer<Context>,
+}
+
+impl Carrier {
+    fn run(mut self) -> BatchProducer<Context> {
+        let (mut clicks, mut refused, mut idle) = (ClickBatch::default(), Vec::new(), 0);
+        loop {
+            // Looked at first: whatever was left before it is gathered below.
+            let last = self.stopping.load(Relaxed);
+            self.lanes.gather(&mut clicks, &mut Vec::new());
+            idle = if clicks.is_empty() { idle + 1 } else { 0 };
+            if !clicks.is_empty() {
+                let reason = self.producer.produce(clicks.iter().map(|(_, json)| json), &mut refused);
+                if let Some(reason) = reason {
+                    self.counts.refused.fetch_add(refused.len() as u64, Relaxed);
+                    self.counts.note(reason.to_string());
+                    refused.clear();
+                }
+                clicks.clear();
+            }
+            if last {
+                return self.producer;
+            }
+            self.lanes.rest(idle, false, ROUND);
+        }
     }
 }
 
 impl ClickSink for KafkaSink {
     fn offer(&self, clicks: &ClickBatch) {
-        let mut refused = 0;
-        let mut reason = None;
-        for (ts, json) in clicks.iter() {
-            let record = BaseRecord::<(), [u8]>::to(&self.topic).payload(json).timestamp(i64::try_from(ts).unwrap_or(i64::MAX));
-            if let Err((error, _)) = self.producer.send(record) {
-                refused += 1;
-                reason = Some(error);
-            }
-        }
-        if let Some(error) = reason {
-            self.reports.refused.fetch_add(refused, Relaxed);
-            self.reports.note(&error);
+        if !self.lanes.leave(clicks, None) {
+            self.counts.refused.fetch_add(clicks.len() as u64, Relaxed);
         }
     }
 
     fn counts(&self) -> SinkCounts {
-        SinkCounts {
-            delivered: self.reports.delivered.load(Relaxed),
-            refused: self.reports.refused.load(Relaxed),
-            failed: self.reports.failed.load(Relaxed),
-        }
+        self.counts.read()
     }
 
     fn trouble(&self) -> Option<String> {
-        self.reports.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ToString::to_string)
+        self.counts.trouble()
     }
 
     fn broken(&self) -> Option<String> {
-        self.reports.fatal.get().cloned()
+        self.counts.broken()
     }
 
     fn close(&self, timeout: Duration) -> SinkCounts {
-        if self.producer.flush(timeout).is_err() {
+        if let Some(producer) = self.end()
+            && producer.producer().flush(timeout).is_err()
+        {
             // Whatever is still here is given up now, so that the counts are final.
-            self.producer.purge(PurgeConfig::default().queue().inflight());
-            if let Err(error) = self.producer.flush(PURGE_TIMEOUT) {
+            producer.producer().purge(PurgeConfig::default().queue().inflight());
+            if let Err(error) = producer.producer().flush(PURGE_TIMEOUT) {
                 tracing::warn!(%error, "some clicks ended without a report; they count neither as delivered nor as lost");
             }
         }
         self.counts()
+    }
+}
+
+impl Drop for KafkaSink {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -12,7 +12,8 @@
 //! # Guarantees
 //! - A visitor's answer never waits for Kafka, for a disk or for a lock that other work holds for long.
 //! - Every redirect makes exactly one click record with an id of its own; the sink repeats none (idempotent producer).
-//! - *Not* guaranteed: that a click survives. A full queue, a broker that stays away longer than librdkafka's
+//! - With a spool ([`SpoolConfig`]) each answered redirect's click is on the topic once, whenever the process is killed; [`Capture`] says from when on.
+//! - *Not* guaranteed without one: that a click survives. A full queue, a broker that stays away longer than librdkafka's
 //!   `message.timeout.ms`, or a crash loses clicks. What is lost without a crash is counted and logged.
 //! - *Not* guaranteed: an order between clicks.
 //!
@@ -36,9 +37,11 @@
 mod agent;
 mod answer;
 mod bots;
+mod capture;
 mod click;
 mod config;
 mod error;
+pub mod failpoint;
 #[doc(hidden)]
 pub mod fuzzing;
 mod geo;
@@ -54,13 +57,15 @@ mod query;
 pub mod query_fuzzing;
 mod server;
 mod sink;
+mod spool;
 mod supervisor;
 mod tracking;
 mod visitor;
 mod worker;
 
 pub use bots::{BurstConfig, Limit};
-pub use config::{ClientHeader, Clock, Config, KafkaConfig, Limits, ProxyConfig};
+pub use capture::{SpoolSink, Ticket};
+pub use config::{Capture, ClientHeader, Clock, Config, KafkaConfig, Limits, ProxyConfig, SpoolConfig, WhenFull};
 pub use error::Error;
 pub use identity::{EidConfig, EidPolicy, Key, KeySource, Keys, Scope, sign};
 pub use ipnet::IpNet;
@@ -68,4 +73,6 @@ pub use kafka::KafkaSink;
 pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};
+#[doc(hidden)]
+pub use spool::fuzzing::spool as fuzz_spool;
 pub use visitor::{AddressKey, ClientAddress, EidCounts, VisitorConfig};

@@ -250,7 +250,7 @@ fn tracking_parameters_go_on_and_only_seven_are_recorded() {
     let destination = url::Url::parse("https://x.example/p?own=1#f").expect("a URL");
     for name in &names {
         let sent = format!("{name}=a%20B+c&eid=801");
-        assert_eq!(Target::new(destination.clone()).location(&sent), format!("https://x.example/p?own=1&{name}=a%20B+c#f"));
+        assert_eq!(Target::of(destination.as_str()).location(&sent), format!("https://x.example/p?own=1&{name}=a%20B+c#f"));
         let mut marks = Marks::of(&sent);
         assert_eq!(marks.eid.take().as_deref(), Some("801"));
         let recorded = ["fbclid", "gclid", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"].contains(&&**name);

@@ -67,8 +67,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
             None => thread::sleep(LOOK),
         }
     };
+    let lost_before = server.stats().lost;
     let stats = server.stop();
     println!("{} clicks served, {} delivered, {} lost", stats.served, stats.delivered, stats.lost);
+    if stats.spool_bytes > 0 {
+        println!("{} bytes of clicks stay in the spool; the next start sends them", stats.spool_bytes);
+    }
+    let failure = failure.or_else(|| {
+        let lost = stats.lost - lost_before;
+        (lost > 0).then(|| format!("{lost} clicks were lost while stopping; a spool (`--spool`) keeps them"))
+    });
     failure.map_or(Ok(()), |failure| Err(Failed(failure).into()))
 }
 

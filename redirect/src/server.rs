@@ -7,7 +7,7 @@ use crate::sink::{ClickSink, Discard};
 use crate::supervisor::Supervisor;
 use crate::visitor::{EidCounts, Visitors};
 use crate::worker::{Connections, Worker};
-use crate::{Config, Error, KafkaSink};
+use crate::{Config, Error, KafkaSink, SpoolSink};
 use mio::Waker;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, TcpListener};
@@ -33,13 +33,15 @@ pub struct Stats {
     pub delivered: u64,
     /// Click records that were refused by a full queue, or given up. Without Kafka none are: they are forgotten on purpose.
     pub lost: u64,
+    /// Bytes of click records that stay in the spool; the next start sends them.
+    pub spool_bytes: u64,
 }
 
 /// A running redirect server. Dropping it without [`stop`](Server::stop) ends it likewise, unheard.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    workers: Vec<(Waker, JoinHandle<()>)>,
+    workers: Vec<(Arc<Waker>, JoinHandle<()>)>,
     supervisor: Option<Supervisor>,
     topic: Option<TopicReader>,
     metrics: Option<MetricsServer>,
@@ -54,7 +56,13 @@ impl Server {
     /// See [`Error`]; [`Error::is_configuration`] tells whether trying again can help.
     pub fn start(config: Config) -> Result<Server, Error> {
         let sink: Arc<dyn ClickSink> = match &config.kafka {
-            Some(kafka) => Arc::new(KafkaSink::new(kafka)?),
+            Some(kafka) => match &config.spool {
+                Some(spool) => Arc::new(SpoolSink::start(spool, kafka, &config.clock)?),
+                None => Arc::new(KafkaSink::new(kafka)?),
+            },
+            None if config.spool.is_some() => {
+                return Err(Error::Config("a spool without Kafka is never emptied; give `--kafka`".to_owned()));
+            }
             None => Arc::new(Discard),
         };
         Server::start_with(config, sink)
@@ -82,6 +90,8 @@ impl Server {
             shared_domains: _,
             visitors: _,
             clock: _,
+            // Its sink has been made of it.
+            spool: _,
         } = config;
         if let Some(path) = &links_file {
             let file = LinkFile::read(path, &shared.shared_domains)?.without_problems(path)?;
@@ -158,7 +168,12 @@ impl Server {
     /// Clicks so far. `served` runs ahead of the others while clicks are under way.
     pub fn stats(&self) -> Stats {
         let counts = self.shared.sink.counts();
-        Stats { served: self.shared.served.load(Ordering::Relaxed), delivered: counts.delivered, lost: counts.refused + counts.failed }
+        Stats {
+            served: self.shared.served.load(Ordering::Relaxed),
+            delivered: counts.delivered,
+            lost: counts.refused + counts.failed,
+            spool_bytes: counts.spool_bytes,
+        }
     }
 
     /// What became of the `eid` of redirects so far, by its outcome.
@@ -171,7 +186,7 @@ impl Server {
         if self.workers.iter().any(|(_, thread)| thread.is_finished()) {
             return Some("a worker ended; the log before this line says why".to_owned());
         }
-        self.shared.sink.broken().map(|reason| format!("the Kafka producer cannot go on: {reason}"))
+        self.shared.sink.broken()
     }
 
     /// Stops: says so on `/readyz` for the configured delay, then answers what has arrived and closes within the configured deadline, and waits up

@@ -4,6 +4,8 @@
 //! A worker answers its visitors first, then offers the clicks of that turn of its loop as one [`ClickBatch`]. A sink takes them or refuses them at
 //! once; it never waits. A click is taken, refused, or, later, delivered or failed; [`SinkCounts`] tells how many of each.
 
+use crate::capture::Ticket;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The clicks of one turn of an event loop: JSON records with their event times.
@@ -25,6 +27,25 @@ impl ClickBatch {
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut start = 0;
         self.ends.iter().map(move |&(end, ts)| (ts, &self.bytes[std::mem::replace(&mut start, end)..end]))
+    }
+
+    /// Adds all clicks of another batch.
+    pub fn extend(&mut self, other: &ClickBatch) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|&(end, ts)| (start + end, ts)));
+    }
+
+    /// The JSON of the click that was added last.
+    pub(crate) fn last(&self) -> Option<&[u8]> {
+        let (end, _) = self.ends.last()?;
+        let start = self.ends.len().checked_sub(2).map_or(0, |before| self.ends[before].0);
+        Some(&self.bytes[start..*end])
+    }
+
+    /// Bytes of JSON.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Number of clicks.
@@ -53,12 +74,40 @@ pub struct SinkCounts {
     pub refused: u64,
     /// Taken and given up, or not confirmed before the end.
     pub failed: u64,
+    /// Written to the spool.
+    pub spooled: u64,
+    /// Of those delivered, the ones that an earlier process had left in the spool, or that were sent again after a failure.
+    pub replayed: u64,
+    /// Records of the spool that were damaged and are lost.
+    pub corrupt: u64,
+    /// Torn ends of segments that were found at the start and cut off.
+    pub torn: u64,
+    /// Bytes in the spool that are not delivered.
+    pub spool_bytes: u64,
+    /// Age of the oldest of them in ms, at most; 0 when there is none.
+    pub spool_oldest_ms: u64,
 }
 
 /// Carries clicks on. Shared by all workers.
 pub trait ClickSink: Send + Sync {
     /// Takes the clicks, or as many as there is room for; the rest count as refused. Never waits.
     fn offer(&self, clicks: &ClickBatch);
+
+    /// Whether redirects may be answered now. A sink that must lose nothing says no when it could not keep their clicks; visitors get a 503 then.
+    fn admits(&self) -> bool {
+        true
+    }
+
+    /// Whether answers wait until their clicks are safe. Then clicks come by [`offer_held`](ClickSink::offer_held).
+    fn holds(&self) -> bool {
+        false
+    }
+
+    /// Takes the clicks of answers that wait, and settles the ticket later, once. Never waits.
+    fn offer_held(&self, clicks: &ClickBatch, ticket: &Arc<Ticket>) {
+        self.offer(clicks);
+        ticket.settle(true);
+    }
 
     /// What became of the clicks so far.
     fn counts(&self) -> SinkCounts;
@@ -108,6 +157,11 @@ mod tests {
         }
         let back: Vec<(u64, &[u8])> = batch.iter().collect();
         assert_eq!(back, [(7, &b"one"[..]), (8, b""), (9, b"three")]);
+        assert_eq!(batch.last(), Some(&b"three"[..]));
+        let mut twice = ClickBatch::default();
+        twice.extend(&batch);
+        twice.extend(&batch);
+        assert_eq!(twice.iter().collect::<Vec<_>>(), batch.iter().chain(batch.iter()).collect::<Vec<_>>());
         batch.clear();
         assert!(batch.is_empty() && batch.iter().next().is_none());
     }

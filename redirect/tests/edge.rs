@@ -223,7 +223,7 @@ fn metrics_have_a_port_of_their_own_and_few_series() {
         ("redirect_redirects_total", 3.0),
         ("redirect_bots_total{reason=\"user-agent\"}", 1.0),
         ("redirect_bots_total{reason=\"head\"}", 1.0),
-        ("redirect_clicks_total{outcome=\"delivered\"}", 3.0),
+        ("redirect_clicks_total{outcome=\"produced\"}", 3.0),
         ("redirect_links{source=\"file\"}", 2.0),
         ("redirect_links_last_reload_ok", 1.0),
         ("redirect_request_duration_seconds_count", 304.0),

@@ -59,8 +59,11 @@ fn head_and_prefetch_are_answered_and_marked() {
     };
     let get = ask("GET", SAFARI, 1).0;
     let (head, body) = ask("HEAD", SAFARI, 2);
-    let without_date = |head: &str| head.lines().filter(|line| !line.starts_with("Date:")).collect::<Vec<_>>().join("\n");
-    assert_eq!(without_date(&head), without_date(&get));
+    let own = |line: &&str| line.starts_with("Date:") || line.starts_with("X-Click-Id:");
+    let shared = |head: &str| head.lines().filter(|line| !own(line)).collect::<Vec<_>>().join("\n");
+    assert_eq!(shared(&head), shared(&get));
+    let ids: Vec<_> = memory.wait(2).iter().map(|click| click["id"].as_str().map(str::to_owned)).collect();
+    assert_eq!(ids, [&get, &head].map(|head| header(head, "X-Click-Id").map(str::to_owned)), "each answer names its click");
     assert_eq!(body, "");
     ask("GET", &format!("{SAFARI}Sec-Purpose: prefetch;prerender\r\n"), 3);
     ask("GET", "User-Agent: curl/8\r\n", 4);

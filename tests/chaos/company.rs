@@ -117,7 +117,7 @@ impl Company {
         }
         command.args(["--listen", &self.visit, "--workers", "2", "--links"]).arg(folder.join("links.jsonl"));
         command.args(["--kafka", self.course.broker.address(), "--capture", "durable", "--spool"]).arg(folder.join("spool"));
-        command.args(["--trusted-proxy", "127.0.0.0/8", "--burst", "off"]);
+        command.args(["--trusted-proxy", "127.0.0.0/8", "--burst-contact", "off", "--burst-links", "off"]);
         self.redirect = Some(Process::start("redirect", command, folder));
         self.answers();
     }

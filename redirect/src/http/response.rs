@@ -55,7 +55,15 @@ impl Answer {
         code: 503,
         extra: "",
         kind: PLAIN,
-        body: "broken: the Kafka producer cannot go on; restart the server (its log says why)\n",
+        body: "broken: clicks can no longer be kept; restart the server (its log says why)\n",
+    };
+    pub(crate) const NO_ROOM: Answer = Answer {
+        code: 503,
+        status: "503 Service Unavailable",
+        extra: "Retry-After: 1\r\n",
+        kind: PLAIN,
+        // None, so that it also answers HEAD.
+        body: "",
     };
     pub(crate) const NOT_FOUND: Answer = Answer {
         status: "404 Not Found",
@@ -126,10 +134,12 @@ impl Answer {
     }
 
     /// Appends a redirect; `location` writes the `Location`, which must be ASCII without control characters.
-    pub(crate) fn redirect(date: &DateLine, keep_alive: bool, out: &mut Vec<u8>, location: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn redirect(date: &DateLine, keep_alive: bool, click_id: &[u8], out: &mut Vec<u8>, location: impl FnOnce(&mut Vec<u8>)) {
         out.extend_from_slice(b"HTTP/1.1 302 Found\r\nLocation: ");
         location(out);
-        out.extend_from_slice(b"\r\nCache-Control: private, no-store\r\nContent-Length: 0\r\n");
+        out.extend_from_slice(b"\r\nCache-Control: private, no-store\r\nContent-Length: 0\r\nX-Click-Id: ");
+        out.extend_from_slice(click_id);
+        out.extend_from_slice(b"\r\n");
         out.extend_from_slice(date.line.as_bytes());
         out.extend_from_slice(connection(keep_alive).as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -16,6 +16,7 @@
 
 use super::limits::Place;
 use crate::answer::Desk;
+use crate::capture::Ticket;
 use crate::http::proxy_protocol::{self, Preamble};
 use crate::http::{MAX_HEAD, Parsed, Reader};
 use crate::{Limits, metrics::WorkerMetrics};
@@ -23,6 +24,7 @@ use memchr::memmem;
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long what a refused client still sends is read.
@@ -93,6 +95,8 @@ pub(super) struct Conn {
     /// Answers, of which `written` bytes are gone.
     output: Vec<u8>,
     written: usize,
+    /// What must be safe before the answers behind so many bytes of `output` go out.
+    held: Option<(usize, Arc<Ticket>)>,
     /// The client will send no more.
     ended: bool,
     deadline: Instant,
@@ -110,9 +114,15 @@ impl Conn {
             searched: 0,
             output: Vec::new(),
             written: 0,
+            held: None,
             ended: false,
             deadline,
         }
+    }
+
+    /// Whether its answers wait until their clicks are safe.
+    pub(super) fn parked(&self) -> bool {
+        self.held.is_some()
     }
 
     /// When it is closed unless something happens.
@@ -139,7 +149,7 @@ impl Conn {
             if self.stage == Stage::Lingering {
                 return self.linger(turn.scratch);
             }
-            if !self.flush(turn)? {
+            if !self.release(turn.desk) || !self.flush(turn)? {
                 return Ok(Outcome::Wait);
             }
             if self.stage == Stage::Last {
@@ -182,8 +192,10 @@ impl Conn {
             }
         }
         // The reads are used up; what was answered goes out now, the rest of the input has its turn later.
-        self.flush(turn)?;
-        Ok(Outcome::Again)
+        if self.release(turn.desk) {
+            self.flush(turn)?;
+        }
+        Ok(if self.parked() { Outcome::Wait } else { Outcome::Again })
     }
 
     /// Takes what was read; false when the connection is none that is served.
@@ -243,7 +255,12 @@ impl Conn {
                 Parsed::Complete(head, length) => {
                     start += length;
                     let keep_alive = head.keep_alive && turn.phase == Phase::Running;
+                    let start_of_answer = self.output.len();
                     turn.desk.answer(&head, keep_alive, &mut self.output);
+                    if let Some(ticket) = turn.desk.held() {
+                        // All of one turn have one ticket; what was answered before it in this turn may wait with it.
+                        self.held.get_or_insert((start_of_answer, ticket));
+                    }
                     if !keep_alive {
                         self.stage = Stage::Last;
                     }
@@ -277,6 +294,19 @@ impl Conn {
         let Parsed::Bad(status) = turn.reader.read(&input, self.client) else { return false };
         turn.desk.refuse(status, &mut self.output);
         self.stage = Stage::Last;
+        true
+    }
+
+    /// Whether the answers may go. Those whose clicks could not be kept are replaced by one that says to try again.
+    fn release(&mut self, desk: &mut Desk) -> bool {
+        let Some((start, ticket)) = &self.held else { return true };
+        let Some(safe) = ticket.settled() else { return false };
+        if !safe {
+            self.output.truncate(*start);
+            desk.unsafe_now(&mut self.output);
+            self.stage = Stage::Last;
+        }
+        self.held = None;
         true
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Worker {
     conns: Slab<Conn>,
     /// Connections that had more to read when their turn was over.
     again: Vec<usize>,
+    /// Connections whose answers wait until their clicks are safe.
+    parked: Vec<usize>,
     /// When to look whether connections wait in the listener's queue, of which there will be no further event.
     accept_at: Option<Instant>,
     /// When a lack of file handles was last told.
@@ -86,16 +88,17 @@ impl Worker {
         proxies: &ProxyConfig,
         connections: Arc<Connections>,
         shared: Arc<Shared>,
-    ) -> io::Result<(Worker, Waker)> {
+    ) -> io::Result<(Worker, Arc<Waker>)> {
         let mut listener = TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let worker = Worker {
             poll,
             listener: Some(listener),
             conns: Slab::new(),
             again: Vec::new(),
+            parked: Vec::new(),
             accept_at: None,
             told_at: None,
             connections,
@@ -106,7 +109,7 @@ impl Worker {
                 country_header: shared.country_header.clone(),
                 proxies: Proxies { trusted: proxies.trusted.clone(), header: proxies.header },
             },
-            desk: Desk::new(shared.clone(), number),
+            desk: Desk::new(shared.clone(), number, Some(waker.clone())),
             shared,
             scratch: vec![0; SCRATCH],
             phase: Phase::Running,
@@ -130,6 +133,9 @@ impl Worker {
             let now = Instant::now();
             self.desk.begin();
             for index in std::mem::take(&mut self.again) {
+                self.serve(index, now);
+            }
+            for index in std::mem::take(&mut self.parked) {
                 self.serve(index, now);
             }
             for event in &events {
@@ -226,6 +232,7 @@ impl Worker {
             metrics.took(now.elapsed(), answered);
         }
         match outcome {
+            Outcome::Wait if conn.parked() => self.parked.push(index),
             Outcome::Wait => {}
             Outcome::Again => self.again.push(index),
             Outcome::End => {

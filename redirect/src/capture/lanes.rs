@@ -1,0 +1,190 @@
+//! Where event loops leave their clicks for the carrier: buffers of which each is held for the time of a copy, and never waited for.
+//!
+//! There are more lanes than threads, so that an event loop always finds a free one; it begins with its own, and comes to another only while
+//! the carrier empties that. Clicks of one turn stay together; between turns there is no order.
+
+use super::Ticket;
+use crate::ClickBatch;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+const LANES: usize = 64;
+/// Rounds without a click after which the carrier sleeps until it is woken.
+const IDLE_ROUNDS: u32 = 50;
+/// The carrier looks by itself so often, whatever happens.
+const LONG: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+struct Lane {
+    clicks: ClickBatch,
+    tickets: Vec<Arc<Ticket>>,
+}
+
+/// The lanes of one sink.
+pub(crate) struct Lanes {
+    lanes: Vec<Mutex<Lane>>,
+    /// Bytes of clicks in the lanes.
+    bytes: AtomicU64,
+    limit: u64,
+    /// The carrier sleeps until somebody wakes it.
+    asleep: AtomicBool,
+    carrier: OnceLock<Thread>,
+}
+
+thread_local! {
+    static OWN: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+impl Lanes {
+    /// Lanes that hold at most so many bytes together.
+    pub(crate) fn new(limit: u64) -> Lanes {
+        Lanes {
+            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+            bytes: AtomicU64::new(0),
+            limit,
+            asleep: AtomicBool::new(false),
+            carrier: OnceLock::new(),
+        }
+    }
+
+    /// Leaves the clicks of a turn; false when there is no room. Never waits.
+    pub(crate) fn leave(&self, clicks: &ClickBatch, ticket: Option<&Arc<Ticket>>) -> bool {
+        let size = clicks.size() as u64;
+        if self.bytes.load(Ordering::Relaxed) + size > self.limit {
+            return false;
+        }
+        let Some(mut lane) = self.free() else { return false };
+        lane.clicks.extend(clicks);
+        lane.tickets.extend(ticket.cloned());
+        drop(lane);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        // The carrier says that it sleeps, then looks once more: one of the two sees the other.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+        true
+    }
+
+    fn free(&self) -> Option<std::sync::MutexGuard<'_, Lane>> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let own = OWN.get().unwrap_or_else(|| {
+            let own = NEXT.fetch_add(1, Ordering::Relaxed);
+            OWN.set(Some(own));
+            own
+        });
+        (0..LANES).find_map(|step| match self.lanes[(own + step) % LANES].try_lock() {
+            Ok(lane) => Some(lane),
+            Err(TryLockError::Poisoned(lane)) => Some(lane.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        })
+    }
+
+    /// Wakes the carrier, if there is one.
+    pub(crate) fn wake(&self) {
+        if let Some(carrier) = self.carrier.get() {
+            carrier.unpark();
+        }
+    }
+
+    /// The carrier: moves all clicks behind those in `into`, and the tickets that wait for them.
+    pub(crate) fn gather(&self, into: &mut ClickBatch, tickets: &mut Vec<Arc<Ticket>>) {
+        let before = into.size();
+        for lane in &self.lanes {
+            let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+            if lane.clicks.is_empty() {
+                continue;
+            }
+            if into.is_empty() {
+                // A lane that was busy alone is taken whole.
+                std::mem::swap(into, &mut lane.clicks);
+            } else {
+                into.extend(&lane.clicks);
+                lane.clicks.clear();
+            }
+            tickets.append(&mut lane.tickets);
+        }
+        self.bytes.fetch_sub((into.size() - before) as u64, Ordering::Relaxed);
+    }
+
+    /// The carrier: waits for the next round. `idle` counts the rounds without a click; `at_once` goes on as soon as there is one.
+    pub(crate) fn rest(&self, idle: u32, at_once: bool, round: Duration) {
+        if !at_once && idle < IDLE_ROUNDS {
+            thread::sleep(round);
+            return;
+        }
+        let _ = self.carrier.set(thread::current());
+        self.asleep.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.bytes.load(Ordering::Relaxed) == 0 {
+            thread::park_timeout(LONG);
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Many threads leave clicks while one gathers: each arrives once.
+    #[test]
+    fn every_click_is_gathered_once() {
+        const THREADS: u64 = 4;
+        const TURNS: u64 = 5_000;
+        let lanes = Lanes::new(1 << 30);
+        let done = AtomicU64::new(0);
+        let mut seen = BTreeSet::new();
+        let mut tickets = Vec::new();
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (lanes, done) = (&lanes, &done);
+                scope.spawn(move || {
+                    let mut batch = ClickBatch::default();
+                    for turn in 0..TURNS {
+                        batch.clear();
+                        batch.push(|_| thread * TURNS + turn);
+                        batch.push(|out| {
+                            out.push(b'x');
+                            u64::MAX
+                        });
+                        assert!(lanes.leave(&batch, Some(&Ticket::new(None))));
+                    }
+                    done.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            loop {
+                let last = done.load(Ordering::SeqCst) == THREADS;
+                let mut clicks = ClickBatch::default();
+                lanes.gather(&mut clicks, &mut tickets);
+                for (ts, _) in clicks.iter().filter(|(ts, _)| *ts != u64::MAX) {
+                    assert!(seen.insert(ts), "{ts} twice");
+                }
+                if last {
+                    break;
+                }
+                lanes.rest(0, true, Duration::ZERO);
+            }
+        });
+        assert_eq!((seen.len() as u64, tickets.len() as u64), (THREADS * TURNS, THREADS * TURNS));
+        assert_eq!(lanes.bytes.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused() {
+        let lanes = Lanes::new(3);
+        let mut batch = ClickBatch::default();
+        batch.push(|out| {
+            out.extend_from_slice(b"ab");
+            1
+        });
+        assert!(lanes.leave(&batch, None));
+        assert!(!lanes.leave(&batch, None));
+        lanes.gather(&mut ClickBatch::default(), &mut Vec::new());
+        assert!(lanes.leave(&batch, None));
+    }
+}

@@ -1,0 +1,268 @@
+//! A sink that writes every click to the spool before Kafka.
+//!
+//! # Meaning
+//! The carrier writes what it finds in the lanes with one call. With [`Capture::Fast`] the answer has gone by then, and the clicks are the kernel's
+//! within some 2 ms; with [`Capture::Durable`] the answer waits for the fsync that covers it and all others of its round. The forwarder
+//! (see [`forward`](super::forward)) sends what the spool shows.
+//!
+//! # When the disk takes no more
+//! [`WhenFull::Drop`]: visitors are redirected, the clicks are dropped and counted. [`WhenFull::Refuse`]: visitors get a 503 until there is room; clicks
+//! that were answered before wait in memory until the disk takes them.
+//!
+//! # When an fsync fails
+//! Nothing tells then what of the last round is on the disk, and a second fsync may say that all is fine. The round's answers become 503,
+//! the sink is broken, and only a restart, which reads what is there, goes on.
+
+use super::counts::Counts;
+use super::forward::{self, Forwarder};
+use super::lanes::Lanes;
+use super::{ROUND, Ticket};
+use crate::config::{Capture, SpoolConfig, WhenFull};
+use crate::sink::{ClickBatch, ClickSink, SinkCounts};
+use crate::spool::{AppendError, Disk, Folder, Shelf, Store, recover};
+use crate::{Clock, Error, KafkaConfig, failpoint};
+use std::sync::atomic::{AtomicBool, Ordering, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Answered clicks that wait in memory while the disk takes none, in bytes.
+const LANE_BYTES: u64 = 64 << 20;
+/// The smallest spool, in bytes.
+const MIN_BYTES: u64 = 1 << 20;
+/// The wait between two tries while the disk takes nothing.
+const DISK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Clicks go to the spool, and from there to Kafka.
+pub struct SpoolSink {
+    lanes: Arc<Lanes>,
+    counts: Arc<Counts>,
+    shelf: Arc<Shelf>,
+    capture: Capture,
+    clock: Clock,
+    /// Redirects are refused until there is room.
+    full: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
+    carrier: Mutex<Option<JoinHandle<()>>>,
+    forwarder: Mutex<Option<(Arc<forward::End>, JoinHandle<()>)>>,
+}
+
+impl SpoolSink {
+    /// Opens the spool, cuts what a crash left torn, and begins to send what waits. The brokers need not be there yet.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or librdkafka refuses an option.
+    pub fn start(spool: &SpoolConfig, kafka: &KafkaConfig, clock: &Clock) -> Result<SpoolSink, Error> {
+        if spool.bytes < MIN_BYTES {
+            return Err(Error::Config(format!("a spool of {} bytes is too small; allow at least {MIN_BYTES}", spool.bytes)));
+        }
+        let disk: Arc<dyn Disk> = Arc::new(Folder::open(&spool.dir).map_err(Error::Config)?);
+        let found = recover(&*disk).map_err(Error::Config)?;
+        let counts = Arc::new(Counts::default());
+        counts.corrupt.store(found.corrupt, Relaxed);
+        counts.torn.store(found.torn, Relaxed);
+        if found.corrupt > 0 {
+            tracing::error!(records = found.corrupt, "the spool is damaged: these clicks are lost; look after its disk");
+        }
+        tracing::info!(waiting = found.waiting, torn = found.torn, "the spool {} is open", spool.dir.display());
+        let shelf = Shelf::new(&found);
+        let store = Store::new(disk.clone(), shelf.clone(), found.first, spool.bytes);
+        let forwarder = Forwarder::new(kafka, &found, disk, shelf.clone(), counts.clone())?;
+        let lanes = Arc::new(Lanes::new(LANE_BYTES));
+        let (full, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let carrier = Carrier {
+            lanes: lanes.clone(),
+            counts: counts.clone(),
+            store,
+            capture: spool.capture,
+            when_full: spool.when_full,
+            clock: clock.clone(),
+            full: full.clone(),
+            stopping: stopping.clone(),
+            clicks: ClickBatch::default(),
+            tickets: Vec::new(),
+        };
+        let failed = |part| move |source| Error::Start { part, source };
+        let end = forwarder.end();
+        let forwarding = thread::Builder::new()
+            .name("redirect-forward".to_owned())
+            .spawn(move || forwarder.run())
+            .map_err(failed("the thread that sends the spool to Kafka"))?;
+        let carrier = thread::Builder::new()
+            .name("redirect-carrier".to_owned())
+            .spawn(move || carrier.run())
+            .map_err(failed("the thread that writes the spool"))?;
+        Ok(SpoolSink {
+            lanes,
+            counts,
+            shelf,
+            capture: spool.capture,
+            clock: clock.clone(),
+            full,
+            stopping,
+            carrier: Mutex::new(Some(carrier)),
+            forwarder: Mutex::new(Some((end, forwarding))),
+        })
+    }
+
+    fn end(&self, timeout: Duration) {
+        self.stopping.store(true, Relaxed);
+        if let Some(carrier) = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            carrier.thread().unpark();
+            if carrier.join().is_err() {
+                tracing::error!("the thread that writes the spool had panicked");
+            }
+        }
+        if let Some((end, forwarding)) = self.forwarder.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Everything is in the spool now.
+            end.within(timeout);
+            if forwarding.join().is_err() {
+                tracing::error!("the thread that sends the spool to Kafka had panicked");
+            }
+        }
+    }
+}
+
+impl ClickSink for SpoolSink {
+    fn offer(&self, clicks: &ClickBatch) {
+        if !self.lanes.leave(clicks, None) {
+            self.counts.refused.fetch_add(clicks.len() as u64, Relaxed);
+        }
+    }
+
+    fn admits(&self) -> bool {
+        !self.full.load(Relaxed)
+    }
+
+    fn holds(&self) -> bool {
+        self.capture == Capture::Durable
+    }
+
+    fn offer_held(&self, clicks: &ClickBatch, ticket: &Arc<Ticket>) {
+        if !self.lanes.leave(clicks, Some(ticket)) {
+            // Nobody is answered, so nothing is lost.
+            ticket.settle(false);
+        }
+    }
+
+    fn counts(&self) -> SinkCounts {
+        let (bytes, since) = self.shelf.waiting().unwrap_or_default();
+        let age = if bytes == 0 { 0 } else { self.clock.now().saturating_sub(since) };
+        SinkCounts { spool_bytes: bytes, spool_oldest_ms: age, ..self.counts.read() }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.counts.trouble()
+    }
+
+    fn broken(&self) -> Option<String> {
+        self.counts.broken()
+    }
+
+    fn close(&self, timeout: Duration) -> SinkCounts {
+        self.end(timeout);
+        let counts = self.counts();
+        if counts.spool_bytes > 0 {
+            tracing::info!(bytes = counts.spool_bytes, "clicks stay in the spool; the next start sends them");
+        }
+        counts
+    }
+}
+
+impl Drop for SpoolSink {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+struct Carrier {
+    lanes: Arc<Lanes>,
+    counts: Arc<Counts>,
+    store: Store,
+    capture: Capture,
+    when_full: WhenFull,
+    clock: Clock,
+    full: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
+    /// What was gathered and is not in the spool.
+    clicks: ClickBatch,
+    /// What waits for it to be there.
+    tickets: Vec<Arc<Ticket>>,
+}
+
+impl Carrier {
+    fn run(mut self) {
+        let durable = self.capture == Capture::Durable;
+        let mut idle = 0;
+        loop {
+            // Looked at first: whatever was left before it is gathered below.
+            let last = self.stopping.load(Ordering::Acquire);
+            // What the disk has not taken yet stays in front; the lanes bound what comes meanwhile.
+            if self.clicks.is_empty() {
+                self.lanes.gather(&mut self.clicks, &mut self.tickets);
+            }
+            idle = if self.clicks.is_empty() { idle + 1 } else { 0 };
+            let stuck = !self.clicks.is_empty() && !self.put();
+            if last {
+                if stuck {
+                    self.counts.failed.fetch_add(self.clicks.len() as u64, Relaxed);
+                }
+                return;
+            }
+            if stuck {
+                thread::park_timeout(DISK_AGAIN);
+            } else {
+                self.full.store(self.when_full == WhenFull::Refuse && self.store.nearly_full() || self.counts.broken().is_some(), Relaxed);
+                self.lanes.rest(idle, durable, ROUND);
+            }
+        }
+    }
+
+    /// Puts the clicks into the spool and settles their tickets; false when they must be tried again.
+    fn put(&mut self) -> bool {
+        let durable = self.capture == Capture::Durable;
+        if self.counts.broken().is_some() && durable {
+            self.settle(false);
+            return true;
+        }
+        match self.store.append(&self.clicks, self.clock.now()) {
+            Ok(()) => {
+                failpoint::hit("spool.written");
+                if durable && let Err(error) = self.store.sync() {
+                    self.counts.set_broken(format!("the spool's disk failed to keep what was written ({error})"));
+                    self.settle(false);
+                    return true;
+                }
+                failpoint::hit("spool.synced");
+                self.counts.spooled.fetch_add(self.clicks.len() as u64, Relaxed);
+                self.store.show();
+                self.settle(true);
+                true
+            }
+            Err(error) => {
+                self.counts.note(error.to_string());
+                match (self.when_full, &error) {
+                    (WhenFull::Drop, _) => {
+                        self.counts.refused.fetch_add(self.clicks.len() as u64, Relaxed);
+                        self.settle(true);
+                        true
+                    }
+                    // Nobody has an answer yet.
+                    (WhenFull::Refuse, _) if durable => {
+                        self.settle(false);
+                        true
+                    }
+                    (WhenFull::Refuse, AppendError::Full | AppendError::Disk(_)) => {
+                        self.full.store(true, Relaxed);
+                        false
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, safe: bool) {
+        self.clicks.clear();
+        self.tickets.drain(..).for_each(|ticket| ticket.settle(safe));
+    }
+}

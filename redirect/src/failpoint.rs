@@ -1,0 +1,37 @@
+//! Places at which a test may end the process, as `kill -9` would.
+//!
+//! `CLICKLINE_FAILPOINT=spool.synced@7` kills the process when it comes to that place for the seventh time. Only builds with debug assertions look
+//! at the variable: a release build has no such places.
+
+/// The places, in the order in which a click comes to them.
+pub const PLACES: [&str; 6] =
+    ["spool.written", "spool.synced", "forward.produced", "forward.offsets", "forward.committed", "forward.noted"];
+
+/// A place that a test may choose; does nothing otherwise.
+#[inline]
+pub(crate) fn hit(place: &str) {
+    #[cfg(debug_assertions)]
+    armed::hit(place);
+    #[cfg(not(debug_assertions))]
+    let _ = place;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static ARMED: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
+        let wanted = std::env::var("CLICKLINE_FAILPOINT").ok()?;
+        let (place, left) = wanted.split_once('@').unwrap_or((&wanted, "1"));
+        Some((place.to_owned(), AtomicU64::new(left.parse().unwrap_or(1))))
+    });
+
+    pub fn hit(place: &str) {
+        debug_assert!(super::PLACES.contains(&place), "{place} is in the list");
+        if ARMED.as_ref().is_some_and(|(armed, left)| armed == place && left.fetch_sub(1, Ordering::SeqCst) == 1) {
+            // Nothing of the process runs after this.
+            let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What the writing and the reading end of a spool share: which segments there are, and how far they may be read.
+
+use super::frame::{self, FRAME_HEADER, MAX_PAYLOAD, SEGMENT_HEADER};
+use super::recover::{Found, POSITION, position};
+use super::{Disk, segment_base};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Bytes that are read at once: more than the longest frame, so that every reading gets on.
+const CHUNK: u64 = 2 * (FRAME_HEADER + MAX_PAYLOAD) as u64;
+
+/// A segment, as far as it may be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub name: String,
+    /// The first number that it may hold.
+    pub base: u64,
+    /// Bytes that may be read.
+    pub length: u64,
+    /// When it was begun, ms since the epoch; 0 when nobody knows.
+    pub created: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In order; the last one may grow.
+    extents: VecDeque<Extent>,
+    /// Of the first segment, these bytes are done with.
+    done: u64,
+}
+
+/// Shared by the two ends. Event loops never come here.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    state: Mutex<State>,
+    grown: Condvar,
+}
+
+impl Shelf {
+    pub(crate) fn new(found: &Found) -> Arc<Shelf> {
+        let state = State { extents: found.segments.iter().cloned().collect(), done: 0 };
+        Arc::new(Shelf { state: Mutex::new(state), grown: Condvar::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state().extents.iter().map(|extent| extent.length).sum()
+    }
+
+    /// Bytes that are not done with, and when the oldest segment with such was begun (ms since the epoch).
+    pub(crate) fn waiting(&self) -> Option<(u64, u64)> {
+        let state = self.state();
+        let mut waiting = None;
+        for (number, extent) in state.extents.iter().enumerate() {
+            let done = if number == 0 { state.done } else { SEGMENT_HEADER as u64 };
+            let left = extent.length.saturating_sub(done.max(SEGMENT_HEADER as u64));
+            if left > 0 {
+                let (bytes, _) = waiting.get_or_insert((0, extent.created));
+                *bytes += left;
+            }
+        }
+        waiting
+    }
+
+    pub(super) fn add(&self, extent: Extent) {
+        self.state().extents.push_back(extent);
+    }
+
+    /// Lets the last segment be read up to `length`.
+    pub(super) fn grow(&self, length: u64) {
+        if let Some(last) = self.state().extents.back_mut() {
+            last.length = length;
+        }
+        self.grown.notify_one();
+    }
+
+    /// Waits until there is something to read behind the cursor; false after `timeout`.
+    pub(crate) fn wait(&self, cursor: &Cursor, timeout: Duration) -> bool {
+        let (state, _) = self
+            .grown
+            .wait_timeout_while(self.state(), timeout, |state| !cursor.has_more(&state.extents))
+            .unwrap_or_else(PoisonError::into_inner);
+        cursor.has_more(&state.extents)
+    }
+
+    /// All before the cursor is committed, the last of it being `next - 1`: segments before it go, and the position is noted. An error here costs
+    /// only disk space until the next time.
+    pub(crate) fn done(&self, disk: &dyn Disk, cursor: &Cursor, next: u64) -> io::Result<()> {
+        disk.note(POSITION, &position(next))?;
+        let gone: Vec<String> = {
+            let mut state = self.state();
+            // The last segment may still grow.
+            let count =
+                state.extents.iter().take_while(|extent| extent.base < cursor.base).count().min(state.extents.len().saturating_sub(1));
+            let gone = state.extents.drain(..count).map(|extent| extent.name).collect();
+            state.done = if state.extents.front().is_some_and(|extent| extent.base == cursor.base) { cursor.offset } else { 0 };
+            gone
+        };
+        gone.iter().try_for_each(|name| disk.remove(name))
+    }
+
+    /// The end: what is left of segments that are done with goes. Nothing may be appended afterwards.
+    pub(crate) fn clear_if_done(&self, disk: &dyn Disk, cursor: &Cursor) -> io::Result<()> {
+        let mut state = self.state();
+        if cursor.has_more(&state.extents) {
+            return Ok(());
+        }
+        state.extents.drain(..).try_for_each(|extent| disk.remove(&extent.name))
+    }
+}
+
+/// A place in the spool: all before it has been read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// Segment.
+    base: u64,
+    /// Bytes of it that have been read.
+    offset: u64,
+}
+
+impl Cursor {
+    fn has_more(&self, extents: &VecDeque<Extent>) -> bool {
+        extents.iter().any(|extent| {
+            extent.base > self.base && extent.length > SEGMENT_HEADER as u64 || extent.base == self.base && extent.length > self.offset
+        })
+    }
+
+    /// Reads on: gives the next records of one segment to `each` and moves behind them. Tells how many bytes were damaged; `None` when all was read.
+    pub(crate) fn read(
+        &mut self,
+        shelf: &Shelf,
+        disk: &dyn Disk,
+        buffer: &mut Vec<u8>,
+        each: impl FnMut(u64, &[u8]),
+    ) -> io::Result<Option<u64>> {
+        let next = {
+            let state = shelf.state();
+            let this =
+                state.extents.iter().find(|extent| extent.base == self.base && extent.length > self.offset.max(SEGMENT_HEADER as u64));
+            this.or_else(|| state.extents.iter().find(|extent| extent.base > self.base && extent.length > SEGMENT_HEADER as u64)).cloned()
+        };
+        let Some(extent) = next else { return Ok(None) };
+        debug_assert_eq!(segment_base(&extent.name), Some(extent.base));
+        let offset = if extent.base == self.base { self.offset.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
+        let length = (extent.length - offset).min(CHUNK);
+        buffer.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+        let count = disk.read(&extent.name, offset, buffer)?;
+        // The extent ends with a whole record: what is unfinished there is damage.
+        let last = offset + length == extent.length;
+        let seen = frame::decode(&buffer[..count], last, each);
+        // A file that has become shorter under us is damaged to its end.
+        let missing = buffer.len() - count;
+        *self = Cursor { base: extent.base, offset: offset + (seen.consumed + missing) as u64 };
+        Ok(Some((seen.skipped + seen.torn + missing) as u64))
+    }
+}

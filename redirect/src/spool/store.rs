@@ -1,0 +1,122 @@
+//! The writing end of a spool.
+
+use super::disk::Appender;
+use super::frame::{self, SEGMENT_HEADER};
+use super::shelf::{Extent, Shelf};
+use super::{Disk, segment_name};
+use crate::ClickBatch;
+use std::io;
+use std::sync::Arc;
+
+/// Largest segment, in bytes: what is sent is removed in steps of this.
+const MAX_SEGMENT: u64 = 16 << 20;
+
+/// Why records were not taken. None of them was.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    #[error("the spool holds as many bytes as it may; see `--spool-bytes`")]
+    Full,
+    #[error("the spool's disk takes no more ({0})")]
+    Disk(#[from] io::Error),
+}
+
+/// Appends records; one thread's.
+pub(crate) struct Store {
+    disk: Arc<dyn Disk>,
+    shelf: Arc<Shelf>,
+    /// Number of the next record.
+    next: u64,
+    limit: u64,
+    segment: Option<Segment>,
+    /// Room for the frames of one call.
+    frames: Vec<u8>,
+}
+
+struct Segment {
+    file: Box<dyn Appender>,
+    length: u64,
+    /// As far as readers may go.
+    shown: u64,
+}
+
+impl Store {
+    /// A store that begins with the number `first`, holding at most `limit` bytes.
+    pub(crate) fn new(disk: Arc<dyn Disk>, shelf: Arc<Shelf>, first: u64, limit: u64) -> Store {
+        Store { disk, shelf, next: first, limit, segment: None, frames: Vec::new() }
+    }
+
+    /// Hands the records to the system, all or none. They are not shown to the reading end before [`show`](Store::show).
+    pub(crate) fn append(&mut self, clicks: &ClickBatch, now: u64) -> Result<(), AppendError> {
+        self.frames.clear();
+        for (sequence, (_, json)) in (self.next..).zip(clicks.iter()) {
+            frame::push(sequence, json, &mut self.frames);
+        }
+        let hidden = self.segment.as_ref().map_or(0, |segment| segment.length - segment.shown);
+        let needed = self.frames.len() as u64 + hidden;
+        if self.shelf.bytes() + needed + SEGMENT_HEADER as u64 > self.limit {
+            return Err(AppendError::Full);
+        }
+        let largest = MAX_SEGMENT.min(self.limit / 8);
+        if self.segment.as_ref().is_some_and(|segment| segment.shown == segment.length && segment.length >= largest) {
+            self.segment = None;
+        }
+        if self.segment.is_none() {
+            self.segment = Some(self.begin_segment(now)?);
+        }
+        let segment = self.segment.as_mut().expect("made above");
+        if let Err(error) = segment.file.append(&self.frames) {
+            // Part of it may be there. The same numbers are used again, so that even what cannot be cut off is never sent twice.
+            if segment.file.truncate(segment.length).is_err() {
+                self.segment = None;
+            }
+            return Err(error.into());
+        }
+        segment.length += self.frames.len() as u64;
+        self.next += clicks.len() as u64;
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, now: u64) -> io::Result<Segment> {
+        let name = segment_name(self.next);
+        let mut file = match self.disk.create(&name) {
+            // Left from a try that failed: nothing in it was ever shown.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&name)?;
+                self.disk.create(&name)?
+            }
+            other => other?,
+        };
+        if let Err(error) = file.append(&frame::segment_header(now)) {
+            drop(file);
+            let _ = self.disk.remove(&name);
+            return Err(error);
+        }
+        let length = SEGMENT_HEADER as u64;
+        self.shelf.add(Extent { name, base: self.next, length, created: now });
+        Ok(Segment { file, length, shown: length })
+    }
+
+    /// Returns when all that was appended survives a power cut.
+    ///
+    /// # Errors
+    /// Nothing is known then about what was appended since the last time; it is cut off as far as that works, and the store must not be used again.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let Some(segment) = &mut self.segment else { return Ok(()) };
+        segment.file.sync().inspect_err(|_| {
+            let _ = segment.file.truncate(segment.shown);
+        })
+    }
+
+    /// Shows what was appended to the reading end.
+    pub(crate) fn show(&mut self) {
+        if let Some(segment) = &mut self.segment {
+            segment.shown = segment.length;
+            self.shelf.grow(segment.shown);
+        }
+    }
+
+    /// Whether so much is taken that no more should be promised to anybody.
+    pub(crate) fn nearly_full(&self) -> bool {
+        self.shelf.bytes() > self.limit / 8 * 7
+    }
+}
