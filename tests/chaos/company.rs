@@ -116,7 +116,9 @@ impl Company {
             command.env("LD_PRELOAD", libfaketime()).env("FAKETIME", shift).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         command.args(["--listen", &self.visit, "--workers", "2", "--links"]).arg(folder.join("links.jsonl"));
-        command.args(["--kafka", self.course.broker.address(), "--capture", "durable", "--spool"]).arg(folder.join("spool"));
+        let spool = folder.join("spool");
+        std::fs::create_dir_all(&spool).expect("a folder for the spool");
+        command.args(["--kafka", self.course.broker.address(), "--capture", "durable", "--spool"]).arg(spool);
         command.args(["--trusted-proxy", "127.0.0.0/8", "--burst-contact", "off", "--burst-links", "off"]);
         self.redirect = Some(Process::start("redirect", command, folder));
         self.answers();
