@@ -13,10 +13,12 @@
 //! One sink: a second one on the same file is safe (transactions wait for each other, connections are changed by compare-and-set) but
 //! would deliver the same records. About 60 bytes a delivered record; 10 million records are 600 MB.
 
+mod alive;
 mod connections;
 mod dead_letters;
 mod settle;
 
+pub use alive::EVERY as ALIVE_EVERY;
 pub use connections::ClearTokens;
 pub use dead_letters::DeadLetterRow;
 pub use settle::{ContactValue, Park, Parked, Settlement, Standing};
@@ -32,7 +34,16 @@ const BUSY: Duration = Duration::from_secs(10);
 
 /// One step a version: version `n` is what the first `n` steps make. Steps are added, never changed. A file with a greater version was
 /// written by a newer clickline.
-const STEPS: [&str; 2] = [FIRST, CONNECTIONS];
+const STEPS: [&str; 3] = [FIRST, CONNECTIONS, ALIVE];
+
+/// Version 3: when a sink last used the file, and what of the ledger it must then look through.
+const ALIVE: &str = "
+CREATE TABLE alive (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    at  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX ledger_failing ON ledger (key) WHERE outcome = 'failing';
+";
 
 /// Version 2: connections with sealed tokens. The rows of `tokens` move there, sealed, when the connections are opened: only they
 /// have the key ([`crate::oauth`]).
@@ -238,10 +249,10 @@ mod tests {
     #[test]
     fn a_newer_file_is_refused() {
         let (folder, state) = open();
-        state.db().pragma_update(None, "user_version", 3).expect("set");
+        state.db().pragma_update(None, "user_version", 4).expect("set");
         drop(state);
         let error = State::open(&folder.path().join("deep/state.db")).expect_err("is newer");
-        assert!(format!("{error:#}").contains("schema version 3"), "{error:#}");
+        assert!(format!("{error:#}").contains("schema version 4"), "{error:#}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ const AGES: [u64; 3] = [0, 40, 100];
 fn click(n: usize) -> String {
     let ts = now() / 86_400_000 * 86_400_000 - AGES[n % 3] * 86_400_000 + n as u64;
     let tags = [json!(["x", "x", "it's"]), json!([]), json!(["y'); DROP TABLE c.clicks --"])][n % 3].clone();
-    let bot = (n % 7 == 0).then_some("crawler");
+    let bot = n.is_multiple_of(7).then_some("crawler");
     json!({"id": format!("c{n}"), "ts": ts, "workspace": "w", "link": format!("d/{}", n % 5), "tags": tags, "bot": bot,
         "utm": {"campaign": format!("k{}", n % 2)}, "contact_id": (n % 4).to_string()})
     .to_string()

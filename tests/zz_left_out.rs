@@ -16,7 +16,7 @@ struct Part {
     missing: Option<String>,
 }
 
-fn parts() -> [Part; 4] {
+fn parts() -> [Part; 5] {
     let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
     let postgres = support::postgres::programs().is_none().then(|| "initdb and postgres are not installed".to_owned());
     let clicks = match std::env::var("CLICKLINE_DATA") {
@@ -25,7 +25,13 @@ fn parts() -> [Part; 4] {
         Ok(_) => None,
     };
     let clickhouse = support::clickhouse::program().is_none().then(|| "its library is not in target/clickhouse".to_owned());
+    // Found as tests/status/page.mjs finds it.
+    let browser = std::env::var_os("CHROMIUM").unwrap_or_else(|| "chromium".into());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let chromium = (!std::env::split_paths(&path).any(|folder| folder.join(&browser).is_file()))
+        .then(|| format!("{} is not installed", Path::new(&browser).display()));
     [
+        Part { name: "the status page in Chromium (tests/status/page.mjs)", missing: chromium },
         Part { name: "the ClickHouse sink on a real ClickHouse", missing: clickhouse },
         Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka },
         Part { name: "connections to HubSpot kept in a real PostgreSQL", missing: postgres },

@@ -97,7 +97,8 @@ fn start(kafka: &Kafka, args: &Args) -> Running {
     topics::ensure(kafka, &topics::needed(kafka, &plan), &stop).expect("topics");
     let outbox = Outbox::open(kafka, &stop).expect("an outbox");
     let (committed, steps) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(histogram())));
-    let (committer, thread) = outbox.start(BTreeMap::new(), Arc::clone(&committed), Arc::new(AtomicBool::new(false))).expect("a thread");
+    let (committer, thread) =
+        outbox.start(BTreeMap::new(), Arc::clone(&committed), Arc::new(AtomicBool::new(false)), Arc::default()).expect("a thread");
     let mut limits = Limits::default();
     limits.idle_slack = args.idle_slack.unwrap_or(limits.idle_slack);
     let meter: Arc<Meter> = Arc::default();

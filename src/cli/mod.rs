@@ -5,6 +5,7 @@ pub mod check;
 pub mod clickhouse;
 pub mod dead_letters;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod hubspot;
 pub mod inputs;
@@ -46,6 +47,8 @@ pub enum Command {
     Run(run::Args),
     /// Read the configuration and say what it means; opens no connection unless asked to.
     Check(check::Args),
+    /// Hold the configuration against the real brokers, topics and HubSpot accounts; changes nothing there.
+    Doctor(doctor::Args),
     /// Run the same dataflow over JSON-lines files.
     Replay(replay::Args),
     /// Try rules on a history: which deals they would have advanced, for many thresholds and windows at once.
@@ -97,6 +100,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(),
             Command::Run(args) => run::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Backtest(args) => backtest::run(&args),
             Command::Clickhouse(command) => clickhouse::run(&command),

@@ -96,6 +96,9 @@ fn check_secrets(args: &Args, leads: bool, config: &Config) -> anyhow::Result<()
     config.kafka.check_secrets()?;
     // Reading needs the accounts' connections, with or without the sink.
     let reads = leads && (config.crm.is_some() || config.forms.as_ref().is_some_and(|forms| !forms.hubspot.is_empty()));
+    if let Some(settings) = config.clickhouse.as_ref().filter(|_| leads && !args.no_clickhouse) {
+        settings.password()?;
+    }
     match &config.hubspot {
         Some(settings) if reads || (leads && !args.no_sink) => settings.read_secrets(&config.portals()),
         _ => Ok(()),

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// What it takes to store an answer, beside the deadline of the call.
-const STORE_WITHIN: Duration = Duration::from_secs(5);
+const STORE_WITHIN: Duration = Duration::from_millis(super::decide::STORE_WITHIN);
 
 /// Between two looks whether somebody has logged in, where a portal is not connected.
 const LOOK_FOR_LOGINS: Duration = Duration::from_secs(1);

@@ -13,6 +13,11 @@
 //! | grant or credentials refused, connection shut | one call every [`DEAD_RETRY`]; new tokens or credentials end that at once |
 //! | otherwise | takes the lease and calls |
 //!
+//! # A caller that stalls
+//! Before the claim is stored a caller may lose any time: it looks at the clock again when it holds the lease ([`call_within`]), and its call
+//! is given up before the lease ends. A caller that freezes after that look, or between the answer and its storing, for longer than the
+//! lease can't be told from one that has crashed; `decide_model.rs` tries everything else in every order.
+//!
 //! # Crash between HubSpot's answer and the stored row
 //! The lease, written before the call, is also the record of the intent: it stays in the row, with the time in `unanswered_since`. The next
 //! caller waits until the lease has run out and calls with the old refresh token. If HubSpot does not rotate, that works, and nothing
@@ -31,6 +36,8 @@ const SPREAD: Ms = 30_000;
 const LAST_USE: Ms = 5_000;
 /// A refused grant, or refused credentials, are tried again after this: the answer may have been wrong. At most three calls an hour.
 pub const DEAD_RETRY: Ms = 30 * 60_000;
+/// What of a lease is for storing the answer.
+pub const STORE_WITHIN: Ms = 5_000;
 /// The longest pause after failures that pass by themselves …
 const PAUSE_MAX: Ms = 60_000;
 /// … and after refusals that nobody has documented.
@@ -45,7 +52,7 @@ pub struct Caller<'a> {
     pub credentials: &'a str,
     /// Now.
     pub now: Ms,
-    /// How long a call may take, with what it takes to store its answer.
+    /// How long a call may take, with [`STORE_WITHIN`] to store its answer.
     pub lease_for: Ms,
     /// Between 0 and 1: where in the spread this caller refreshes.
     pub spread: f64,
@@ -64,7 +71,7 @@ pub enum Step {
     Look(Ms),
     /// There is no access token.
     Refuse(Refusal),
-    /// Store these facts, and if that succeeds call the token endpoint.
+    /// Store these facts, and if that succeeds and [`call_within`] allows it, call the token endpoint.
     Call(Box<Facts>),
     /// Store these facts without an access token, and look again.
     Shut(Box<Facts>),
@@ -129,6 +136,15 @@ pub fn step(row: &Row, caller: &Caller<'_>) -> Step {
         attempts: facts.attempts + 1,
         ..facts.clone()
     }))
+}
+
+/// How long a call may take whose claim is stored, seen at `now`: until it must be over and its answer stored, because then the lease ends
+/// and another caller sends the same refresh token. `None`: too little of the lease is left, the caller has stalled on its way here. It
+/// must not call, and puts the row back as it was.
+pub fn call_within(claim: &Facts, now: Ms, lease_for: Ms) -> Option<Ms> {
+    let left = claim.lease.as_ref()?.until.checked_sub(now)?;
+    let within = left.checked_sub(STORE_WITHIN)?;
+    (within > 0 && within >= lease_for.saturating_sub(STORE_WITHIN) / 2).then_some(within)
 }
 
 /// The row after a reply to a call that was made with the tokens of `row`, which holds the caller's lease. `before`: what
@@ -202,3 +218,7 @@ fn pause(failures: u32, first: Ms, most: Ms, asked: Option<Duration>, jitter: f6
 #[cfg(test)]
 #[path = "decide_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "decide_model.rs"]
+mod model;

@@ -221,3 +221,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_call_ends_before_its_lease_and_is_not_begun_late() {
+    let Step::Call(claim) = step(&row(ends_in(0)), &caller(NOW)) else { panic!("calls") };
+    assert_eq!(call_within(&claim, NOW, 20_000), Some(15_000));
+    assert_eq!(call_within(&claim, NOW + 7_500, 20_000), Some(7_500));
+    for late in [7_501, 15_000, 19_999, 20_000, 20_001, 1_000_000] {
+        assert_eq!(call_within(&claim, NOW + late, 20_000), None, "{late} ms later");
+    }
+    assert_eq!(call_within(&Facts::default(), NOW, 20_000), None, "without a lease");
+}

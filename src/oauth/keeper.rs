@@ -9,12 +9,13 @@
 //!
 //! # Why no token is lost or burnt
 //! - Before a call the row says who calls and since when, by compare-and-set: of all threads and processes, one calls.
+//! - It calls only if enough of its lease is left after the claim is stored, and gives the call up before the lease ends.
 //! - The answer is stored before it is used. A swap that lost means that the row changed: if its tokens are still those of the call, our
 //!   answer is the newest there is and goes on top; if not, somebody stored newer ones and ours are thrown away.
 //! - A swap whose outcome is unknown (PostgreSQL went away) is looked up, and tried again for a minute.
 //! - A row that does not open, or that the witness knows to be old, is never sent to HubSpot.
 
-use super::decide::{Caller, Refusal, Step, settle, step};
+use super::decide::{Caller, Refusal, Step, call_within, settle, step};
 use super::endpoint::{Endpoint, Reply};
 use super::features::EventScopes;
 use super::row::{Facts, Row, Secrets, Why};
@@ -266,6 +267,10 @@ impl Keeper {
                     // Where somebody else was faster, the row says what is to be done now.
                     self.swap(row.token_version, &next).await.map_err(|e| store_failed(&e))?;
                 }
+                // Each time the lease was nearly over when it was stored.
+                Step::Call(_) if now > began + PATIENCE => {
+                    return Err(TokenError::Transient("the table of connections takes too long to store a claim".to_owned(), None));
+                }
                 Step::Call(facts) => self.call(endpoint, row, *facts).await?,
             }
         }
@@ -280,6 +285,13 @@ impl Keeper {
         if !self.swap(row.token_version, &claimed).await.map_err(|e| store_failed(&e))? {
             return Ok(());
         }
+        // The clock is looked at again: since the lease's end was set, this process may have been asleep, or the store slow.
+        let Some(within) = call_within(&claimed.facts, (self.now)(), self.lease_for) else {
+            tracing::warn!(portal, "no call to the token endpoint: its lease was nearly over by the time it was stored");
+            // Where this fails somebody else has the lease, or takes it once it has run out.
+            let back = Row { token_version: claimed.token_version + 1, ..row };
+            return self.swap(claimed.token_version, &back).await.map(drop).map_err(|e| store_failed(&e));
+        };
         if let Some(since) = row.facts.unanswered_since {
             let since = crate::model::time::rfc3339(since);
             tracing::warn!(
@@ -288,7 +300,9 @@ impl Keeper {
                 "an earlier refresh was begun and its answer never stored; trying the refresh token from before it"
             );
         }
-        let reply = endpoint.refresh(&row.secrets.refresh_token).await;
+        let call = endpoint.refresh(&row.secrets.refresh_token);
+        let reply = tokio::time::timeout(Duration::from_millis(within), call).await;
+        let reply = reply.unwrap_or_else(|_| Reply::Failed("no answer while the lease lasted".to_owned(), None));
         self.refreshes.fetch_add(1, Ordering::Relaxed);
         crate::failpoint::hit("token.answered");
         let result = self.keep(endpoint, &row, claimed, reply).await;

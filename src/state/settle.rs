@@ -191,6 +191,7 @@ impl State {
                 upsert.execute(params![topic, partition, next])?;
             }
         }
+        super::alive::note(&tx, now)?;
         tx.commit()?;
         Ok(())
     }

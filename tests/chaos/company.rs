@@ -6,7 +6,7 @@ use crate::support::kafka::Broker;
 use crate::support::ports::free_addresses;
 use crate::support::postgres::Postgres;
 use crate::support::process::wait_for;
-use crate::visitors::{LINKS, Visitors};
+use crate::visitors::{LINKS, Link, Visitors};
 use clickline_sandbox::{Config, Sandbox};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -256,7 +256,7 @@ fn status(call: reqwest::RequestBuilder) -> Option<u16> {
 }
 
 fn links(path: &std::path::Path) {
-    let line = |(domain, slug, workspace, tags, deal): &(&str, &str, &str, &[&str], Option<&str>)| {
+    let line = |(domain, slug, workspace, tags, deal): &Link| {
         let link = json!({ "domain": domain, "slug": slug, "workspace": workspace, "destination": format!("https://example.com/{slug}"),
             "title": "T", "tags": tags, "deal_id": deal });
         link.to_string()

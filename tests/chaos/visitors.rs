@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The links: domain, slug, workspace, tags, deal.
-pub const LINKS: [(&str, &str, &str, &[&str], Option<&str>); 5] = [
+/// Domain, slug, workspace, tags, deal.
+pub type Link = (&'static str, &'static str, &'static str, &'static [&'static str], Option<&'static str>);
+
+/// The links.
+pub const LINKS: [Link; 5] = [
     ("d", "1", "one", &["x", "y"], None),
     ("d", "2", "one", &["x"], Some("91")),
     ("e", "1", "two", &["y"], None),

@@ -23,6 +23,9 @@ impl Exposed {
     }
 }
 
+/// Which of the figures.
+type Figure = fn(&Stats) -> u64;
+
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,7 +34,7 @@ impl Collector for Exposed {
         if read.is_empty() {
             return Ok(());
         }
-        let counters: [(&str, &str, fn(&Stats) -> u64); 7] = [
+        let counters: [(&str, &str, Figure); 7] = [
             ("clickhouse_records_read", "Records read", |of| of.read),
             ("clickhouse_rows", "Rows acknowledged", |of| of.rows),
             ("clickhouse_batches", "Batches acknowledged", |of| of.batches),
@@ -52,7 +55,7 @@ impl Collector for Exposed {
                 one(&mut family, &[("topic", *topic), ("class", class)], &ConstCounter::new(count))?;
             }
         }
-        let gauges: [(&str, &str, fn(&Stats) -> u64); 3] = [
+        let gauges: [(&str, &str, Figure); 3] = [
             ("clickhouse_lag_records", "Records in the topic and not yet in the table", |of| of.lag),
             ("clickhouse_oldest_unsent_timestamp_seconds", "When the oldest unacknowledged record was appended; 0: none", |of| {
                 of.oldest_at / 1000

@@ -103,7 +103,7 @@ impl Run {
         let (last, seq) = self.insist("its last batch can't be read", Run::last)?;
         self.seq = seq;
         if let Some(cut) = last {
-            self.again(cut)?;
+            self.again(&cut)?;
         }
         loop {
             self.look()?;
@@ -139,7 +139,7 @@ impl Run {
     }
 
     /// Sends the last recorded batch once more: nobody knows whether it arrived.
-    fn again(&mut self, cut: Cut) -> Result<(), Stopped> {
+    fn again(&mut self, cut: &Cut) -> Result<(), Stopped> {
         self.at = cut.ranges.iter().map(|(partition, (first, _))| (*partition, *first)).collect();
         let mut open: BTreeMap<i32, i64> = BTreeMap::new();
         let ends = self.insist("the topic can't be read", |run| run.reader.partitions())?;
@@ -177,7 +177,7 @@ impl Run {
                 Read::Nothing => {}
             }
         }
-        match self.insert(&cut, &records)? {
+        match self.insert(cut, &records)? {
             Ok(()) => self.at = cut.next(),
             Err(()) => {
                 self.halves(&records)?;

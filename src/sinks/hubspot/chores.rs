@@ -11,7 +11,7 @@ use super::run::{Done, Run};
 use super::work::Suspend;
 use crate::model::time::{millis, now as wall_ms};
 use crate::oauth::Feature;
-use crate::state::{DeadLetterRow, Park};
+use crate::state::{ALIVE_EVERY, DeadLetterRow, Park};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -117,6 +117,10 @@ impl Run {
     /// Parked records that are due, contacts that appeared, old ledger rows, counters.
     pub(super) fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
         let wall = wall_ms();
+        if now >= self.alive_at {
+            self.alive_at = now + ALIVE_EVERY;
+            self.state.alive(wall)?;
+        }
         self.look_at_connections(now);
         for (portal, email) in std::mem::take(&mut self.appeared) {
             self.state.parked_appeared(&portal, &email, wall)?;

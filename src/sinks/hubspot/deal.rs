@@ -112,4 +112,25 @@ mod tests {
         assert_eq!(read(json!("NaN")), None);
         assert_eq!(read(Value::Null), None);
     }
+
+    #[test]
+    fn an_amount_is_compared_in_the_deals_own_currency() {
+        let delta = stage("s1", "9001");
+        let least = delta.guard.deal_amount_min.expect("guarded");
+        for amount in ["4999.99", "5000", "12000", ""] {
+            let deal = |currency: Option<&str>| {
+                let record = json!({"properties": {
+                    "pipeline": delta.pipeline, "dealstage": delta.from_stage, "amount": amount, "deal_currency_code": currency,
+                    // What HubSpot makes of it in the account's own currency.
+                    "amount_in_home_currency": "1",
+                }});
+                judge(&delta, &DealNow { contacts: BTreeSet::from(["801".to_owned()]), ..DealNow::read(&record) }, Some("801"))
+            };
+            let passes = amount.parse::<f64>().is_ok_and(|amount| amount >= least);
+            let expected = if passes { Verdict::Move } else { Verdict::Drop("amount") };
+            for currency in [None, Some("USD"), Some("JPY"), Some("")] {
+                assert_eq!(deal(currency), expected, "{amount} {currency:?}");
+            }
+        }
+    }
 }

@@ -29,6 +29,8 @@ pub struct Move {
 /// A stage of a pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
+    /// What people call it.
+    pub label: String,
     /// Its place in the pipeline.
     pub order: i64,
     /// Whether deals may not be moved to it by an app.
@@ -55,6 +57,7 @@ fn pipelines(body: &Value) -> Pipelines {
     let live = |record: &&Value| record.get("archived").and_then(Value::as_bool) != Some(true);
     let stage = |record: &Value| {
         let stage = Stage {
+            label: record.get("label").and_then(Value::as_str).unwrap_or_default().to_owned(),
             order: record.get("displayOrder").and_then(Value::as_i64).unwrap_or(0),
             read_only: matches!(record.get("writePermissions").and_then(Value::as_str), Some("READ_ONLY" | "INTERNAL_ONLY")),
             // HubSpot writes the flag as a text.
@@ -88,6 +91,10 @@ fn problem(pipelines: &Pipelines, m: &Move) -> Option<String> {
     if let Some(stage) = missing {
         let mut known: Vec<_> = stages.iter().collect();
         known.sort_by_key(|(_, stage)| stage.order);
+        // Rules are often written by what HubSpot's pages show.
+        if let Some((id, _)) = known.iter().find(|(_, known)| known.label.trim().eq_ignore_ascii_case(stage.trim())) {
+            return Some(format!("`{stage}` is the label of a stage of the pipeline `{pipeline}`; write its internal id, `{id}`"));
+        }
         let known = names(known.into_iter().map(|(id, _)| id).collect());
         return Some(format!("the pipeline `{pipeline}` has no stage `{stage}`; it has {known} (internal ids, not labels)"));
     }
@@ -107,7 +114,7 @@ mod tests {
     use serde_json::json;
 
     fn account() -> Pipelines {
-        let stage = |id: &str, order: i64, closed: &str, permissions: &str| json!({"id": id, "displayOrder": order, "metadata": {"isClosed": closed}, "writePermissions": permissions, "archived": false});
+        let stage = |id: &str, order: i64, closed: &str, permissions: &str| json!({"id": id, "label": format!("Stage {id}"), "displayOrder": order, "metadata": {"isClosed": closed}, "writePermissions": permissions, "archived": false});
         pipelines(&json!({"results": [{"id": "default", "archived": false, "stages": [
             stage("a", 0, "false", "CRM_PERMISSIONS_ENFORCEMENT"), stage("b", 1, "false", "CRM_PERMISSIONS_ENFORCEMENT"),
             stage("c", 2, "false", "READ_ONLY"), stage("won", 3, "true", "CRM_PERMISSIONS_ENFORCEMENT")]},
@@ -123,6 +130,7 @@ mod tests {
         assert_eq!(say("default", "a", "b"), "rule r: ready");
         assert!(say("old", "a", "b").contains("it has default"));
         assert!(say("default", "a", "Qualified").contains("it has a, b, c, won (internal ids"));
+        assert!(say("default", "a", "stage B").contains("write its internal id, `b`"));
         assert!(say("default", "a", "c").contains("no app"));
         assert!(say("default", "won", "b").contains("closed"));
         assert!(say("default", "b", "a").contains("forward"));

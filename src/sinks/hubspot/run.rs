@@ -25,7 +25,7 @@ use super::work::{Desk, Report};
 use super::{contacts, emails, entries, events, prepare, stages};
 use crate::kafka::Kafka;
 use crate::model::time::now as wall_ms;
-use crate::state::{LedgerKey, Settlement, State};
+use crate::state::{ALIVE_EVERY, LedgerKey, Settlement, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -113,6 +113,8 @@ pub struct Run {
     pub(super) strangers: HashSet<String>,
     chores_at: Instant,
     committed_at: Instant,
+    /// When it is noted next that the sink runs.
+    pub(super) alive_at: Instant,
 }
 
 /// What wakes the loop.
@@ -165,6 +167,7 @@ impl Run {
             strangers: HashSet::new(),
             chores_at: now,
             committed_at: now,
+            alive_at: now + ALIVE_EVERY,
         }
     }
 
@@ -243,6 +246,7 @@ impl Run {
             self.commit(Instant::now())?;
         }
         self.commit(Instant::now())?;
+        self.state.alive(wall_ms())?;
         if !self.work.is_empty() {
             tracing::warn!(batches = self.work.len(), "stopped with requests in flight; their records are read again at the next start");
         }
@@ -360,6 +364,7 @@ impl Run {
         self.stats.parked = if settlement.park.is_empty() { self.stats.parked } else { self.state.parked_count()? };
         self.tracker.committed(&moved);
         self.committed_at = now;
+        self.alive_at = now + ALIVE_EVERY;
         Ok(())
     }
 

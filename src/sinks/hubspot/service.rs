@@ -41,6 +41,8 @@ struct Budget {
     daily: Mutex<Daily>,
     /// The account's time zone, where it is known.
     zone: Option<jiff::tz::TimeZone>,
+    /// The wall clock.
+    wall: fn() -> jiff::Timestamp,
     /// Told of each answer.
     answered: Notify,
     /// Throttled answers without a pause of their own, since the last other answer.
@@ -68,7 +70,7 @@ impl Budget {
 
     /// How far away midnight is.
     fn midnight(&self) -> Midnight {
-        let now = jiff::Timestamp::now();
+        let now = (self.wall)();
         Midnight {
             here: self.zone.as_ref().and_then(|zone| until_midnight(now, zone)),
             utc: until_midnight(now, &jiff::tz::TimeZone::UTC).unwrap_or(Duration::from_secs(86_400)),
@@ -147,6 +149,7 @@ impl Service {
                 window: Mutex::new(Window::new(limits.requests, limits.reserve, limits.per)),
                 daily: Mutex::new(Daily::new(limits.daily, limits.reserve as u64)),
                 zone: zone.map_err(anyhow::Error::msg)?,
+                wall: jiff::Timestamp::now,
                 answered: Notify::new(),
                 throttled: AtomicU64::new(0),
             };
@@ -338,21 +341,60 @@ fn no_token(portal: &str, error: &TokenError) -> Outcome {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_pause_of_a_quarter_of_an_hour_does_not_last_until_midnight() {
-        // A time zone in which midnight is about twelve hours away.
-        let hour = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::UTC).hour();
-        let zone = jiff::tz::TimeZone::fixed(jiff::tz::offset(12 - hour));
-        let budget = Budget {
+    /// Half past eleven in the evening in New York, on the day on which summer time ends, and a blink before that midnight.
+    const EVENING: &str = "2026-11-02T04:30:00Z";
+    const BLINK: &str = "2026-11-02T04:59:59.7Z";
+
+    fn budget(zone: Option<&str>, wall: fn() -> jiff::Timestamp) -> Budget {
+        Budget {
             window: Mutex::new(Window::new(10, 1, Duration::from_secs(10))),
-            daily: Mutex::new(Daily::new(None, 1)),
-            zone: Some(zone),
+            daily: Mutex::new(Daily::new(Some(1), 0)),
+            zone: zone.map(|zone| jiff::tz::TimeZone::get(zone).expect("a zone")),
+            wall,
             answered: Notify::new(),
             throttled: AtomicU64::new(0),
-        };
+        }
+    }
+
+    #[test]
+    fn the_day_ends_at_the_accounts_midnight() {
+        let evening = || EVENING.parse().expect("a time");
+        let half = Duration::from_secs(1800);
+        let midnight = budget(Some("America/New_York"), evening).midnight();
+        assert_eq!((midnight.hubspot(), midnight.own()), (half, half));
+        let unknown = budget(None, evening).midnight();
+        assert_eq!(unknown.own(), Duration::from_secs(19 * 3600) + half, "in UTC");
+        // At its first moment: the day on which summer time ends has 25 hours.
+        let morning = || "2026-11-01T04:00:00Z".parse().expect("a time");
+        assert_eq!(budget(Some("America/New_York"), morning).midnight().own(), Duration::from_secs(25 * 3600));
+    }
+
+    /// Both kinds of daily limit, ours and the one that HubSpot tells of.
+    #[test]
+    fn a_pause_until_midnight_ends_by_itself() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        for told in [None, Some(0)] {
+            let budget = budget(Some("America/New_York"), || BLINK.parse().expect("a time"));
+            let (_stop, stopping) = watch::channel(false);
+            runtime.block_on(async {
+                let began = Instant::now();
+                drop(budget.place(Share::Full, stopping.clone()).await.expect("the last request of the day"));
+                if let Some(left) = told {
+                    budget.daily().told(left);
+                }
+                assert!(budget.ready(Share::Full, began).is_err(), "nothing is left");
+                let waits = tokio::time::timeout(Duration::from_secs(60), budget.place(Share::Full, stopping));
+                drop(waits.await.expect("it ends").expect("a place"));
+                assert!(began.elapsed() >= Duration::from_millis(300), "not before midnight");
+            });
+        }
+    }
+
+    #[test]
+    fn a_pause_of_a_quarter_of_an_hour_does_not_last_until_midnight() {
+        let budget = budget(Some("America/New_York"), || EVENING.parse().expect("a time"));
         let quarter = Duration::from_secs(900);
         assert_eq!(budget.throttle(Pause::For(quarter)), quarter);
-        let day = budget.throttle(Pause::Day);
-        assert!(day > Duration::from_secs(10 * 3600) && day <= Duration::from_secs(13 * 3600), "{day:?}");
+        assert_eq!(budget.throttle(Pause::Day), Duration::from_secs(1800), "{EVENING}");
     }
 }

@@ -9,6 +9,7 @@ use super::settings::Settings;
 use super::stats::Stats;
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
+use crate::model::time;
 use crate::oauth::Connections;
 use crate::state::State;
 use anyhow::Context;
@@ -54,6 +55,10 @@ impl Sink {
         let settings = Arc::new(settings);
         let path = state;
         let state = Arc::new(State::open(path)?);
+        let stopped = state.resume(time::now())?;
+        if stopped > 0 {
+            tracing::info!(stopped_ms = stopped, "time in which no sink ran takes nothing from the time that records are tried for");
+        }
         let stats = Arc::new(Mutex::new(Stats::default()));
         metrics.sink.show(&stats);
         let connections = Arc::new(Connections::open(&settings, &state, path, &portals, metrics)?);

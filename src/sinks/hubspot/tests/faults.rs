@@ -84,8 +84,8 @@ fn a_hubspot_that_cannot_be_reached_is_waited_for() {
     assert_eq!(wait(&sink, "all", |stats| stats.caught_up).events, 1);
 }
 
-#[test]
-fn a_restart_gives_no_record_more_time() {
+/// A sink whose only record HubSpot fails to take was killed after the first failure.
+fn killed_while_it_fails() -> (World, Proxy) {
     let mut world = World::new();
     let proxy = Proxy::start(&world.sandbox.url(), "/create", |seen| match seen.path.ends_with("/create") {
         true => Fault::Answer(500, None, "{}"),
@@ -97,13 +97,46 @@ fn a_restart_gives_no_record_more_time() {
     let sink = world.start();
     wait(&sink, "it has failed", |stats| stats.retried >= 1);
     sink.kill();
-    std::thread::sleep(Duration::from_secs(1));
-    // By its first failure of this run its time has been over for long.
-    world.settings.give_up_after = Duration::from_secs(1);
+    (world, proxy)
+}
+
+/// Puts the times of a stopped sink's file back, as though its clock had stood there.
+fn back(world: &World, statement: &str, by: Duration) {
+    let db = rusqlite::Connection::open(world.state()).expect("opens");
+    let by = i64::try_from(by.as_millis()).expect("fits");
+    assert_eq!(db.execute(statement, [by]).expect("writes"), 1, "{statement}");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const FAILING: &str = "UPDATE ledger SET at = at - ?1 WHERE outcome = 'failing'";
+const ALIVE: &str = "UPDATE alive SET at = at - ?1";
+
+#[test]
+fn a_restart_gives_no_record_more_time() {
+    let (mut world, _proxy) = killed_while_it_fails();
+    // It had failed for an hour in which the sink ran.
+    back(&world, FAILING, HOUR);
+    world.settings.give_up_after = HOUR / 2;
     let sink = world.start();
     let stats = wait(&sink, "given up", |stats| stats.caught_up);
     assert_eq!((stats.dead_letters, stats.retried), (1, 1));
     assert_eq!(world.dead_letters(1)[0].reason, "gave-up");
+}
+
+#[test]
+fn a_week_in_which_no_sink_ran_takes_no_time_from_a_record() {
+    let (mut world, _proxy) = killed_while_it_fails();
+    back(&world, FAILING, HOUR * 24 * 7);
+    back(&world, ALIVE, HOUR * 24 * 7);
+    world.settings.give_up_after = HOUR / 2;
+    let sink = world.start();
+    let stats = wait(&sink, "tried again", |stats| stats.retried >= 2);
+    assert_eq!((stats.dead_letters, stats.lag), (0, 1), "{stats:?}");
+    sink.stop().expect("stops");
+    // And for no longer than what remained of the half hour.
+    back(&world, FAILING, HOUR);
+    let sink = world.start();
+    assert_eq!(wait(&sink, "given up", |stats| stats.caught_up).dead_letters, 1);
 }
 
 #[test]

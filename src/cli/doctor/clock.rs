@@ -1,0 +1,58 @@
+//! Whether this machine's clock goes with the brokers' and HubSpot's.
+
+use super::{Finding, Level, PATIENCE};
+use crate::http;
+use crate::model::time::{Ms, now};
+use anyhow::Context as _;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::topic_partition_list::Offset;
+
+/// How far HubSpot's seconds, and the way there and back, may differ.
+const HUBSPOT_MS: i64 = 5_000;
+
+/// The brokers stamp records: one from the future says that their clock, or ours, is wrong.
+pub fn of_brokers(consumer: &BaseConsumer, topic: &str, slack: Ms) -> Finding {
+    let what = "clock against the brokers";
+    let ahead = i64::try_from(now().saturating_add(slack)).unwrap_or(i64::MAX);
+    let asked = consumer.fetch_metadata(Some(topic), PATIENCE).and_then(|metadata| {
+        let mut list = TopicPartitionList::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            list.add_partition_offset(topic, partition.id(), Offset::Offset(ahead))?;
+        }
+        if list.count() == 0 { Ok(list) } else { consumer.offsets_for_times(list, PATIENCE) }
+    });
+    match asked {
+        Ok(found) if found.elements().iter().any(|partition| matches!(partition.offset(), Offset::Offset(_))) => {
+            let advice = "set the clocks by NTP, or raise times.idle_slack above the difference";
+            Finding::new(Level::Failed, what, format!("{topic} has records more than {slack} ms ahead of this machine; {advice}"))
+        }
+        Ok(_) => Finding::new(Level::Ok, what, format!("no record of {topic} is ahead of this machine")),
+        Err(error) => Finding::new(Level::Warning, what, format!("not known ({error})")),
+    }
+}
+
+/// HubSpot says its time with every answer.
+pub fn of_hubspot(base_url: &str) -> Finding {
+    let what = "clock against HubSpot";
+    match difference(base_url) {
+        Ok(difference) if difference.abs() <= HUBSPOT_MS => Finding::new(Level::Ok, what, format!("within {} s", HUBSPOT_MS / 1_000)),
+        Ok(difference) => {
+            let says = format!("differs by {} s: tokens seem older or younger than they are; set the clock by NTP", difference / 1_000);
+            Finding::new(Level::Warning, what, says)
+        }
+        Err(error) => {
+            Finding::new(Level::Failed, what, format!("HubSpot does not answer ({error:#}); see that {base_url} is reachable from here"))
+        }
+    }
+}
+
+/// HubSpot's time minus ours, ms; any answer will do.
+fn difference(base_url: &str) -> anyhow::Result<i64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = http::client(PATIENCE)?;
+    let answer = runtime.block_on(client.get(base_url).send()).map_err(reqwest::Error::without_url)?;
+    let date = answer.headers().get(reqwest::header::DATE).context("its answer has no date")?.to_str()?;
+    let theirs = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).context("its date is none")?.as_millisecond();
+    Ok(theirs - i64::try_from(now()).unwrap_or(i64::MAX))
+}
