@@ -111,6 +111,7 @@ fn main() -> io::Result<()> {
         };
         broker.create(topic);
         let spool = folder.path().join(mode).join("spool");
+        std::fs::create_dir_all(&spool)?;
         let more = ["--clicks-topic", topic, "--capture", mode, "--spool", &spool.display().to_string(), "--trusted-proxy", "127.0.0.0/8"]
             .map(str::to_owned);
         let server = Server::clickline(&folder.path().join(mode), name, server_cpu, &file, &broker.address, &more)?;
