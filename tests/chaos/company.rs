@@ -35,8 +35,6 @@ pub struct Company {
     tokens: BTreeMap<&'static str, String>,
     http: String,
     visit: String,
-    /// Whether the redirect server's clock is wrong.
-    shifted: bool,
     /// Whether access tokens have been ended since the last installation.
     expired: bool,
     /// Until when HubSpot is out of order.
@@ -81,14 +79,13 @@ impl Company {
             tokens,
             http,
             visit,
-            shifted: false,
             expired: false,
             outage: None,
             gone: Vec::new(),
             made: Vec::new(),
             happened: BTreeMap::new(),
         };
-        company.start_redirect(None);
+        company.start_redirect();
         company.start_job();
         // The oracle works every tick out from nothing: the longer the run, the fewer the visitors.
         let pause = Duration::from_millis((2 * seconds).clamp(60, 500));
@@ -106,15 +103,9 @@ impl Company {
         self.job = Some(Process::start("job", command, self.course.folder.path()));
     }
 
-    /// `clock` shifts the server's wall clock, as libfaketime writes it: `-1h`.
-    pub fn start_redirect(&mut self, clock: Option<&str>) {
+    pub fn start_redirect(&mut self) {
         let folder = self.course.folder.path();
         let mut command = Command::new(redirect_server());
-        self.shifted = clock.is_some();
-        if let Some(shift) = clock {
-            // Not the program `faketime`: that one forks, and would be killed alone.
-            command.env("LD_PRELOAD", libfaketime()).env("FAKETIME", shift).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        }
         command.args(["--listen", &self.visit, "--workers", "2", "--links"]).arg(folder.join("links.jsonl"));
         let spool = folder.join("spool");
         fs::create_dir_all(&spool).expect("a folder for the spool");
@@ -122,14 +113,6 @@ impl Company {
         command.args(["--trusted-proxy", "127.0.0.0/8", "--burst-contact", "off", "--burst-links", "off"]);
         self.redirect = Some(Process::start("redirect", command, folder));
         self.answers();
-    }
-
-    /// Ends a redirect server whose clock is wrong, and starts one whose clock is right: under a shifted clock librdkafka's waits do not end.
-    pub fn right_clock(&mut self) {
-        if std::mem::take(&mut self.shifted) {
-            self.redirect.take().expect("runs").kill();
-            self.start_redirect(None);
-        }
     }
 
     /// Waits until the redirect server answers.
@@ -262,13 +245,6 @@ fn links(path: &std::path::Path) {
         link.to_string()
     };
     fs::write(path, LINKS.iter().map(line).collect::<Vec<_>>().join("\n")).expect("writes");
-}
-
-/// What shifts a process's clock.
-fn libfaketime() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.is_file());
-    found.expect("libfaketime is there (apt install libfaketime)")
 }
 
 /// The redirect server beside the job's binary; another package, so cargo is asked for it where the tests were built without it.

@@ -39,20 +39,14 @@ pub fn strike(company: &mut Company, rng: &mut StdRng) {
         }
         "the redirect server is killed" => {
             company.redirect.take().expect("runs").kill();
-            company.start_redirect(None);
+            company.start_redirect();
         }
         "the redirect server is stopped" => {
-            company.right_clock();
             let status = company.redirect.take().expect("runs").stop();
             assert!(status.success(), "a redirect server with a spool ends with 0, not {status}");
-            company.start_redirect(None);
+            company.start_redirect();
         }
         "the redirect server is frozen" => company.redirect.as_ref().expect("runs").freeze(moment / 2),
-        "the redirect server's clock is wrong" => {
-            company.redirect.take().expect("runs").kill();
-            // Six minutes ahead is more than `max_future`: those clicks are dead letters, and the oracle knows.
-            company.start_redirect(Some(["-1h", "-40d", "+2m", "+6m"].choose(rng).expect("some")));
-        }
         "the broker is killed" => {
             company.course.broker.kill();
             thread::sleep(moment);
@@ -100,7 +94,6 @@ const FAULTS: [(u32, &[&str]); 5] = [
             "the redirect server is killed",
             "the redirect server is stopped",
             "the redirect server is frozen",
-            "the redirect server's clock is wrong",
         ],
     ),
     (2, &["the broker is killed", "the broker is stopped", "the broker is frozen"]),

@@ -343,6 +343,8 @@ impl Forwarder {
             if self.position > 0 {
                 tracing::warn!("Kafka has forgotten how far this spool was sent; going on from the spool's own note");
             }
+            // What this run commits from here on is its own, however often it must ask again.
+            (self.known, self.unsure) = (true, None);
             return Ok(());
         };
         // Of this run nobody else can have sent anything.
