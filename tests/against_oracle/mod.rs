@@ -234,7 +234,8 @@ impl Follower {
                 for (topic, partition) in ended {
                     let position = self.consumer.position().ok();
                     let at = position.as_ref().and_then(|list| list.find_partition(&topic, partition).map(|p| p.offset()));
-                    let (_, end) = self.consumer.fetch_watermarks(&topic, partition, Duration::from_secs(5)).expect("watermarks");
+                    // A broker that has just come back does not know them yet; there will be another end.
+                    let Ok((_, end)) = self.consumer.fetch_watermarks(&topic, partition, Duration::from_secs(5)) else { continue };
                     if at.is_none_or(|at| at == Offset::Offset(end)) || end == 0 {
                         self.open.remove(&(topic, partition));
                     }

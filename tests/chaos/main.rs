@@ -12,6 +12,7 @@
 //! - every stage that the app gave a deal follows from a delta, and from the stage that the delta names.
 //!
 //! # Cost
+//! Not among the tests that run by themselves: `cargo test --test chaos -- --ignored --nocapture`.
 //! `CLICKLINE_CHAOS_SECONDS=600` is the long form; 40 s unless it says otherwise. `CLICKLINE_SEED=n` repeats the choices of a run, though not
 //! its timing. The seed is printed first.
 
@@ -39,6 +40,7 @@ use support::kafka::Broker;
 use support::postgres::Postgres;
 
 #[test]
+#[ignore = "takes minutes, and a machine of its own: cargo test --test chaos -- --ignored --nocapture"]
 fn whatever_goes_wrong_nothing_is_lost_doubled_or_moved_wrongly() {
     let Some(broker) = Broker::start_if_there() else { return };
     let Some(table) = Postgres::start_if_there() else { return };
