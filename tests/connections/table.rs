@@ -116,6 +116,10 @@ fn tokens_of_the_first_version_are_taken_over_and_leave_no_trace() {
     db.execute_batch(
         "CREATE TABLE tokens (portal TEXT PRIMARY KEY, access_token TEXT, refresh_token TEXT NOT NULL, expires_at INTEGER NOT NULL,
          token_version INTEGER NOT NULL, rotations INTEGER NOT NULL, scopes TEXT NOT NULL, seed BLOB) STRICT, WITHOUT ROWID;
+         CREATE TABLE ledger (key BLOB PRIMARY KEY, outcome TEXT NOT NULL, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+         CREATE TABLE parked (id INTEGER PRIMARY KEY, ledger_key BLOB NOT NULL UNIQUE, portal TEXT NOT NULL, email TEXT NOT NULL, topic TEXT NOT NULL,
+         partition INTEGER NOT NULL, \"offset\" INTEGER NOT NULL, key BLOB, payload BLOB NOT NULL, parked_at INTEGER NOT NULL,
+         next_at INTEGER NOT NULL, tries INTEGER NOT NULL) STRICT;
          PRAGMA user_version = 1;",
     )
     .expect("makes");
