@@ -116,7 +116,7 @@ const FAULTS: [(u32, &[&str]); 7] = [
     (2, &["the broker is killed", "the broker is stopped", "the broker is frozen"]),
     (2, &["HubSpot is out of order", "the connections' database is away", "the connections' database is put back from a backup"]),
     (1, &["ClickHouse is killed", "ClickHouse is frozen"]),
-    (1, &["the clocks jump"]),
+    (2, &["the clocks jump"]),
 ];
 
 fn stop_job(company: &mut Company) {
