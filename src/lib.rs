@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod model;
 pub mod oauth;
 pub mod replay;
+pub mod secret;
 pub mod serve;
 pub mod sinks;
 pub mod sources;

@@ -120,7 +120,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 fn open(config: &std::path::Path) -> Result<DeadLetters, Failure> {
     let config = Config::load(config).map_err(Failure::configuration)?;
-    Ok(DeadLetters::new(config.kafka, State::open(&config.state)?))
+    let ledger_for = config.hubspot.as_ref().map(|hubspot| hubspot.ledger_for);
+    Ok(DeadLetters::new(config.kafka, State::open(&config.state)?).with_ledger_for(ledger_for))
 }
 
 impl Which {

@@ -14,6 +14,7 @@ pub mod replay;
 pub mod run;
 mod setup;
 mod text;
+mod topics;
 
 use clap::{Parser, Subcommand, ValueEnum};
 

@@ -4,7 +4,7 @@
 //! process starts both again. Trouble of the sources ends neither. In a job of several processes sink and sources are process 0's.
 
 use super::reload::Reload;
-use super::{Failure, setup};
+use super::{Failure, setup, topics};
 use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
@@ -129,6 +129,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         now: Arc::new(time::now),
     };
     let needed = feeds::needed(&config.kafka, &plan);
+    let topics = topics::of(&current, &plan);
     let reads = feeding.reads_hubspot().then(|| config.hubspot.clone()).flatten();
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
     let http = config.http.filter(|_| leads);
@@ -153,6 +154,9 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         settings.password().map_err(Failure::Configuration)?;
     }
     let job = Job::start(job, stop.clone()).map_err(Failure::Configuration)?;
+    if leads {
+        topics::log(&config.kafka, topics, &stop);
+    }
     // It never ends by itself, and nothing waits for it.
     let clickhouse = clickhouse.map(|settings| clickhouse::Sink::start(settings, &config.kafka, &metrics));
     let clickhouse = clickhouse.transpose().context("the ClickHouse sink does not start")?;
@@ -203,7 +207,8 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
             };
             // Without the connections: they hold the metrics, and must end with the process's other parts.
             metrics.job.show(Collect { connections: None, ..collect.clone() });
-            let letters = Letters { kafka, state: config.state };
+            let ledger_for = current.hubspot.as_ref().map(|hubspot| hubspot.ledger_for);
+            let letters = Letters { kafka, state: config.state, ledger_for };
             let mut routes = status::routes(collect.clone(), letters, Arc::clone(&access)).merge(status::health(collect));
             routes = routes.merge(crate::metrics::guarded(Arc::clone(&metrics), access));
             routes = routes.merge(status::until_stopped(feeding.routes(), stop.clone()));

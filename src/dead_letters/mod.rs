@@ -15,6 +15,9 @@
 //!
 //! Therefore a replay has its effect once. It is not forced: a deal is looked at before it is moved, and a property that a newer click has
 //! written stays.
+//!
+//! Not for ever: the ledger forgets, decisions among the rest, after `ledger_for`. What was refused longer ago is not replayed: whether that
+//! had been done before, nobody knows.
 
 mod topic;
 
@@ -22,7 +25,7 @@ pub(crate) use topic::Sender;
 
 use crate::kafka::Kafka;
 use crate::model::outputs::{DeadLetter, Topic};
-use crate::model::time::Ms;
+use crate::model::time::{Ms, millis};
 use crate::sinks::hubspot::delta_id;
 use crate::sinks::outbox::size::CUT;
 use crate::state::{LedgerKey, State};
@@ -33,6 +36,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The topics of deltas.
 const DELTAS: [Topic; 3] = [Topic::DealStages, Topic::ContactProperties, Topic::Timeline];
@@ -164,6 +168,8 @@ impl Filter {
 pub struct DeadLetters {
     kafka: Kafka,
     state: State,
+    /// How long the ledger remembers, ms; none while nothing makes it forget.
+    remembered: Option<Ms>,
 }
 
 /// What came of a replay.
@@ -178,7 +184,13 @@ pub enum Replay {
 impl DeadLetters {
     /// Those of a job.
     pub fn new(kafka: Kafka, state: State) -> Self {
-        DeadLetters { kafka, state }
+        DeadLetters { kafka, state, remembered: None }
+    }
+
+    /// With how long the sink's ledger remembers.
+    #[must_use]
+    pub fn with_ledger_for(self, ledger_for: Option<Duration>) -> Self {
+        DeadLetters { remembered: ledger_for.map(millis), ..self }
     }
 
     /// The dead letters that fit, oldest first; each once, however often it lies on the topic.
@@ -215,6 +227,14 @@ impl DeadLetters {
         }
         let DeadLetter { source, partition, offset, at, .. } = &letter.letter;
         self.replayable(letter)?;
+        // Rows of the ledger are no younger than the refusal, so until then none about it can have been forgotten.
+        if self.remembered.is_some_and(|remembered| at.saturating_add(remembered) <= now) {
+            bail!(
+                "{}: it was refused longer ago than the ledger remembers (`hubspot.ledger_for`): whether it was replayed since is not known any \
+                 more, and HubSpot might get it twice; do by hand what is still to be done, and drop it",
+                letter.id
+            );
+        }
         let (record_key, payload) = (letter.key()?, letter.payload()?);
         let place = ((source.as_str(), *partition, *offset), *at);
         let record = letter.record.as_ref().map(|id| LedgerKey::of(source, id));

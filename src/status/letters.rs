@@ -7,6 +7,7 @@ use crate::state::State;
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Letters shown at once, the newest.
 const SHOWN: usize = 200;
@@ -20,6 +21,8 @@ pub struct Letters {
     pub kafka: Kafka,
     /// The state database with the decisions.
     pub state: PathBuf,
+    /// How long the sink's ledger remembers.
+    pub ledger_for: Option<Duration>,
 }
 
 /// A dead letter that nobody has decided about.
@@ -79,7 +82,7 @@ impl Letters {
     }
 
     fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
-        Ok(DeadLetters::new(self.kafka.clone(), State::open(&self.state)?))
+        Ok(DeadLetters::new(self.kafka.clone(), State::open(&self.state)?).with_ledger_for(self.ledger_for))
     }
 }
 

@@ -16,8 +16,6 @@ use crate::dataflow::plan::Plan;
 use crate::kafka::Kafka;
 use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{self, Change, Standing};
-use crate::sinks::outbox::topics::needed;
-use crate::sources::feeds;
 use anyhow::anyhow;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, Producer as _};
@@ -130,13 +128,7 @@ fn of_kafka(kafka: &Kafka, config: &Config, plan: &Plan, findings: &mut Vec<Find
         }
     };
     findings.push(Finding::new(Level::Ok, "brokers", format!("{} answer", metadata.brokers().len())));
-    let mut topics = needed(kafka, plan);
-    if config.crm.is_some() || config.forms.is_some() {
-        let more = feeds::needed(kafka, plan).into_iter().filter(|more| topics.iter().all(|topic| topic.name != more.name));
-        topics.extend(more.collect::<Vec<_>>());
-    }
-    let inputs = [&kafka.topics.clicks, &kafka.topics.forms, &kafka.topics.contacts, &kafka.topics.deals];
-    topics::look(kafka, &metadata, &topics, |name| inputs.iter().any(|input| *input == name), findings);
+    topics::look(kafka, &metadata, &super::topics::of(config, plan), findings);
     findings.push(transactions(kafka));
     findings.push(clock::of_brokers(&consumer, &kafka.topics.clicks, config.limits.idle_slack));
 }
@@ -186,7 +178,7 @@ fn of_hubspot(config: &Config, findings: &mut Vec<Finding>) {
     if let Err(error) = settings.read_secrets(&portals) {
         return findings.push(Finding::new(Level::Failed, "hubspot", format!("{error:#}")));
     }
-    findings.push(clock::of_hubspot(&settings.base_url));
+    findings.push(clock::of_hubspot(settings));
     let found = match hubspot::setup_accounts(settings, &portals, &config.state, Change::Look, &config.moves()) {
         Ok(found) => found,
         Err(error) => return findings.push(Finding::new(Level::Failed, "hubspot", format!("{error:#}"))),

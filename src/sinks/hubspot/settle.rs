@@ -188,9 +188,15 @@ impl Run {
                 tracing::info!(portal, deal, rule, reason, "deal not moved");
                 self.settle(receipt, format!("dropped: {reason}"));
             }
-            Fate::Dead(reason, detail) => self.dead(receipt, reason, &detail),
-            _ => self.dead(receipt, reason::REFUSED, "HubSpot's answer makes no sense for this record"),
+            Fate::Dead(reason, detail) => self.stage_refused(portal, delta, receipt, reason, &detail),
+            _ => self.stage_refused(portal, delta, receipt, reason::REFUSED, "HubSpot's answer makes no sense for this record"),
         }
+    }
+
+    /// The words of HubSpot's are in the dead letter, not in the log.
+    fn stage_refused(&mut self, portal: &str, delta: &DealStage, receipt: &Receipt, reason: &str, detail: &str) {
+        tracing::warn!(portal, deal = delta.deal_id, rule = delta.rule, reason, "deal not moved: HubSpot refuses");
+        self.dead(receipt, reason, detail);
     }
 
     /// Timeline events.

@@ -96,7 +96,7 @@ impl Crm {
     /// For these accounts.
     ///
     /// # Errors
-    /// When the app's secret can't be read.
+    /// When the app's secret, or a certificate authority, can't be read.
     pub(crate) fn new(
         kafka: Kafka,
         settings: CrmSettings,
@@ -114,7 +114,7 @@ impl Crm {
                 client_secret: hubspot.read_client_secret()?,
                 journal: settings.journal_path.clone(),
                 subscriptions: settings.subscriptions_path.clone(),
-                timeout: hubspot.request_timeout,
+                http: hubspot.client()?,
             })
         };
         let access = if settings.changes == Changes::Search { None } else { Some(app(&settings)?) };
@@ -142,7 +142,7 @@ impl Crm {
                 Changes::Search => Way::Search(search::Search::default()),
                 Changes::Journal => {
                     let access = self.access.clone().context("the journal needs the app's own credentials")?;
-                    Way::Journal(Box::new(Journal::new(access, &portal)?))
+                    Way::Journal(Box::new(Journal::new(access, &portal)))
                 }
                 Changes::Webhooks => Way::Webhooks(Box::new(self.kafka.clone()), None),
             };
