@@ -22,7 +22,6 @@ mod support;
 use clap::Parser;
 use clickline::dataflow::build;
 use clickline::dataflow::plan::{Counts, Plan, Times};
-use clickline::dataflow::rows::Arrival;
 use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::model::time::{Ms, millis, now};
@@ -31,7 +30,7 @@ use clickline::sinks::outbox::{deliver, topics};
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
-use generate::Generator;
+use generate::{Generator, Made};
 use hdrhistogram::Histogram;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -165,7 +164,7 @@ fn produce(kafka: &Kafka, rate: u64, length: Duration) -> Duration {
     let total = rate * length.as_secs();
     let mut generator = Generator::new(now(), total.max(1), 0);
     let clicks = generator.chunk(total).into_iter().filter_map(|(arrival, _)| match arrival {
-        Arrival::Click(_, click) => Some(click),
+        Made::Click(_, click) => Some(click),
         _ => None,
     });
     let clicks: Vec<Arc<Click>> = clicks.collect();
