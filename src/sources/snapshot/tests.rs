@@ -74,7 +74,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
             at: 7,
         }))
     });
-    prop_oneof![8 => click().prop_map(move |click| Arrival::Click(at, Arc::new(click))), 2 => form, 1 => dead]
+    prop_oneof![8 => click().prop_map(move |click| Arrival::Click(at, click.into())), 2 => form, 1 => dead]
 }
 
 /// Rows with offsets and log times that rise, in the batches in which they are handed over.
@@ -199,7 +199,7 @@ proptest! {
 fn rows(from: i64, count: i64) -> Vec<Row> {
     let click = |offset: i64| {
         let click = Click { v: 1, id: format!("c{offset:05}"), workspace: "w".into(), link: "l".repeat(900), ..Click::default() };
-        Arrival::Click(At { partition: 3, offset }, Arc::new(click))
+        Arrival::Click(At { partition: 3, offset }, click.into())
     };
     let log_time = |offset: i64| 1_700_000_000_000 + offset.cast_unsigned() * 1_000;
     (from..from + count).map(|offset| Row { offset, log_time: log_time(offset), arrival: click(offset), bytes: 0 }).collect()
@@ -260,7 +260,7 @@ fn what_nobody_needs_any_more_is_deleted() {
         let mut batch: Vec<(Row, Last)> = rows(from, 1_000).into_iter().map(|row| (row.clone(), last(&row))).collect();
         for (row, _) in &mut batch {
             if let Arrival::Click(_, click) = &mut row.arrival {
-                Arc::make_mut(click).gclid = Some(format!("{}{}", row.offset, "g".repeat(1_200)));
+                *click = Click { gclid: Some(format!("{}{}", row.offset, "g".repeat(1_200))), ..click.unpacked() }.into();
             }
         }
         while !recorder.take(3, &mut batch) {
