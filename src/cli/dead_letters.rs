@@ -120,7 +120,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 fn open(config: &std::path::Path) -> Result<DeadLetters, Failure> {
     let config = Config::load(config).map_err(Failure::configuration)?;
-    Ok(DeadLetters::new(config.kafka, State::open(&config.state)?))
+    let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
+    Ok(DeadLetters::new(config.kafka, State::open(&config.state)?).with_workspaces(workspaces))
 }
 
 impl Which {

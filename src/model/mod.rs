@@ -5,8 +5,10 @@
 
 pub mod as_written;
 pub mod inputs;
+pub mod named;
 pub mod outputs;
 pub mod time;
 
 pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm, UtmField};
+pub use named::Named;
 pub use time::Ms;

@@ -6,6 +6,7 @@ use crate::model::time;
 use crate::state::State;
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Letters shown at once, the newest.
@@ -20,6 +21,8 @@ pub struct Letters {
     pub kafka: Kafka,
     /// The state database with the decisions.
     pub state: PathBuf,
+    /// The accounts of each workspace.
+    pub workspaces: BTreeMap<String, Vec<String>>,
 }
 
 /// A dead letter that nobody has decided about.
@@ -79,7 +82,7 @@ impl Letters {
     }
 
     fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
-        Ok(DeadLetters::new(self.kafka.clone(), State::open(&self.state)?))
+        Ok(DeadLetters::new(self.kafka.clone(), State::open(&self.state)?).with_workspaces(self.workspaces.clone()))
     }
 }
 
