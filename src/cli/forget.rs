@@ -5,6 +5,7 @@ use super::text::{Table, to_the_second};
 use crate::config::Config;
 use crate::forget::sweep::{Left, Swept};
 use crate::forget::{Asked, How, Stores, find, sweep};
+use crate::model::inputs::normal_email;
 use crate::model::time;
 use crate::sources::snapshot;
 use crate::state::{Erased, Erasure, Removed, State};
@@ -22,10 +23,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// A contact: HubSpot's id, also of one that was merged into another. All that was merged goes with it.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     pub contact: Option<String>,
     /// Whoever has this e-mail address, or had it when the contact was deleted; in every account, where none is named.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub email: Option<String>,
     /// HubSpot account; needed where several know the contact.
     #[arg(long, value_name = "ID")]
@@ -45,6 +46,20 @@ pub enum Format {
     Text,
     /// All of it, for tools.
     Json,
+}
+
+fn id(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("HubSpot's id of a contact is a number".to_owned()),
+        address if address.contains('@') => Err("that is an address: use --email".to_owned()),
+        id => Ok(id.to_owned()),
+    }
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let address = normal_email(text);
+    let whole = address.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    if whole { Ok(address.into_owned()) } else { Err("that is no e-mail address; for HubSpot's id use --contact".to_owned()) }
 }
 
 /// What came of it in one account.
@@ -233,6 +248,7 @@ mod tests {
     fn one_person_is_meant() {
         let parse = |args: &[&str]| Cli::try_parse_from(["clickline", "forget", "--config", "c"].iter().chain(args)).map(|cli| cli.command);
         assert!(parse(&[]).is_err() && parse(&["--contact", "1", "--email", "a@x"]).is_err());
+        assert!(parse(&["--contact", "a@x"]).is_err() && parse(&["--contact", " "]).is_err() && parse(&["--email", "801"]).is_err());
         assert!(matches!(parse(&["--email", "a@x", "--check"]), Ok(Command::Forget(Args { check: true, .. }))));
     }
 

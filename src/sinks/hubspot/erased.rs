@@ -8,7 +8,7 @@
 //! - Everything else enters by [`Run::record`] or from the parked records, and both are looked at.
 //!
 //! # Not guaranteed
-//! A request that is under way is not called back: HubSpot may store what it says.
+//! A request that is under way, or that waits for its place in the account's limits, is not called back: HubSpot may store what it says.
 
 use super::entries::{Addressed, Event, Properties, Records, Stages};
 use super::lanes::{Lanes, Work};
