@@ -17,17 +17,13 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `forget`.
 #[derive(Debug, clap::Args)]
-#[group(id = "person", args = ["contact", "email"], required = true, multiple = false)]
 pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// A contact: HubSpot's id, also of one that was merged into another. All that was merged goes with it.
-    #[arg(long, value_name = "ID", value_parser = id)]
-    pub contact: Option<String>,
-    /// Whoever has this e-mail address, or had it when the contact was deleted; in every account, where none is named.
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    pub email: Option<String>,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
     /// HubSpot account; needed where several know the contact.
     #[arg(long, value_name = "ID")]
     pub portal: Option<String>,
@@ -37,6 +33,18 @@ pub struct Args {
     /// How it is told.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// Whom to forget: one of these.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Who {
+    /// A contact: HubSpot's id, also of one that was merged into another. All that was merged goes with it.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub contact: Option<String>,
+    /// Whoever has this e-mail address, or had it when the contact was deleted; in every account, where none is named.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub email: Option<String>,
 }
 
 /// How it is told.
@@ -95,7 +103,7 @@ struct Report {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::configuration)?;
     config.kafka.check_secrets().map_err(Failure::Configuration)?;
-    let asked = match (&args.contact, &args.email) {
+    let asked = match (&args.who.contact, &args.who.email) {
         (Some(contact), _) => Asked::Contacts(BTreeSet::from([contact.clone()])),
         (None, email) => Asked::Email(email.clone().unwrap_or_default()),
     };
@@ -153,13 +161,15 @@ fn forget(config: &Config, persons: &[(Erasure, bool)], how: How) -> anyhow::Res
             How::Look => state.erasable(erasure)?,
             How::Remove => state.erase(erasure, now)?,
         };
+        let mut swept = sweep(&stores, &Erased::only(erasure), how, now)?;
+        swept.ask_until(&config.kafka)?;
         accounts.push(Told {
             portal: erasure.portal.clone(),
             contacts: erasure.contacts.clone(),
             addresses: erasure.emails.len(),
             known: *known,
             state: removed,
-            swept: sweep(&stores, &Erased::only(erasure), how, now)?,
+            swept,
         });
     }
     let gone = config.snapshots.as_deref().map(|folder| clear(folder, how)).transpose()?.unwrap_or_default();
@@ -228,7 +238,7 @@ fn text(report: &Report) -> String {
 }
 
 /// What stays in a topic, and until when.
-fn stays(Left { topic, records, until }: &Left) -> String {
+fn stays(Left { topic, records, since: _, until }: &Left) -> String {
     let records = records.map_or_else(|| "whatever names them".to_owned(), |records| format!("{records} records"));
     let until = match until {
         Some(at) => format!("until {} or somewhat later, by the topic's own settings", to_the_second(*at)),
@@ -249,6 +259,7 @@ mod tests {
         let parse = |args: &[&str]| Cli::try_parse_from(["clickline", "forget", "--config", "c"].iter().chain(args)).map(|cli| cli.command);
         assert!(parse(&[]).is_err() && parse(&["--contact", "1", "--email", "a@x"]).is_err());
         assert!(parse(&["--contact", "a@x"]).is_err() && parse(&["--contact", " "]).is_err() && parse(&["--email", "801"]).is_err());
+        assert!(parse(&["--contact", "801", "--portal", "1", "--format", "json"]).is_ok());
         assert!(matches!(parse(&["--email", "a@x", "--check"]), Ok(Command::Forget(Args { check: true, .. }))));
     }
 
@@ -280,8 +291,8 @@ mod tests {
                 tombstones: [("crm.contacts".to_owned(), 1)].into(),
                 clickhouse: Some(Forgotten { clicks: 5, deltas: 6 }),
                 left: vec![
-                    Left { topic: "hubspot.timeline".into(), records: Some(9), until: Some(1_763_800_000_123) },
-                    Left { topic: "clicks".into(), records: None, until: None },
+                    Left { topic: "hubspot.timeline".into(), records: Some(9), since: 1, until: Some(1_763_800_000_123) },
+                    Left { topic: "clicks".into(), records: None, since: 1, until: None },
                 ],
                 failed: vec!["dead-letters: away".into()],
                 ..Swept::default()

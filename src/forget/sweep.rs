@@ -71,8 +71,10 @@ pub struct Left {
     pub topic: String,
     /// Records that name the person; `None` where the topic is not read for that.
     pub records: Option<usize>,
-    /// When the last of them is deleted by the topic's own settings, or at the earliest compacted (ms since the Unix epoch); `None`: nobody
-    /// knows, or never.
+    /// When the last of them was appended, or ended (ms since the Unix epoch): from then on the topic's own settings count.
+    pub since: Ms,
+    /// When the last of them is deleted by these settings, or at the earliest compacted (ms since the Unix epoch); `None`: nobody knows, or
+    /// never.
     pub until: Option<Ms>,
 }
 
@@ -157,22 +159,33 @@ pub fn sweep(stores: &Stores<'_>, erased: &Erased, how: How, now: Ms) -> anyhow:
     let unread = [topics.clicks.as_str(), topics.forms.as_str()];
     let named: Vec<&str> =
         unread.iter().copied().chain(found.iter().filter(|(_, found)| found.records > 0).map(|(name, _)| *name)).collect();
-    let kept = runtime.block_on(keeps(stores.kafka, &named));
-    swept.left = named.iter().map(|name| left(name, found.get(name), kept.get(*name).copied(), how, now)).collect();
+    swept.left = named.iter().map(|name| left(name, found.get(name), how, now)).collect();
     Ok(swept)
 }
 
-fn left(topic: &str, found: Option<&Found>, keeps: Option<Keeps>, how: How, now: Ms) -> Left {
-    // Of a topic that was not read the newest may be of this moment.
-    let newest = found.map_or(now, |found| found.newest);
-    // What is ended is compacted with its tombstone.
-    let ended = found.is_some_and(|found| !found.keys.is_empty()) && how == How::Remove;
-    let until = match keeps {
-        Some(Keeps::For(ms)) => Some(newest.saturating_add(ms)),
-        Some(Keeps::UntilCompacted(ms)) => Some(if ended { now } else { newest }.saturating_add(ms)),
-        Some(Keeps::Forever) | None => None,
-    };
-    Left { topic: topic.to_owned(), records: found.map(|found| found.records), until }
+fn left(topic: &str, found: Option<&Found>, how: How, now: Ms) -> Left {
+    // Of a topic that was not read the newest may be of this moment; what is ended now is compacted with its tombstone.
+    let since = found.filter(|found| found.keys.is_empty() || how == How::Look).map_or(now, |found| found.newest);
+    Left { topic: topic.to_owned(), records: found.map(|found| found.records), since, until: None }
+}
+
+impl Swept {
+    /// Asks the brokers until when what is left stays. What they do not say in time stays unknown.
+    ///
+    /// # Errors
+    /// No runtime for the client.
+    pub fn ask_until(&mut self, kafka: &Kafka) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+        let topics: Vec<&str> = self.left.iter().map(|left| left.topic.as_str()).collect();
+        let kept = runtime.block_on(keeps(kafka, &topics));
+        for left in &mut self.left {
+            left.until = match kept.get(&left.topic) {
+                Some(Keeps::For(ms) | Keeps::UntilCompacted(ms)) => Some(left.since.saturating_add(*ms)),
+                Some(Keeps::Forever) | None => None,
+            };
+        }
+        Ok(())
+    }
 }
 
 /// Deltas that are theirs.

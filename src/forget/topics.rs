@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// How long the brokers may say nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the brokers may take to say how topics are set.
+const SETTINGS_WITHIN: Duration = Duration::from_secs(10);
+
 /// A record as it stands in a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
@@ -101,7 +104,7 @@ pub async fn keeps(kafka: &Kafka, topics: &[&str]) -> BTreeMap<String, Keeps> {
     let asked: Vec<ResourceSpecifier<'_>> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let client: Result<AdminClient<DefaultClientContext>, _> = kafka.client(&[("log_level", "0")]).create();
     let Ok(client) = client else { return BTreeMap::new() };
-    let described = client.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(PATIENCE))).await.unwrap_or_default();
+    let described = client.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(SETTINGS_WITHIN))).await.unwrap_or_default();
     let answered = topics.iter().zip(described).filter_map(|(topic, described)| Some((topic, described.ok()?)));
     let settings = answered.map(|(topic, found)| {
         let settings: BTreeMap<String, String> = found.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect();
