@@ -13,6 +13,7 @@ pub mod dead_letters;
 pub mod engine;
 pub mod explain;
 pub mod failpoint;
+pub mod forget;
 pub mod history;
 pub mod http;
 pub mod job;

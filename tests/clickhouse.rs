@@ -3,10 +3,11 @@
 
 mod support;
 
+use clickline::forget::How;
 use clickline::kafka::Kafka;
 use clickline::metrics::Metrics;
 use clickline::model::time::now;
-use clickline::sinks::clickhouse::{Sink, Standing, Stats, forget, migrate, standing};
+use clickline::sinks::clickhouse::{Of, Sink, Standing, Stats, addresses, forget, migrate, standing};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rdkafka::Message;
@@ -188,19 +189,30 @@ fn tables_are_made_once_and_a_person_is_erased() {
             json!({"topic": "hubspot.timeline", "portal": "1", "id": id, "at": "2026-01-01T00:00:00Z", "email": email, "click_id": click})
         };
         let clicks = format!("{}\n{}\n{}\n", row("a", nasty), row("b", "2"), row("c", ""));
-        let deltas = format!("{}\n{}\n", delta("d", "ada@example.com", "c"), delta("e", "bob@example.com", "b"));
+        let mut other = delta("f", "ada@example.com", "b");
+        other["portal"] = json!("2");
+        let deltas = format!("{}\n{}\n{other}\n", delta("d", "ada@example.com", "c"), delta("e", "bob@example.com", "b"));
         // Kept for as long as the clock of this machine allows.
         for table in ["clicks", "deltas"] {
             service.query(&format!("ALTER TABLE {table} REMOVE TTL"), &[]).await.expect("no TTL");
         }
         service.insert("clicks", "one", clicks.into_bytes()).await.expect("inserts");
         service.insert("deltas", "two", deltas.into_bytes()).await.expect("inserts");
-        let nobody = forget(&service, &["x' OR 1=1 --".to_owned()], &[]).await.expect("searches");
+        let mut known = addresses(&service, "1").await.expect("searches");
+        known.sort();
+        assert_eq!(known, ["ada@example.com", "bob@example.com"]);
+        let of = |workspace: &str| Of { portal: "1", workspaces: vec![workspace.to_owned()] };
+        let nobody = forget(&service, &of("w"), &["x' OR 1=1 --".to_owned()], &[], How::Remove).await.expect("searches");
         assert_eq!((nobody.clicks, nobody.deltas), (0, 0));
-        let gone = forget(&service, &[nasty.to_owned()], &[" Ada@Example.com ".to_owned()]).await.expect("erases");
-        assert_eq!((gone.clicks, gone.deltas), (2, 1));
+        let ada = ([nasty.to_owned()], [" Ada@Example.com ".to_owned()]);
+        let elsewhere = forget(&service, &of("other"), &ada.0, &[], How::Remove).await.expect("searches");
+        assert_eq!((elsewhere.clicks, elsewhere.deltas), (0, 0), "another workspace's clicks");
+        for (how, found) in [(How::Look, (2, 1)), (How::Remove, (2, 1)), (How::Remove, (0, 0))] {
+            let gone = forget(&service, &of("w"), &ada.0, &ada.1, how).await.expect("erases");
+            assert_eq!((gone.clicks, gone.deltas), found, "{how:?}");
+        }
     });
     assert_eq!(server.ask("SELECT id FROM c.clicks"), "b");
-    assert_eq!(server.ask("SELECT id FROM c.deltas"), "e");
+    assert_eq!(server.ask("SELECT groupArray(id) FROM (SELECT id FROM c.deltas ORDER BY id)"), "['e','f']", "f is another account's");
     assert_eq!(server.ask("SELECT sum(clicks) FROM c.clicks_by_day"), "3", "totals name nobody and stay");
 }

@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod forget;
 pub mod hubspot;
 pub mod inputs;
 mod reload;
@@ -62,6 +63,8 @@ pub enum Command {
     Clickhouse(clickhouse::Command),
     /// Say why a contact's or deal's state is what it is: clicks, counts, rules, guards, deltas.
     Explain(explain::Args),
+    /// Remove a person from everything that is clickline's, refuse what comes of them later, and say what was removed and what stays.
+    Forget(forget::Args),
     /// Records that could not be read or that HubSpot refused: list them, show one, send some once more, drop some.
     DeadLetters(dead_letters::Args),
 }
@@ -106,6 +109,7 @@ impl Cli {
             Command::Backtest(args) => backtest::run(&args),
             Command::Clickhouse(command) => clickhouse::run(&command),
             Command::Explain(args) => explain::run(&args),
+            Command::Forget(args) => forget::run(&args),
             Command::Hubspot(command) => hubspot::run(&command),
             Command::DeadLetters(args) => dead_letters::run(&args),
         }

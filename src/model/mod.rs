@@ -6,11 +6,13 @@
 pub mod as_written;
 pub mod click_id;
 pub mod inputs;
+pub mod named;
 pub mod outputs;
 pub mod packed_click;
 pub mod time;
 
 pub use click_id::ClickId;
 pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm, UtmField};
+pub use named::Named;
 pub use packed_click::{ClickView, PackedClick};
 pub use time::Ms;

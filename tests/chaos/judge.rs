@@ -4,6 +4,7 @@ use crate::against_oracle::frontier;
 use crate::company::{Company, PORTALS, tail};
 use crate::support::kafka::Broker;
 use clickline::kafka::Topics;
+use clickline::model::Named;
 use clickline::model::outputs::Topic;
 use clickline::model::time::Ms;
 use clickline::state::{LedgerKey, State};
@@ -145,13 +146,16 @@ const DELTAS: [Topic; 3] = [Topic::Timeline, Topic::ContactProperties, Topic::De
 impl Deltas {
     fn read(company: &Company) -> Deltas {
         let state = State::look(&state_path(company.course.folder.path())).expect("opens");
-        let topics = Topics::default();
+        let (topics, erased) = (Topics::default(), state.erased().expect("reads"));
         let mut all = Vec::new();
         for topic in DELTAS {
             company.course.broker.read(topics.output(topic), "read_committed", |message| {
                 let record: Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
                 let id = record["id"].as_str().expect("an id");
                 let outcome = state.outcome(LedgerKey::of(topics.output(topic), id)).expect("reads");
+                // Of those the ledger keeps nothing.
+                let theirs = || erased.named(&Named::in_record(message.payload().unwrap_or_default()), &BTreeMap::new());
+                let outcome = outcome.or_else(|| theirs().then(|| "erased".to_owned()));
                 all.push((topic, record, outcome));
             });
         }
@@ -191,7 +195,8 @@ fn events(company: &Company, deltas: &Deltas, portal: &str, snapshot: &Snapshot)
         assert!(asked.insert(id), "event {id} was asked for twice");
         let outcome = outcome.expect("settled");
         // Who was erased takes the timeline along.
-        let gone = company.gone.iter().any(|(of, contact)| of == portal && event["person"]["contact_id"] == contact.as_str());
+        let gone = outcome == "erased"
+            || company.gone.iter().any(|(of, contact)| of == portal && event["person"]["contact_id"] == contact.as_str());
         assert!(outcome == "delivered" || gone, "event {id}: {outcome}");
         assert!(there.contains_key(id) || gone, "event {id} counts as delivered and is not there");
     }

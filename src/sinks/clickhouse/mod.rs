@@ -37,7 +37,7 @@ mod sink;
 mod stats;
 
 pub use exposed::Exposed;
-pub use forget::{Forgotten, forget};
+pub use forget::{Forgotten, Of, addresses, forget};
 pub use outcome::{Class, classify};
 pub use schema::{Standing, migrate, standing};
 pub use service::{Failure, Service};

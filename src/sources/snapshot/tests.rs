@@ -210,8 +210,22 @@ fn a_folder_has_one_writer() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = open(folder.path());
     assert!(Opened::open(spot(folder.path())).expect("a disk").is_none());
+    assert_eq!(clear(folder.path(), true).expect("a disk"), (0, 1), "what a job holds is left alone");
     drop(first);
     drop(open(folder.path()));
+}
+
+#[test]
+fn what_no_job_holds_can_be_cleared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(clear(&folder.path().join("none"), true).expect("a disk"), (0, 0));
+    write(folder.path(), &[rows(5, 3), rows(8, 3)]);
+    fs::write(folder.path().join("file"), "not ours").expect("a disk");
+    assert_eq!(clear(folder.path(), false).expect("a disk"), (1, 0));
+    assert!(open(folder.path()).last().is_some(), "a look deletes nothing");
+    assert_eq!(clear(folder.path(), true).expect("a disk"), (1, 0));
+    assert!(open(folder.path()).last().is_none() && folder.path().join("file").exists());
+    assert_eq!(clear(folder.path(), true).expect("a disk"), (0, 0));
 }
 
 #[test]
