@@ -3,6 +3,8 @@
 
 #[path = "clickhouse/deltas.rs"]
 mod deltas;
+#[path = "clickhouse/export.rs"]
+mod export;
 #[path = "clickhouse/faults.rs"]
 mod faults;
 mod support;
