@@ -3,6 +3,7 @@
 
 pub mod clickhouse;
 pub mod http_faults;
+pub mod hubspot;
 pub mod job;
 pub mod kafka;
 pub mod ports;
