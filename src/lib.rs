@@ -12,6 +12,7 @@ pub mod dataflow;
 pub mod dead_letters;
 pub mod engine;
 pub mod explain;
+pub mod export;
 pub mod failpoint;
 pub mod forget;
 pub mod history;
