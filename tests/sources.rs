@@ -18,6 +18,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
+use support::hubspot::{client, status, subscribe};
 use support::kafka::Broker;
 use support::ports::free_addresses;
 use support::process::wait_for;
@@ -59,38 +60,6 @@ impl Drop for Job {
         // Ended already, unless the test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn client() -> reqwest::Client {
-    clickline::http::client(Duration::from_secs(10)).expect("a client")
-}
-
-/// The status of the answer, if there is one.
-fn status(call: reqwest::RequestBuilder) -> Option<u16> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async move { Some(call.send().await.ok()?.status().as_u16()) })
-}
-
-/// Tells the sandbox where the app wants its webhooks, and which.
-fn subscribe(sandbox: &Sandbox, target: &str) {
-    let url = |path: &str| format!("{}/webhooks/v3/{}/{path}?hapikey=sandbox-developer-key", sandbox.url(), sandbox.app_id(0));
-    let settings = json!({ "targetUrl": target, "throttling": { "maxConcurrentRequests": 10 } });
-    let put = status(client().put(url("settings")).json(&settings)).expect("an answer");
-    assert_eq!(put, 200);
-    let mut wanted = vec![json!({ "eventType": "contact.privacyDeletion", "active": true })];
-    for kind in ["contact", "deal"] {
-        for what in ["creation", "deletion", "merge", "restore", "associationChange"] {
-            wanted.push(json!({ "eventType": format!("{kind}.{what}"), "active": true }));
-        }
-    }
-    for (kind, name) in
-        [("contact", "email"), ("contact", "hs_additional_emails"), ("deal", "pipeline"), ("deal", "dealstage"), ("deal", "amount")]
-    {
-        wanted.push(json!({ "eventType": format!("{kind}.propertyChange"), "propertyName": name, "active": true }));
-    }
-    for subscription in wanted {
-        assert_eq!(status(client().post(url("subscriptions")).json(&subscription)), Some(201));
     }
 }
 

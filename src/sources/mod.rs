@@ -23,6 +23,7 @@ pub mod writer;
 
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
+use crate::kafka::Topics;
 use crate::model::inputs::{Input, Refusal, split_key};
 use crate::model::outputs::DeadLetter;
 use crate::model::time::{Ms, tick_end};
@@ -64,6 +65,16 @@ impl Kind {
             Kind::Forms => "forms",
             Kind::Contacts => "contacts",
             Kind::Deals => "deals",
+        }
+    }
+
+    /// The name of its topic.
+    pub fn topic(self, topics: &Topics) -> &str {
+        match self {
+            Kind::Clicks => &topics.clicks,
+            Kind::Forms => &topics.forms,
+            Kind::Contacts => &topics.contacts,
+            Kind::Deals => &topics.deals,
         }
     }
 }

@@ -103,19 +103,10 @@ impl Collect {
     }
 
     fn partitions(&self) -> Vec<Partition> {
-        let name = |kind: Kind| {
-            let topics = &self.kafka.topics;
-            match kind {
-                Kind::Clicks => &topics.clicks,
-                Kind::Forms => &topics.forms,
-                Kind::Contacts => &topics.contacts,
-                Kind::Deals => &topics.deals,
-            }
-        };
         let places = self.look.meter.places().into_iter();
         places
             .map(|((kind, partition), place)| Partition {
-                topic: name(kind).clone(),
+                topic: kind.topic(&self.kafka.topics).to_owned(),
                 partition,
                 offset: place.next,
                 end: place.end,

@@ -25,6 +25,7 @@ const ROUND_TRIP_MS: u64 = 3_500;
 pub fn judge(mut company: Company) {
     let visitors = company.visitors.take().expect("came").leave();
     company.sandbox.clear_faults();
+    company.shift_clocks(0);
     company.outage = None;
 
     // Every part runs, and nothing is in its way: first the clicks, then the mirror, then the job, then the sink.
@@ -55,6 +56,7 @@ pub fn judge(mut company: Company) {
         assert!(began.elapsed() < LIMIT, "the job does not come to rest:\n{}\n{}", tail(&said), unsettled(&company).join("\n"));
         thread::sleep(Duration::from_millis(500));
     }
+    rows(&mut company);
     let status = company.job.take().expect("runs").stop();
     assert!(status.success(), "the job ends with {status}");
 
@@ -81,6 +83,27 @@ pub fn judge(mut company: Company) {
     );
     println!("{happened:?}");
     assert!(events > 20 && !answered.is_empty(), "the run says something");
+}
+
+/// Waits until ClickHouse has every click of the topic; each is one row there.
+fn rows(company: &mut Company) {
+    let mut clicks = BTreeSet::new();
+    company.course.broker.read("clicks", "read_uncommitted", |message| {
+        let record: Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
+        clicks.insert(record["id"].as_str().expect("a text").to_owned());
+    });
+    let wanted = format!("{0}\t{0}", clicks.len());
+    let began = Instant::now();
+    loop {
+        company.watch();
+        let found = company.clickhouse.try_ask("SELECT count(), uniqExact(id) FROM c.clicks");
+        if found.as_ref() == Some(&wanted) {
+            return;
+        }
+        let said = company.job.as_ref().expect("runs").said();
+        assert!(began.elapsed() < LIMIT, "rows and ids in ClickHouse: {found:?}, not {wanted:?}:\n{}", tail(&said));
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// Waits until the mirror writes nothing more: webhooks that found nobody have come again.
