@@ -17,7 +17,7 @@
 //! # Cost
 //! `benches/decode` compares it with parsers. It allocates nothing; whoever keeps the click packs its texts into one.
 
-use super::packed_click::ClickView;
+use super::click_view::ClickView;
 use super::time::Ms;
 use smallvec::SmallVec;
 

@@ -9,7 +9,8 @@
 //! [`MAX_RECORD`] bytes; times lie before the year 10000. They exist so that one record cannot fill memory.
 
 use super::as_written;
-use super::packed_click::{ClickView, PackedClick};
+use super::click_view::ClickView;
+use super::packed_click::PackedClick;
 use super::time::Ms;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;

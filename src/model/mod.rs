@@ -5,6 +5,7 @@
 
 pub mod as_written;
 pub mod click_id;
+pub mod click_view;
 pub mod inputs;
 pub mod named;
 pub mod outputs;
@@ -12,7 +13,8 @@ pub mod packed_click;
 pub mod time;
 
 pub use click_id::ClickId;
+pub use click_view::ClickView;
 pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm, UtmField};
 pub use named::Named;
-pub use packed_click::{ClickView, PackedClick};
+pub use packed_click::PackedClick;
 pub use time::Ms;
