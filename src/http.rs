@@ -3,20 +3,44 @@
 //! Every client has a deadline over the whole exchange (a server that dribbles one byte a second frees us in time), follows no
 //! redirect (an answer can't send a token elsewhere) and reads at most [`BODY_LIMIT`] bytes, after decompression.
 
+mod exchange;
+
 use anyhow::Context;
 use reqwest::redirect::Policy;
+use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
+pub use exchange::{Answer, NoAnswer, exchange, execute};
+
 /// The longest answer we read, in bytes: a batch of 100 records with some properties is below 1 MB.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long making a connection may take unless somebody says otherwise.
+pub const CONNECT: Duration = Duration::from_secs(5);
 
 /// A client whose whole exchange, body included, ends within `deadline`.
 ///
 /// # Errors
 /// When the system's root certificates can't be loaded.
 pub fn client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
-    built(builder(deadline))
+    built(builder(deadline, CONNECT))
+}
+
+/// The same with a time for making a connection, its TLS included, and with the certificate authorities of a PEM file beside the
+/// system's.
+///
+/// # Errors
+/// When the file, or the system's root certificates, can't be read.
+pub fn client_to(deadline: Duration, connect: Duration, ca_file: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    let builder = builder(deadline, connect);
+    let Some(file) = ca_file else { return built(builder) };
+    let pem = std::fs::read(file).with_context(|| format!("the certificate authorities in {} can't be read", file.display()))?;
+    let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+        .ok()
+        .filter(|found| !found.is_empty())
+        .with_context(|| format!("{} holds no certificates in PEM form", file.display()))?;
+    built(builder.tls_certs_merge(authorities))
 }
 
 /// The same for requests to this machine: they go through no proxy.
@@ -24,15 +48,16 @@ pub fn client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
 /// # Errors
 /// When the system's root certificates can't be loaded.
 pub fn local_client(deadline: Duration) -> anyhow::Result<reqwest::Client> {
-    built(builder(deadline).no_proxy())
+    built(builder(deadline, CONNECT).no_proxy())
 }
 
-fn builder(deadline: Duration) -> reqwest::ClientBuilder {
+fn builder(deadline: Duration, connect: Duration) -> reqwest::ClientBuilder {
     install_provider();
     reqwest::Client::builder()
         .user_agent(concat!("clickline/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
-        .connect_timeout(deadline.min(Duration::from_secs(5)))
+        // Well before the deadline: then it is known that nothing was sent.
+        .connect_timeout(connect.min(deadline / 2))
         .timeout(deadline)
 }
 

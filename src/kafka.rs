@@ -1,5 +1,7 @@
 //! How the job reaches Kafka: brokers, client options, topic names.
 
+mod acknowledged;
+
 use crate::model::outputs::Topic;
 use crate::stop::Stop;
 use anyhow::Context as _;
@@ -12,6 +14,8 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
+
+pub use acknowledged::{Acknowledged, Delivery};
 
 /// How long one call to the brokers may take before it is made again.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -148,6 +152,11 @@ impl Topics {
             Topic::DeadLetters => &self.dead_letters,
             Topic::State => &self.state,
         }
+    }
+
+    /// Whether the job takes its clock from a topic of this name.
+    pub fn is_input(&self, name: &str) -> bool {
+        [&self.clicks, &self.forms, &self.contacts, &self.deals].iter().any(|input| *input == name)
     }
 }
 

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use support::job::Job;
 use support::kafka::Broker;
 use support::ports::free_addresses;
 use support::process::wait_for;
@@ -304,4 +305,35 @@ fn the_running_job_connects_an_account_by_its_own_server_and_shows_it() {
     let ended = said(job);
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(!ended.err.contains("na1-") && !ended.err.contains("CPz") && !ended.err.contains("code="), "no token and no code in the log");
+}
+
+#[test]
+fn topics_that_are_kept_wrongly_are_told_with_the_command_that_mends_them() {
+    let Some(broker) = Broker::start_if_there() else { return };
+    broker.create_topic("hubspot.timeline", 1, &[("retention.ms", "86400000")]);
+    broker.create_topic("hubspot.deal-stages", 1, &[("cleanup.policy", "compact")]);
+    broker.create_topic("clicks", 1, &[("message.timestamp.type", "CreateTime"), ("retention.ms", "-1")]);
+    let world = World::with_brokers(broker.address());
+    let command = |topic: &str, setting: &str| {
+        let brokers = broker.address();
+        format!("kafka-configs.sh --bootstrap-server {brokers} --entity-type topics --entity-name {topic} --alter --add-config {setting}")
+    };
+    let timeline = [
+        "topic hubspot.timeline: keeps 1d and must keep 36d".to_owned(),
+        command("hubspot.timeline", "retention.ms=3110700000"),
+        command("hubspot.deal-stages", "cleanup.policy=delete"),
+    ];
+    let clicks = command("clicks", "message.timestamp.type=LogAppendTime");
+    let setup = world.hubspot(&["setup", "--check"]);
+    assert_eq!(setup.code, 1);
+    for said in [&setup.out, &world.hubspot(&["status"]).out, &world.hubspot(&["status", "--format", "json"]).err] {
+        assert!(timeline.iter().all(|words| said.contains(words)), "{said}");
+        assert!(!said.contains(&clicks), "the sink does not read them: {said}");
+    }
+    let config = world.config();
+    let doctor = world.run(&["doctor", "--config", config.to_str().expect("text")]);
+    assert!(timeline.iter().chain([&clicks]).all(|words| doctor.out.contains(words)), "{}", doctor.out);
+    let mut job = Job::start(&broker, world.folder.path(), "job");
+    timeline.iter().chain([&clicks]).for_each(|words| job.wait_to_say(words));
+    assert!(job.stop().0.success(), "it runs all the same: {}", job.said());
 }

@@ -1,7 +1,8 @@
-//! From a click's append to its delta record: how long, at half of the highest rate that is held.
+//! From a click's append to its delta record, or to its event in HubSpot: how long.
 //!
 //! ```text
 //! tests/kafka/fetch && cargo bench --bench latency -- [--workers 2] [--seconds 20] [--rate CLICKS_PER_SECOND] [--kafka HOST:PORT]
+//! tests/kafka/fetch && cargo bench --bench latency -- --timeline [--rate 50] [--seconds 60]
 //! ```
 //!
 //! The job runs as it does in production: a real Apache Kafka, transactions, the default tick of 100 ms. A producer on a
@@ -12,17 +13,19 @@
 //! First the rate is doubled, then raised by halves of what is left, until the job falls behind: at the end of a trial its
 //! clock is more than [`BEHIND`] behind the wall clock. Then half of the highest rate that was held is measured. A step is
 //! one step of a worker in which records were read or a tick closed. Broker, producer, reader and job share the machine.
+//!
+//! With `--timeline` the HubSpot sink runs behind the job and writes to a sandbox (see [`timeline`]); the rate is what is asked for.
 
 #[path = "../dataflow/generate.rs"]
 #[expect(dead_code, reason = "the mirror is not wanted here")]
 mod generate;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod timeline;
 
 use clap::Parser;
 use clickline::dataflow::build;
 use clickline::dataflow::plan::{Counts, Plan, Times};
-use clickline::dataflow::rows::Arrival;
 use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::model::time::{Ms, millis, now};
@@ -31,14 +34,14 @@ use clickline::sinks::outbox::{deliver, topics};
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
-use generate::Generator;
+use generate::{Generator, Made};
 use hdrhistogram::Histogram;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -48,18 +51,21 @@ use timely::dataflow::operators::{Concatenate as _, Probe as _};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// From a click's append to its delta record: how long, at half of the highest rate that is held.
+/// From a click's append to its delta record, or to its event in HubSpot: how long.
 #[derive(Clone, Debug, Parser)]
 struct Args {
     /// Worker threads of the job.
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// How long the measurement lasts; a trial lasts a quarter of it.
-    #[arg(long, default_value_t = 20)]
-    seconds: u64,
-    /// Clicks per second of the measurement, without looking for the highest rate.
+    /// How long the measurement lasts, 20 s where absent and 60 s with `--timeline`; a trial lasts a quarter of it.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Clicks per second of the measurement, without looking for the highest rate; 50 where absent with `--timeline`.
     #[arg(long)]
     rate: Option<u64>,
+    /// Measure to the event in HubSpot.
+    #[arg(long)]
+    timeline: bool,
     /// The first trial's rate.
     #[arg(long, default_value_t = 4_000)]
     from: u64,
@@ -151,6 +157,15 @@ impl Running {
         now().saturating_sub(self.committed.load(Ordering::Acquire))
     }
 
+    /// Waits until it is not behind.
+    fn caught_up(&self) {
+        let began = Instant::now();
+        while self.behind() > BEHIND {
+            assert!(began.elapsed() < Duration::from_secs(120), "the job does not catch up");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn stop(self) -> Histogram<u64> {
         self.stop.ask();
         self.threads.into_iter().for_each(|thread| thread.join().expect("ends"));
@@ -158,17 +173,23 @@ impl Running {
     }
 }
 
-/// Sends clicks at `rate` for `length`, each by its schedule; how late the last one was sent.
-fn produce(kafka: &Kafka, rate: u64, length: Duration) -> Duration {
-    let config = kafka.client(&[("linger.ms", "2"), ("queue.buffering.max.messages", "1000000"), ("acks", "1")]);
-    let producer: ThreadedProducer<DefaultProducerContext> = config.create().expect("a producer");
-    let total = rate * length.as_secs();
+/// So many clicks, others at each call: one whose id the job has seen before would have no effect.
+fn clicks(total: u64) -> Vec<Click> {
+    static CALL: AtomicU32 = AtomicU32::new(0x0199_f3c2);
+    let call = CALL.fetch_add(1, Ordering::Relaxed);
     let mut generator = Generator::new(now(), total.max(1), 0);
     let clicks = generator.chunk(total).into_iter().filter_map(|(arrival, _)| match arrival {
-        Arrival::Click(_, click) => Some(click),
+        Made::Click(_, click) => Some(Click { id: format!("{call:08x}{}", &click.id[8..]), ..(*click).clone() }),
         _ => None,
     });
-    let clicks: Vec<Arc<Click>> = clicks.collect();
+    clicks.collect()
+}
+
+/// Sends clicks at `rate`, each by its schedule; how late the last one was sent.
+fn produce(kafka: &Kafka, rate: u64, clicks: Vec<Click>) -> Duration {
+    let config = kafka.client(&[("linger.ms", "2"), ("queue.buffering.max.messages", "1000000"), ("acks", "1")]);
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().expect("a producer");
+    let length = Duration::from_secs_f64(clicks.len() as f64 / rate as f64);
     let (began, at) = (Instant::now(), now());
     let mut partition = 0;
     for (n, click) in (0u64..).zip(clicks) {
@@ -177,7 +198,7 @@ fn produce(kafka: &Kafka, rate: u64, length: Duration) -> Duration {
             thread::sleep((after - began.elapsed().min(after)).min(Duration::from_millis(1)));
         }
         // The time by the schedule, not by the clock: a late producer makes no click younger.
-        let click = Click { ts: at + millis(after), ..(*click).clone() };
+        let click = Click { ts: at + millis(after), ..click };
         let payload = serde_json::to_vec(&click).expect("a click is JSON");
         partition = (partition + 1) % PARTITIONS;
         let mut record = BaseRecord::<(), [u8]>::to("clicks").payload(&payload).partition(partition);
@@ -220,7 +241,7 @@ fn read(kafka: &Kafka, from: Ms, ends: &Arc<AtomicBool>) -> JoinHandle<Histogram
 
 /// Whether the job holds `rate`.
 fn holds(kafka: &Kafka, job: &Running, rate: u64, length: Duration) -> bool {
-    let late = produce(kafka, rate, length);
+    let late = produce(kafka, rate, clicks(rate * length.as_secs()));
     let behind = job.behind();
     println!("trial: {rate} clicks/s for {length:?}: the clock is {behind} ms behind, the producer {} ms", late.as_millis());
     let began = Instant::now();
@@ -242,8 +263,12 @@ fn main() {
     };
     let address = args.kafka.clone().or(broker.as_ref().map(|broker| broker.address().to_owned())).expect("one of the two");
     let kafka = Kafka::at(address);
+    if args.timeline {
+        return timeline::measure(&kafka, &args);
+    }
+    let seconds = args.seconds.unwrap_or(20);
     let job = start(&kafka, &args);
-    let trial = Duration::from_secs((args.seconds / 4).max(2));
+    let trial = Duration::from_secs((seconds / 4).max(2));
     let rate = args.rate.unwrap_or_else(|| {
         let (mut held, mut next, mut failed) = (0, args.from, None);
         for _ in 0..10 {
@@ -261,25 +286,25 @@ fn main() {
     });
     drop(job.stop());
     let job = start(&kafka, &args);
-    let began = Instant::now();
-    while job.behind() > BEHIND {
-        assert!(began.elapsed() < Duration::from_secs(120), "the job does not catch up");
-        thread::sleep(Duration::from_millis(50));
-    }
+    job.caught_up();
     // What it read again on its start is behind it; the first second is for warming up.
     let ends = Arc::new(AtomicBool::new(false));
     let reader = read(&kafka, now() + 1_000, &ends);
-    let late = produce(&kafka, rate, Duration::from_secs(args.seconds));
+    let late = produce(&kafka, rate, clicks(rate * seconds));
     thread::sleep(Duration::from_secs(2));
     ends.store(true, Ordering::Relaxed);
     let took = reader.join().expect("reads");
     let steps = job.stop();
-    println!("{rate} clicks/s for {} s on {} workers, the producer at most {} ms late", args.seconds, args.workers, late.as_millis());
-    println!("{:<36} {:>9} {:>8} {:>8} {:>8} {:>8}", "", "n", "p50", "p99", "p99.9", "max");
+    println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, late.as_millis());
+    table(&[("from schedule to readable delta", &took, 1_000), ("step", &steps, 1)]);
+}
+
+/// Prints what was seen: each with its name and how many microseconds its unit is.
+fn table(rows: &[(&str, &Histogram<u64>, u64)]) {
+    println!("{:<36} {:>9} {:>9} {:>9} {:>9} {:>9}", "", "n", "p50", "p99", "p99.9", "max");
     let ms = |micros: u64| format!("{:.1}ms", micros as f64 / 1e3);
-    let at = |of: &Histogram<u64>, scale: u64| [0.5, 0.99, 0.999, 1.0].map(|quantile| ms(of.value_at_quantile(quantile) * scale));
-    for (name, of, scale) in [("from schedule to readable delta", &took, 1_000), ("step", &steps, 1)] {
-        let [p50, p99, p999, max] = at(of, scale);
-        println!("{name:<36} {:>9} {p50:>8} {p99:>8} {p999:>8} {max:>8}", of.len());
+    for (name, of, scale) in rows {
+        let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(|quantile| ms(of.value_at_quantile(quantile) * scale));
+        println!("{name:<36} {:>9} {p50:>9} {p99:>9} {p999:>9} {max:>9}", of.len());
     }
 }

@@ -31,8 +31,19 @@ pub(crate) fn hit(place: &str) {
     let _ = place;
 }
 
+/// By how many milliseconds a test has put this program's clock wrong: what stands in the file that `CLICKLINE_CLOCK_SHIFT` names, now. 0 in a
+/// release build, and where there is no such file.
+#[inline]
+pub(crate) fn clock_shift() -> i64 {
+    #[cfg(debug_assertions)]
+    return armed::clock_shift();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
 #[cfg(debug_assertions)]
 mod armed {
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,6 +52,12 @@ mod armed {
         let (place, left) = wanted.split_once('@').unwrap_or((&wanted, "1"));
         Some((place.to_owned(), AtomicU64::new(left.parse().unwrap_or(1))))
     });
+
+    static SHIFT: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("CLICKLINE_CLOCK_SHIFT").map(PathBuf::from));
+
+    pub fn clock_shift() -> i64 {
+        SHIFT.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).and_then(|shift| shift.trim().parse().ok()).unwrap_or(0)
+    }
 
     /// Whether this is the time that a test has chosen.
     fn now(name: &str) -> bool {

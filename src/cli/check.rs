@@ -1,11 +1,12 @@
 //! `clickline check`: reads the configuration and says what it means; with `--online` also what HubSpot says to it.
 
 use super::Failure;
+use super::hubspot::accounts;
 use crate::config::Config;
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::dataflow::plan::Counts;
 use crate::oauth::Sealing;
-use crate::sinks::hubspot::{self, Change, Standing};
+use crate::sinks::hubspot::Change;
 use crate::sources::crm::{Changes, webhooks};
 use anyhow::{Context as _, anyhow};
 use std::path::PathBuf;
@@ -33,18 +34,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let settings = config.hubspot.as_ref().context("there is no `hubspot` block to ask with").map_err(Failure::Configuration)?;
-    let found = hubspot::setup_accounts(settings, &config.portals(), &config.state, Change::Look, &config.moves())
-        .map_err(Failure::Configuration)?;
-    let mut wrong = 0;
-    for (portal, findings) in found {
-        for finding in findings {
-            println!("portal {portal}  {finding}");
-            wrong += usize::from(matches!(finding.standing, Standing::Refused(_)));
-        }
-    }
-    match wrong {
+    // What is missing the next start makes.
+    match accounts(&config, settings, &config.portals(), Change::Look).map_err(Failure::Configuration)?.refused {
         0 => Ok(()),
-        _ => Err(Failure::Configuration(anyhow!("{wrong} of these can't be used as they are"))),
+        wrong => Err(Failure::Configuration(anyhow!("{wrong} of these can't be used as they are"))),
     }
 }
 

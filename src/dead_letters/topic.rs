@@ -1,16 +1,14 @@
 //! Reads the dead-letter topic to its end, and appends records to where they came from.
 
 use super::Id;
-use crate::kafka::Kafka;
+use crate::kafka::{Acknowledged, Delivery, Kafka};
 use crate::model::outputs::DeadLetter;
 use anyhow::{Context as _, anyhow, bail};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, Sender as Told, channel};
 use std::time::{Duration, Instant};
 
 /// How long the brokers may say nothing.
@@ -63,25 +61,9 @@ pub fn read(kafka: &Kafka, topic: &str, mut each: impl FnMut(Id, DeadLetter) -> 
     Ok(())
 }
 
-/// Says of each record whether Kafka has it.
-struct Deliveries(Told<Result<(), KafkaError>>);
-
-impl rdkafka::ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        // Nobody listens any more when the command was given up.
-        let _ = self.0.send(result.as_ref().map(|_| ()).map_err(|(error, _)| error.clone()));
-    }
-}
-
 /// Appends records to topics, one at a time, each acknowledged.
-pub struct Sender {
-    producer: BaseProducer<Deliveries>,
-    delivered: Receiver<Result<(), KafkaError>>,
-}
+#[derive(Debug)]
+pub struct Sender(Acknowledged);
 
 impl Sender {
     /// For a cluster.
@@ -89,10 +71,7 @@ impl Sender {
     /// # Errors
     /// The options under `kafka` make no producer.
     pub fn new(kafka: &Kafka) -> anyhow::Result<Self> {
-        let (told, delivered) = channel();
-        let config = kafka.client(&[("enable.idempotence", "true"), ("message.timeout.ms", "30000"), ("linger.ms", "0")]);
-        let producer = config.create_with_context(Deliveries(told)).context("the options under `kafka` do not make a producer")?;
-        Ok(Sender { producer, delivered })
+        Acknowledged::new(kafka, Some(PATIENCE)).map(Sender)
     }
 
     /// Appends a record; it is there when this returns.
@@ -100,13 +79,7 @@ impl Sender {
     /// # Errors
     /// Kafka does not take it, or does not say so in time: it may be there all the same.
     pub fn send(&self, topic: &str, key: Option<&[u8]>, payload: &[u8]) -> anyhow::Result<()> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(payload);
-        if let Some(key) = key {
-            record = record.key(key);
-        }
-        self.producer.send(record).map_err(|(error, _)| error).with_context(|| format!("the topic {topic} takes no record"))?;
-        self.producer.flush(PATIENCE * 2).with_context(|| format!("the topic {topic} does not acknowledge the record"))?;
-        let delivered = self.delivered.try_recv().map_err(|_| anyhow!("the topic {topic} does not acknowledge the record"))?;
-        delivered.with_context(|| format!("the topic {topic} takes no record"))
+        let arrived = self.0.offer(topic, key, Some(payload)).and_then(Delivery::wait);
+        arrived.with_context(|| format!("the topic {topic} takes no record, or does not acknowledge it"))
     }
 }

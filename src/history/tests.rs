@@ -72,12 +72,7 @@ fn files(folder: &Path, records: &[(Kind, String, Ms, String)]) -> History {
 fn topics(records: &[(Kind, String, Ms, String)]) -> (Mock, Kafka) {
     let mock = MockCluster::new(1).expect("a mock cluster");
     let kafka = Kafka::at(mock.bootstrap_servers());
-    let name = |kind: Kind| match kind {
-        Kind::Clicks => &kafka.topics.clicks,
-        Kind::Forms => &kafka.topics.forms,
-        Kind::Contacts => &kafka.topics.contacts,
-        Kind::Deals => &kafka.topics.deals,
-    };
+    let name = |kind: Kind| kind.topic(&kafka.topics);
     Kind::ALL.iter().for_each(|kind| mock.create_topic(name(*kind), 2, 1).expect("a topic"));
     let producer: ThreadedProducer<_> = kafka.client(&[]).create().expect("a producer");
     for (place, (kind, key, ts, line)) in records.iter().enumerate() {

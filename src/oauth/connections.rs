@@ -2,6 +2,7 @@
 //!
 //! Refreshes run on a thread of their own. Whoever asks may go away; a call that was begun is finished and its answer stored all the same.
 
+use super::configured::Configured;
 use super::endpoint::{Endpoint, Grant, Reply};
 use super::features::Feature;
 use super::keeper::{Access, Keeper, Link, TokenError};
@@ -11,7 +12,7 @@ use super::store::{Pending, Store};
 use super::witness::Witness;
 use crate::metrics::Metrics;
 use crate::model::time::{self, millis};
-use crate::sinks::hubspot::{Secret, Settings};
+use crate::secret::Secret;
 use crate::state::State;
 use anyhow::{Context as _, anyhow};
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +76,7 @@ impl Connections {
     /// # Errors
     /// When a secret, key or store can't be read; says what to do.
     pub fn open(
-        settings: &Settings,
+        settings: &impl Configured,
         state: &Arc<State>,
         state_path: &Path,
         portals: &[String],
@@ -84,18 +85,18 @@ impl Connections {
         let mut links = BTreeMap::new();
         let mut configured = BTreeMap::new();
         for portal in portals {
-            let link = match settings.read_access_token(portal)? {
+            let link = match settings.access_token(portal)? {
                 Some(token) => Link::Static { token, refused: AtomicBool::new(false) },
                 None => Link::App(tokio::sync::Mutex::default()),
             };
-            if let (Link::App(_), Some(token)) = (&link, settings.read_refresh_token(portal)?) {
+            if let (Link::App(_), Some(token)) = (&link, settings.refresh_token(portal)?) {
                 configured.insert(portal.clone(), token);
             }
             links.insert(portal.clone(), link);
         }
-        let of = &settings.connections;
+        let (of, call_within) = (settings.connections(), settings.call_within());
         let app = links.values().any(|link| matches!(link, Link::App(_)));
-        let (seal, endpoint) = if app { (of.read_seal()?, Some(Endpoint::new(settings)?)) } else { (Seal::Off, None) };
+        let (seal, endpoint) = if app { (of.read_seal()?, Some(Endpoint::new(settings.app()?)?)) } else { (Seal::Off, None) };
         let postgres = of.read_postgres()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("hubspot-tokens").enable_all().build()?;
         let store: Arc<dyn Store> = match postgres.filter(|_| app) {
@@ -110,9 +111,9 @@ impl Connections {
             endpoint,
             portals: links,
             seeds: configured.iter().map(|(portal, token)| (portal.clone(), super::rows::seed_of(token))).collect(),
-            events: settings.portals.iter().map(|(portal, of)| (portal.clone(), of.event_scopes())).collect(),
+            events: settings.event_scopes(),
             holder: uuid::Uuid::now_v7().to_string(),
-            lease_for: millis(settings.request_timeout + STORE_WITHIN),
+            lease_for: millis(call_within + STORE_WITHIN),
             spread: rand::random(),
             now: time::now,
             metrics,
@@ -122,7 +123,7 @@ impl Connections {
             revived: Mutex::default(),
             accepted: Mutex::default(),
         });
-        let grace = settings.request_timeout + STORE_WITHIN;
+        let grace = call_within + STORE_WITHIN;
         let connections = Connections { keeper: Arc::clone(&keeper), runtime: Some(runtime), grace };
         if app {
             let state = Arc::clone(state);
@@ -164,6 +165,16 @@ impl Connections {
         let stopped = || TokenError::Transient("it is stopping".to_owned(), None);
         let runtime = self.runtime.as_ref().ok_or_else(stopped)?;
         runtime.spawn(async move { keeper.get(&portal, spent.as_ref()).await }).await.map_err(|_| stopped())?
+    }
+
+    /// Whether a portal has an access token of the configuration's, which can't be renewed.
+    pub fn fixed(&self, portal: &str) -> bool {
+        matches!(self.keeper.portals.get(portal), Some(Link::Static { .. }))
+    }
+
+    /// HubSpot refuses such a token whatever is asked with it; gives back what that means for requests.
+    pub fn refused(&self, portal: &str) -> TokenError {
+        self.keeper.refused(portal)
     }
 
     /// HubSpot has answered a request of a portal's, sent with this access token, as one that may be made.
@@ -310,7 +321,9 @@ impl Keeper {
             Reply::Dead => return Err(InstallError::BadCode),
             Reply::BadClient(code) => return Err(failed(TokenError::BadClient(code).to_string())),
             Reply::Throttled(_) => return Err(failed("HubSpot asks for a pause; try again in a minute".to_owned())),
-            Reply::Failed(why, _) | Reply::Odd(why) => return Err(failed(format!("the token endpoint failed: {why}"))),
+            Reply::Failed(why, _) | Reply::Unsent(why) | Reply::Odd(why) => {
+                return Err(failed(format!("the token endpoint failed: {why}")));
+            }
         };
         let Some(hub_id) = grant.hub_id else {
             return Err(failed(

@@ -147,10 +147,11 @@ pub fn call_within(claim: &Facts, now: Ms, lease_for: Ms) -> Option<Ms> {
     (within > 0 && within >= lease_for.saturating_sub(STORE_WITHIN) / 2).then_some(within)
 }
 
-/// The row after a reply to a call that was made with the tokens of `row`, which holds the caller's lease. `before`: what
-/// `unanswered_since` was before the call. `jitter` is between 0 and 1.
-pub fn settle(row: Row, before: Option<Ms>, reply: Reply, credentials: &str, now: Ms, jitter: f64) -> Row {
+/// The row after a reply to a call that was made with the tokens of `row`, which holds the caller's lease. `called`: the facts before the
+/// call. `jitter` is between 0 and 1.
+pub fn settle(row: Row, called: &Facts, reply: Reply, credentials: &str, now: Ms, jitter: f64) -> Row {
     let Row { portal, token_version, facts, secrets } = row;
+    let before = called.unanswered_since;
     let facts = Facts { lease: None, ..facts };
     let failures = facts.failures.saturating_add(1);
     let failed = Facts { failures, ..facts.clone() };
@@ -191,7 +192,12 @@ pub fn settle(row: Row, before: Option<Ms>, reply: Reply, credentials: &str, now
         }
         Reply::Throttled(after) => {
             let retry_at = now + pause(failures, 1_000, PAUSE_MAX, after, jitter);
-            (Facts { retry_at, unanswered_since: before, ..failed }, secrets)
+            // No token was given, so none can have been refused for the second time.
+            (Facts { retry_at, unanswered_since: before, forced_at: called.forced_at, ..failed }, secrets)
+        }
+        Reply::Unsent(_) => {
+            let retry_at = now + pause(failures, 1_000, PAUSE_MAX, None, jitter);
+            (Facts { retry_at, unanswered_since: before, forced_at: called.forced_at, ..failed }, secrets)
         }
         // It may have been done and the answer lost, so `unanswered_since` stays.
         Reply::Failed(_, after) => (Facts { retry_at: now + pause(failures, 1_000, PAUSE_MAX, after, jitter), ..failed }, secrets),

@@ -211,7 +211,8 @@ impl World {
                         Answer::Lost => Reply::Failed("no answer".into(), None),
                         Answer::Dead => Reply::Dead,
                     };
-                    let mut after = settle(row, seen.unanswered, reply, "good", self.now, 0.0);
+                    let called = Facts { unanswered_since: seen.unanswered, ..row.facts.clone() };
+                    let mut after = settle(row, &called, reply, "good", self.now, 0.0);
                     after.token_version = below + 1;
                     assert!(world.swap(*below, &after), "nothing came in between");
                     world.refreshers[who] = At::Idle;

@@ -28,7 +28,7 @@ fn granted(refresh_token: Option<&str>) -> Reply {
 /// Takes the lease and gets a reply at once.
 fn call(row: &Row, now: Ms, reply: Reply) -> Row {
     let Step::Call(facts) = step(row, &caller(now)) else { panic!("calls: {row:?}") };
-    settle(Row { facts: *facts, ..row.clone() }, row.facts.unanswered_since, reply, "good", now, 0.0)
+    settle(Row { facts: *facts, ..row.clone() }, &row.facts, reply, "good", now, 0.0)
 }
 
 #[test]
@@ -148,8 +148,8 @@ fn tokens_that_are_granted_and_then_refused_shut_the_connection() {
         match step(&now_row, &Caller { spent, ..caller(now) }) {
             Step::Call(facts) => {
                 calls.push(now);
-                let before = now_row.facts.unanswered_since;
-                now_row = settle(Row { facts: *facts, ..now_row }, before, granted(None), "good", now, 0.0);
+                let before = now_row.facts.clone();
+                now_row = settle(Row { facts: *facts, ..now_row }, &before, granted(None), "good", now, 0.0);
                 assert_eq!(now_row.facts.condition, Condition::Connected);
             }
             Step::Shut(facts) => {
@@ -186,8 +186,8 @@ fn a_token_that_works_elsewhere_shuts_no_connection_and_is_not_renewed_all_the_t
         match step(&now_row, &Caller { spent: true, accepted: true, ..caller(now) }) {
             Step::Call(facts) => {
                 calls.push(now);
-                let before = now_row.facts.unanswered_since;
-                now_row = settle(Row { facts: *facts, ..now_row }, before, granted(None), "good", now, 0.0);
+                let before = now_row.facts.clone();
+                now_row = settle(Row { facts: *facts, ..now_row }, &before, granted(None), "good", now, 0.0);
             }
             step => assert_eq!(step, Step::Refuse(Refusal::Rationed)),
         }
@@ -197,13 +197,29 @@ fn a_token_that_works_elsewhere_shuts_no_connection_and_is_not_renewed_all_the_t
     assert!(most.is_some_and(|most| most <= 3) && calls.len() > 5, "{calls:?}");
 }
 
+#[test]
+fn a_refresh_that_never_left_burns_no_token_and_shuts_nothing() {
+    let before = row(ends_in(1_700_000));
+    for reply in [Reply::Unsent("the certificate of api.hubapi.com has expired".into()), Reply::Throttled(None)] {
+        let Step::Call(facts) = step(&before, &Caller { spent: true, ..caller(NOW) }) else { panic!("calls") };
+        let after = settle(Row { facts: *facts, ..before.clone() }, &before.facts, reply.clone(), "good", NOW, 0.0);
+        let Facts { unanswered_since, forced_at, retry_at, ref condition, .. } = after.facts;
+        assert_eq!((unanswered_since, forced_at, condition), (None, 0, &Condition::Connected), "{reply:?}");
+        assert_eq!(after.secrets, before.secrets);
+        // The access token is refused again meanwhile: the refresh is still to come, and may help.
+        let next = step(&after, &Caller { spent: true, ..caller(NOW + 10) });
+        assert_eq!(next, Step::Refuse(Refusal::Later(retry_at)), "{reply:?}");
+        assert!(matches!(step(&after, &Caller { spent: true, ..caller(retry_at) }), Step::Call(_)), "{reply:?}");
+    }
+}
+
 proptest! {
     /// Whatever the row says and whatever comes back, there is an answer, and times do not overflow.
     #[test]
     fn every_row_has_a_next_step(
         (expires_at, refreshed_at, retry_at, forced_at) in (0..NOW * 2, 0..NOW * 2, 0..NOW * 2, 0..NOW * 2),
         (until, (spent, accepted), spread, jitter) in (proptest::option::of(0..NOW * 2), any::<(bool, bool)>(), any::<f64>(), any::<f64>()),
-        (condition, reply, failures, after) in (0..3_usize, 0..6_usize, any::<u32>(), proptest::option::of(any::<u64>())),
+        (condition, reply, failures, after) in (0..3_usize, 0..7_usize, any::<u32>(), proptest::option::of(any::<u64>())),
     ) {
         let conditions = [Condition::Connected, Condition::ReinstallRequired(Why::Refused), Condition::BadClient("X".into())];
         let condition: Condition = conditions[condition].clone();
@@ -212,9 +228,9 @@ proptest! {
         let now_row = row(facts);
         if let Step::Call(facts) = step(&now_row, &Caller { spent, accepted, spread, ..caller(NOW) }) {
             let after = after.map(Duration::from_secs);
-            let reply = [granted(Some("r1")), Reply::Dead, Reply::BadClient("X".into()), Reply::Throttled(after), Reply::Failed("x".into(), after), Reply::Odd("400".into())][reply].clone();
+            let reply = [granted(Some("r1")), Reply::Dead, Reply::BadClient("X".into()), Reply::Throttled(after), Reply::Failed("x".into(), after), Reply::Odd("400".into()), Reply::Unsent("x".into())][reply].clone();
             let good = matches!(reply, Reply::Granted(_));
-            let after = settle(Row { facts: *facts, ..now_row }, None, reply, "good", NOW, jitter);
+            let after = settle(Row { facts: *facts, ..now_row }, &Facts::default(), reply, "good", NOW, jitter);
             prop_assert!(after.facts.lease.is_none());
             prop_assert!(good || after.facts.retry_at > NOW, "no call follows a failure at once");
             prop_assert!(good == (after.facts.failures == 0));

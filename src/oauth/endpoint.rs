@@ -5,9 +5,10 @@
 //! HubSpot sends them with 400 (as it does) or 401; wrong app credentials are their own case; everything else leaves the grant alone. The
 //! body's text is never kept: it may hold tokens.
 
+use super::configured::App;
 use super::row::fingerprint;
-use crate::http;
-use crate::sinks::hubspot::{Secret, Settings};
+use crate::http::{self, NoAnswer};
+use crate::secret::Secret;
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType};
 use oauth2::{
     AsyncHttpClient, AuthType, AuthorizationCode, ClientId, ClientSecret, EndpointNotSet, EndpointSet, ExtraTokenFields, HttpRequest,
@@ -80,6 +81,8 @@ pub enum Reply {
     Throttled(Option<Duration>),
     /// No answer, or one from the way there: it may have been done.
     Failed(String, Option<Duration>),
+    /// HubSpot has seen nothing of the call.
+    Unsent(String),
     /// A refusal that nobody has documented.
     Odd(String),
 }
@@ -113,19 +116,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// For the app of these settings.
+    /// For an app.
     ///
     /// # Errors
-    /// When the app's secret can't be read.
-    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let secret = settings.read_client_secret()?;
+    /// When the endpoint's address is no URL.
+    pub fn new(app: App) -> anyhow::Result<Self> {
+        let App { client_id, client_secret, token_url, http } = app;
+        let revoke_url = format!("{token_url}/revoke");
         // HubSpot takes the credentials in the body; Basic is not documented.
-        let client = Client::new(ClientId::new(settings.client_id.clone()))
-            .set_client_secret(ClientSecret::new(secret.reveal().to_owned()))
+        let client = Client::new(ClientId::new(client_id.clone()))
+            .set_client_secret(ClientSecret::new(client_secret.reveal().to_owned()))
             .set_auth_type(AuthType::RequestBody)
-            .set_token_uri(TokenUrl::new(settings.token_url())?);
-        let revoke_url = format!("{}/revoke", settings.token_url());
-        Ok(Endpoint { client, wire: Wire(http::client(settings.request_timeout)?), revoke_url, id: settings.client_id.clone(), secret })
+            .set_token_uri(TokenUrl::new(token_url)?);
+        Ok(Endpoint { client, wire: Wire(http), revoke_url, id: client_id, secret: client_secret })
     }
 
     /// The app's id.
@@ -163,8 +166,8 @@ impl Endpoint {
             ("token", refresh_token),
             ("refresh_token", refresh_token),
         ];
-        if let Err(error) = self.wire.0.post(&self.revoke_url).form(&form).send().await {
-            tracing::warn!("a refresh token could not be given back: {}", error.without_url());
+        if let Err(error) = http::exchange(self.wire.0.post(&self.revoke_url).form(&form)).await {
+            tracing::warn!("a refresh token could not be given back: {error}");
         }
     }
 }
@@ -188,18 +191,18 @@ fn reply<E: oauth2::ErrorResponse>(answer: Result<Answer, RequestTokenError<Earl
 }
 
 /// Sends one request. Whatever is no success is read here, where status and headers are still known.
-async fn send(http: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, Early> {
+async fn send(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, Early> {
     let failed = |why: String| Early(Reply::Failed(why, None));
     let request = reqwest::Request::try_from(request).map_err(|_| Early(Reply::Odd("the request can't be built".to_owned())))?;
-    // reqwest's errors name the address, never the body.
-    let response = http.execute(request).await.map_err(|e| failed(e.without_url().to_string()))?;
-    let status = response.status().as_u16();
-    let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
-    let body = http::body(response).await.map_err(|e| failed(e.to_string()))?;
-    if let Some(reply) = refused(status, retry_after, &body) {
+    let answer = http::execute(client, request).await.map_err(|error| match error {
+        NoAnswer::Unsent(why) => Early(Reply::Unsent(why)),
+        NoAnswer::Lost(why) => failed(why),
+    })?;
+    let retry_after = answer.retry_after().and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    if let Some(reply) = refused(answer.status, retry_after, &answer.body) {
         return Err(Early(reply));
     }
-    oauth2::http::Response::builder().status(200).body(body).map_err(|_| failed("the answer can't be read".to_owned()))
+    oauth2::http::Response::builder().status(200).body(answer.body).map_err(|_| failed("the answer can't be read".to_owned()))
 }
 
 /// What an answer that is no success means.

@@ -25,7 +25,7 @@ use super::store::Store;
 use super::witness::Witness;
 use crate::metrics::{Metrics, Portal, Refresh, RefreshResult};
 use crate::model::time::Ms;
-use crate::sinks::hubspot::Secret;
+use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,6 +93,8 @@ pub struct Cell {
     last: Option<(Access, Ms)>,
     /// What was said last of its condition, so that it is said once.
     pub(super) said: Option<TokenError>,
+    /// Why the last call to the token endpoint failed, if it did.
+    failed: Option<String>,
 }
 
 /// Everything behind [`super::Connections`].
@@ -151,16 +153,10 @@ impl Keeper {
     pub async fn get(&self, portal: &str, spent: Option<&Access>) -> Result<Access, TokenError> {
         let mut cell = match self.portals.get(portal).ok_or(TokenError::NotConnected)? {
             Link::Static { token, .. } if spent.is_none() => return Ok(Access { token: token.clone() }),
-            Link::Static { refused, .. } => {
-                self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(0);
-                if !refused.swap(true, Ordering::Relaxed) {
-                    tracing::error!(portal, "{}", TokenError::BadStaticToken);
-                }
-                return Err(TokenError::BadStaticToken);
-            }
+            Link::Static { .. } => return Err(self.refused(portal)),
             Link::App(cell) => cell.lock().await,
         };
-        let got = self.obtain(portal, spent).await;
+        let got = self.obtain(portal, spent, &mut cell.failed).await;
         let got = match (got, &cell.last) {
             // The store is away; the token is not.
             (Err(TokenError::Store(why)), Some((last, until))) if spent != Some(last) && (self.now)() < *until => {
@@ -174,6 +170,17 @@ impl Keeper {
             cell.last = Some((access.clone(), until));
             access
         })
+    }
+
+    /// HubSpot refuses the access token of a portal, whatever is asked with it; says it once.
+    pub fn refused(&self, portal: &str) -> TokenError {
+        if let Some(Link::Static { refused, .. }) = self.portals.get(portal) {
+            self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(0);
+            if !refused.swap(true, Ordering::Relaxed) {
+                tracing::error!(portal, "{}", TokenError::BadStaticToken);
+            }
+        }
+        TokenError::BadStaticToken
     }
 
     /// HubSpot has accepted a portal's access token.
@@ -231,7 +238,7 @@ impl Keeper {
         }
     }
 
-    async fn obtain(&self, portal: &str, spent: Option<&Access>) -> Result<Obtained, TokenError> {
+    async fn obtain(&self, portal: &str, spent: Option<&Access>, failed: &mut Option<String>) -> Result<Obtained, TokenError> {
         let began = (self.now)();
         let endpoint = self.endpoint.as_ref().ok_or(TokenError::NotConnected)?;
         let credentials = endpoint.credentials();
@@ -253,7 +260,7 @@ impl Keeper {
                     let access = access.ok_or(TokenError::NotConnected)?;
                     return Ok(Obtained { access, until: row.facts.expires_at, facts: row.facts });
                 }
-                Step::Refuse(refusal) => return Err(refused(refusal, now)),
+                Step::Refuse(refusal) => return Err(refused(refusal, failed.as_deref(), now)),
                 Step::Look(_) if now > began + PATIENCE => {
                     return Err(TokenError::Transient("another process has been at it for long".to_owned(), None));
                 }
@@ -271,26 +278,27 @@ impl Keeper {
                 Step::Call(_) if now > began + PATIENCE => {
                     return Err(TokenError::Transient("the table of connections takes too long to store a claim".to_owned(), None));
                 }
-                Step::Call(facts) => self.call(endpoint, row, *facts).await?,
+                Step::Call(facts) => *failed = self.call(endpoint, row, *facts).await?,
             }
         }
     }
 
-    /// Takes the lease, calls, and stores what came. Whether that helped, the row says.
-    async fn call(&self, endpoint: &Endpoint, row: Row, facts: Facts) -> Result<(), TokenError> {
+    /// Takes the lease, calls, and stores what came. Whether that helped, the row says; gives back why it has not, where only the
+    /// endpoint's failure says that.
+    async fn call(&self, endpoint: &Endpoint, row: Row, facts: Facts) -> Result<Option<String>, TokenError> {
         let portal = row.portal.clone();
         let claimed = Row { token_version: row.token_version + 1, facts, ..row.clone() };
         self.open_calls.fetch_add(1, Ordering::SeqCst);
         let _open = OpenCall(&self.open_calls);
         if !self.swap(row.token_version, &claimed).await.map_err(|e| store_failed(&e))? {
-            return Ok(());
+            return Ok(None);
         }
         // The clock is looked at again: since the lease's end was set, this process may have been asleep, or the store slow.
         let Some(within) = call_within(&claimed.facts, (self.now)(), self.lease_for) else {
             tracing::warn!(portal, "no call to the token endpoint: its lease was nearly over by the time it was stored");
             // Where this fails somebody else has the lease, or takes it once it has run out.
             let back = Row { token_version: claimed.token_version + 1, ..row };
-            return self.swap(claimed.token_version, &back).await.map(drop).map_err(|e| store_failed(&e));
+            return self.swap(claimed.token_version, &back).await.map(|_| None).map_err(|e| store_failed(&e));
         };
         if let Some(since) = row.facts.unanswered_since {
             let since = crate::model::time::rfc3339(since);
@@ -304,12 +312,16 @@ impl Keeper {
         let reply = tokio::time::timeout(Duration::from_millis(within), call).await;
         let reply = reply.unwrap_or_else(|_| Reply::Failed("no answer while the lease lasted".to_owned(), None));
         self.refreshes.fetch_add(1, Ordering::Relaxed);
+        let why = match &reply {
+            Reply::Failed(why, _) | Reply::Unsent(why) | Reply::Odd(why) => Some(why.clone()),
+            _ => None,
+        };
         crate::failpoint::hit("token.answered");
         let result = self.keep(endpoint, &row, claimed, reply).await;
         if let Ok(result) = &result {
             self.metrics.refresh_attempts.get_or_create(&Refresh { portal, result: *result }).inc();
         }
-        result.map(drop)
+        result.map(|_| why)
     }
 
     /// Stores a reply on top of `claimed`, or of what has become of it; `called` is the row with whose tokens it was asked for.
@@ -319,18 +331,18 @@ impl Keeper {
             Reply::Dead => RefreshResult::BadRefreshToken,
             Reply::BadClient(_) => RefreshResult::BadClient,
             Reply::Throttled(_) => RefreshResult::Throttled,
-            Reply::Failed(..) => RefreshResult::Failed,
+            Reply::Failed(..) | Reply::Unsent(_) => RefreshResult::Failed,
             Reply::Odd(_) => RefreshResult::Refused,
         };
-        if let Reply::Failed(why, _) | Reply::Odd(why) = &reply {
+        if let Reply::Failed(why, _) | Reply::Unsent(why) | Reply::Odd(why) = &reply {
             tracing::warn!(portal = called.portal, "the token endpoint failed: {why}");
         }
         let deadline = (self.now)() + PATIENCE;
         let mut below = claimed;
         loop {
             let seen = below.token_version;
-            let (before, now) = (called.facts.unanswered_since, (self.now)());
-            let mut next = settle(below.clone(), before, reply.clone(), &endpoint.credentials(), now, rand::random());
+            let now = (self.now)();
+            let mut next = settle(below.clone(), &called.facts, reply.clone(), &endpoint.credentials(), now, rand::random());
             next.token_version = seen + 1;
             match self.swap(seen, &next).await {
                 Ok(true) => {
@@ -375,13 +387,14 @@ fn trying_again(called: &Row, why: &str) {
     tracing::warn!(portal = called.portal, "the answer of the token endpoint is not stored yet, trying again: {why}");
 }
 
-fn refused(refusal: Refusal, now: Ms) -> TokenError {
+fn refused(refusal: Refusal, failed: Option<&str>, now: Ms) -> TokenError {
     match refusal {
         Refusal::Dead(why) => TokenError::Disconnected(why),
         Refusal::BadClient(code) => TokenError::BadClient(code),
         Refusal::Rationed => TokenError::Rationed,
         Refusal::Later(at) => {
-            TokenError::Transient("it failed a moment ago".to_owned(), Some(Duration::from_millis(at.saturating_sub(now))))
+            let why = failed.unwrap_or("it failed a moment ago").to_owned();
+            TokenError::Transient(why, Some(Duration::from_millis(at.saturating_sub(now))))
         }
     }
 }

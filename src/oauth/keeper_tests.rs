@@ -4,6 +4,7 @@ use super::super::endpoint::Grant;
 use super::super::row::{Condition, Lease, Secrets};
 use super::super::seal::Seal;
 use super::*;
+use crate::oauth::Configured as _;
 use crate::sinks::hubspot::Settings;
 use crate::state::State;
 
@@ -13,7 +14,7 @@ fn a_connection_that_nobody_uses_is_refreshed_once_a_week() {
     let sandbox = clickline_sandbox::Sandbox::start(clickline_sandbox::Config::default()).expect("a sandbox");
     let settings = Settings::for_sandbox(&sandbox.url(), "clickline", "sandbox-secret", BTreeMap::new());
     let (_folder, mut keeper, _, claimed) = claimed();
-    keeper.endpoint = Some(Endpoint::new(&settings).expect("is right"));
+    keeper.endpoint = Some(Endpoint::new(settings.app().expect("is right")).expect("is right"));
     let secrets = Secrets { access_token: Some("old".to_owned()), refresh_token: sandbox.refresh_token("4242") };
     run(async {
         let mut version = claimed.token_version;
@@ -38,7 +39,7 @@ fn claimed() -> (tempfile::TempDir, Keeper, Row, Row) {
         store: Arc::new(State::open(&folder.path().join("state.db")).expect("opens")),
         seal: settings.connections.read_seal().expect("keys"),
         witness: Witness::open(&folder.path().join("witness"), "e").expect("opens"),
-        endpoint: Some(Endpoint::new(&settings).expect("is right")),
+        endpoint: Some(Endpoint::new(settings.app().expect("is right")).expect("is right")),
         portals: BTreeMap::from([("4242".to_owned(), Link::App(tokio::sync::Mutex::default()))]),
         seeds: BTreeMap::new(),
         events: BTreeMap::new(),

@@ -19,6 +19,7 @@
 //! If HubSpot rotates refresh tokens (it does not today), the answer to a refresh is lost when the process is killed, or the connection breaks,
 //! between HubSpot's commit and ours: no client can prevent that. It is reported as what it is, and deltas wait in their topics.
 
+mod configured;
 mod connections;
 mod decide;
 mod endpoint;
@@ -36,6 +37,7 @@ mod settings;
 mod store;
 mod witness;
 
+pub use configured::{App, Configured};
 pub(crate) use connections::passing_key;
 pub use connections::{Connections, InstallError, Mode, Status};
 pub use endpoint::Grant;

@@ -3,7 +3,7 @@
 
 use super::keeper::Keeper;
 use super::row::{Facts, Row, Secrets};
-use crate::sinks::hubspot::Secret;
+use crate::secret::Secret;
 use crate::state::{ClearTokens, State};
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use super::keeper::{Access, Keeper, Link, TokenError};
 use super::row::{Condition, Facts, Row, Secrets, fingerprint};
 use crate::metrics::Portal;
 use crate::model::time::{DAY, Ms};
-use crate::sinks::hubspot::Secret;
+use crate::secret::Secret;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 

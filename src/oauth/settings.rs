@@ -2,7 +2,7 @@
 
 use super::features::{OPTIONAL_SCOPES, SCOPES};
 use super::seal::Seal;
-use crate::sinks::hubspot::{Secret, read_secret};
+use crate::secret::{Secret, read as read_secret};
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};

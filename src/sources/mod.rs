@@ -23,10 +23,11 @@ pub mod writer;
 
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::{Arrival, Place};
+use crate::kafka::Topics;
 use crate::model::inputs::{Input, Refusal, split_key};
 use crate::model::outputs::DeadLetter;
 use crate::model::time::{Ms, tick_end};
-use crate::model::{Click, Contact, Deal, Form};
+use crate::model::{Contact, Deal, Form, PackedClick};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,16 @@ impl Kind {
             Kind::Forms => "forms",
             Kind::Contacts => "contacts",
             Kind::Deals => "deals",
+        }
+    }
+
+    /// The name of its topic.
+    pub fn topic(self, topics: &Topics) -> &str {
+        match self {
+            Kind::Clicks => &topics.clicks,
+            Kind::Forms => &topics.forms,
+            Kind::Contacts => &topics.contacts,
+            Kind::Deals => &topics.deals,
         }
     }
 }
@@ -232,7 +243,7 @@ fn read(found: Found<'_>) -> Result<Arrival, Refusal> {
     let Found { kind, key, payload, place, source: _ } = found;
     let bytes = payload.unwrap_or_default();
     Ok(match kind {
-        Kind::Clicks => Arrival::Click(place, Arc::new(Click::read(bytes)?)),
+        Kind::Clicks => Arrival::Click(place, Arc::new(PackedClick::read(bytes)?)),
         Kind::Forms => Arrival::Form(place, Arc::new(Form::read(bytes)?)),
         Kind::Contacts => match payload {
             Some(bytes) => {

@@ -44,6 +44,7 @@ pub fn answer(outcome: Outcome, throttled: Duration) -> Result<Option<Value>, Tr
         Outcome::NotFound(_) => Ok(None),
         Outcome::Throttled(pause) => Err(Trouble::Later("HubSpot asks for a pause".to_owned(), Some(pause.or(throttled)))),
         Outcome::Transient(why, after) => Err(Trouble::Later(format!("HubSpot failed: {why}"), after)),
+        Outcome::Unsent(why, after) => Err(Trouble::Later(why, after)),
         Outcome::Exists => Err(Trouble::Later("HubSpot's answer to a read makes no sense".to_owned(), None)),
         Outcome::Retired => Err(Trouble::Stuck(RETIRED.to_owned())),
         Outcome::Unauthorized | Outcome::Disconnected => {

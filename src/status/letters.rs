@@ -6,7 +6,9 @@ use crate::model::time;
 use crate::state::State;
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Letters shown at once, the newest.
 const SHOWN: usize = 200;
@@ -20,6 +22,10 @@ pub struct Letters {
     pub kafka: Kafka,
     /// The state database with the decisions.
     pub state: PathBuf,
+    /// How long the sink's ledger remembers.
+    pub ledger_for: Option<Duration>,
+    /// The accounts of each workspace.
+    pub workspaces: BTreeMap<String, Vec<String>>,
 }
 
 /// A dead letter that nobody has decided about.
@@ -79,7 +85,8 @@ impl Letters {
     }
 
     fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
-        Ok(DeadLetters::new(self.kafka.clone(), State::open(&self.state)?))
+        let letters = DeadLetters::new(self.kafka.clone(), State::open(&self.state)?);
+        Ok(letters.with_ledger_for(self.ledger_for).with_workspaces(self.workspaces.clone()))
     }
 }
 

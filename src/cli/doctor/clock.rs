@@ -3,6 +3,7 @@
 use super::{Finding, Level, PATIENCE};
 use crate::http;
 use crate::model::time::{Ms, now};
+use crate::sinks::hubspot::Settings;
 use anyhow::Context as _;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -33,26 +34,26 @@ pub fn of_brokers(consumer: &BaseConsumer, topic: &str, slack: Ms) -> Finding {
 }
 
 /// HubSpot says its time with every answer.
-pub fn of_hubspot(base_url: &str) -> Finding {
+pub fn of_hubspot(settings: &Settings) -> Finding {
     let what = "clock against HubSpot";
-    match difference(base_url) {
+    match difference(settings) {
         Ok(difference) if difference.abs() <= HUBSPOT_MS => Finding::new(Level::Ok, what, format!("within {} s", HUBSPOT_MS / 1_000)),
         Ok(difference) => {
             let says = format!("differs by {} s: tokens seem older or younger than they are; set the clock by NTP", difference / 1_000);
             Finding::new(Level::Warning, what, says)
         }
         Err(error) => {
-            Finding::new(Level::Failed, what, format!("HubSpot does not answer ({error:#}); see that {base_url} is reachable from here"))
+            let address = &settings.base_url;
+            Finding::new(Level::Failed, what, format!("HubSpot does not answer ({error:#}); see that {address} is reachable from here"))
         }
     }
 }
 
 /// HubSpot's time minus ours, ms; any answer will do.
-fn difference(base_url: &str) -> anyhow::Result<i64> {
+fn difference(settings: &Settings) -> anyhow::Result<i64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = http::client(PATIENCE)?;
-    let answer = runtime.block_on(client.get(base_url).send()).map_err(reqwest::Error::without_url)?;
-    let date = answer.headers().get(reqwest::header::DATE).context("its answer has no date")?.to_str()?;
+    let answer = runtime.block_on(http::exchange(settings.client()?.get(&settings.base_url)))?;
+    let date = answer.headers.get(reqwest::header::DATE).context("its answer has no date")?.to_str()?;
     let theirs = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).context("its date is none")?.as_millisecond();
     Ok(theirs - i64::try_from(now()).unwrap_or(i64::MAX))
 }

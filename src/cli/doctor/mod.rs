@@ -7,6 +7,7 @@
 //! # Not
 //! It writes no record: that transactions work is seen by opening and aborting an empty one, under an id of its own, which leaves the running job alone.
 
+pub mod clickhouse;
 mod clock;
 mod topics;
 
@@ -14,10 +15,7 @@ use super::Failure;
 use crate::config::Config;
 use crate::dataflow::plan::Plan;
 use crate::kafka::Kafka;
-use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{self, Change, Standing};
-use crate::sinks::outbox::topics::needed;
-use crate::sources::feeds;
 use anyhow::anyhow;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, Producer as _};
@@ -102,7 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Err(error) => findings.push(Finding::new(Level::Failed, "kafka", format!("{error:#}"))),
     }
     of_hubspot(&config, &mut findings);
-    findings.extend(config.clickhouse.as_ref().map(of_clickhouse));
+    findings.extend(config.clickhouse.iter().flat_map(clickhouse::look));
     match args.format {
         Format::Text => findings.iter().for_each(|finding| println!("{finding}")),
         Format::Json => println!("{}", serde_json::to_string_pretty(&findings).map_err(anyhow::Error::new)?),
@@ -130,13 +128,7 @@ fn of_kafka(kafka: &Kafka, config: &Config, plan: &Plan, findings: &mut Vec<Find
         }
     };
     findings.push(Finding::new(Level::Ok, "brokers", format!("{} answer", metadata.brokers().len())));
-    let mut topics = needed(kafka, plan);
-    if config.crm.is_some() || config.forms.is_some() {
-        let more = feeds::needed(kafka, plan).into_iter().filter(|more| topics.iter().all(|topic| topic.name != more.name));
-        topics.extend(more.collect::<Vec<_>>());
-    }
-    let inputs = [&kafka.topics.clicks, &kafka.topics.forms, &kafka.topics.contacts, &kafka.topics.deals];
-    topics::look(kafka, &metadata, &topics, |name| inputs.iter().any(|input| *input == name), findings);
+    topics::look(kafka, &metadata, &super::topics::of(config, plan), findings);
     findings.push(transactions(kafka));
     findings.push(clock::of_brokers(&consumer, &kafka.topics.clicks, config.limits.idle_slack));
 }
@@ -163,21 +155,6 @@ fn transactions(kafka: &Kafka) -> Finding {
     }
 }
 
-/// Whether ClickHouse answers to this user.
-fn of_clickhouse(settings: &clickhouse::Settings) -> Finding {
-    let asked = clickhouse::Service::new(settings).and_then(|service| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(service.query("SELECT 1", &[])).map_err(anyhow::Error::new)
-    });
-    match asked {
-        Ok(_) => Finding::new(Level::Ok, "clickhouse", "answers"),
-        Err(error) => {
-            let says = format!("{error:#}; clicks wait in their topic, see that {} is reachable and takes this user", settings.url);
-            Finding::new(Level::Failed, "clickhouse", says)
-        }
-    }
-}
-
 fn of_hubspot(config: &Config, findings: &mut Vec<Finding>) {
     let Some(settings) = &config.hubspot else {
         return findings.push(Finding::new(Level::Warning, "hubspot", "is not configured: deltas stay in their topics"));
@@ -186,7 +163,7 @@ fn of_hubspot(config: &Config, findings: &mut Vec<Finding>) {
     if let Err(error) = settings.read_secrets(&portals) {
         return findings.push(Finding::new(Level::Failed, "hubspot", format!("{error:#}")));
     }
-    findings.push(clock::of_hubspot(&settings.base_url));
+    findings.push(clock::of_hubspot(settings));
     let found = match hubspot::setup_accounts(settings, &portals, &config.state, Change::Look, &config.moves()) {
         Ok(found) => found,
         Err(error) => return findings.push(Finding::new(Level::Failed, "hubspot", format!("{error:#}"))),

@@ -4,6 +4,8 @@ mod login;
 mod setup;
 mod status;
 
+pub use setup::accounts;
+
 use super::Failure;
 use crate::config::Config;
 use crate::metrics::Metrics;

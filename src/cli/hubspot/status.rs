@@ -2,6 +2,7 @@
 
 use super::{Failure, Of, Open};
 use crate::cli::text::to_the_second;
+use crate::cli::topics;
 use crate::model::time::{self, Ms};
 use crate::oauth::{Condition, Connections, Facts, Mode, Status, TokenError};
 use crate::sinks::hubspot::{Settings, takes_token};
@@ -34,7 +35,7 @@ enum Format {
 /// # Errors
 /// When an account is not connected.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Open { settings, connections, .. } = args.of.open()?;
+    let Open { config, settings, connections } = args.of.open()?;
     let statuses = connections.status()?;
     let fixed: Vec<String> = statuses.iter().filter(|status| status.mode == Mode::Static).map(|status| status.portal.clone()).collect();
     let accepted = accepted(&settings, &connections, &fixed)?;
@@ -42,6 +43,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&all).map_err(anyhow::Error::from)?),
         Format::Text => all.iter().for_each(|told| print!("{}", told.text(time::now()))),
+    }
+    let (topics, _) = topics::of_sink(&config).map_err(Failure::configuration)?;
+    for line in topics {
+        match args.format {
+            // An array of accounts is what tools read.
+            Format::Json => eprintln!("{line}"),
+            Format::Text => println!("{line}"),
+        }
     }
     let out: Vec<&str> = all.iter().filter(|told| !told.usable).map(|told| told.portal.as_str()).collect();
     if out.is_empty() { Ok(()) } else { Err(anyhow!("not connected: {}", out.join(", ")).into()) }

@@ -3,36 +3,21 @@
 //! The refusal itself is in the database, in the transaction that settled the record; so neither a Kafka outage nor a crash loses it.
 //! A crash between Kafka's acknowledgement and our note of it puts the record on the topic a second time.
 
-use crate::kafka::Kafka;
+use crate::kafka::{Acknowledged, Delivery, Kafka};
 use crate::model::outputs::{DeadLetter, Topic};
 use crate::state::{DeadLetterRow, State};
-use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Records brought over at once.
 const BATCH: usize = 100;
-
-/// Tells the sender of each record what became of it.
-struct Deliveries;
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<oneshot::Sender<Result<(), KafkaError>>>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
-        // Nobody waits any more when the sink was stopped meanwhile; the record is still in the database.
-        let _ = sender.send(result.as_ref().map(drop).map_err(|(error, _)| error.clone()));
-    }
-}
+/// How long the brokers may take to acknowledge one.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same at the end.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// What came of a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,16 +39,11 @@ pub fn pause(failures: u32) -> Duration {
 }
 
 /// Writes to the dead-letter topic.
+#[derive(Debug)]
 pub struct DeadLetters {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Acknowledged,
     topic: String,
     state: Arc<State>,
-}
-
-impl std::fmt::Debug for DeadLetters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadLetters").field("topic", &self.topic).finish_non_exhaustive()
-    }
 }
 
 impl DeadLetters {
@@ -72,8 +52,7 @@ impl DeadLetters {
     /// # Errors
     /// When the Kafka client can't be made.
     pub fn new(kafka: &Kafka, state: Arc<State>) -> anyhow::Result<Self> {
-        let config = kafka.client(&[("enable.idempotence", "true"), ("message.timeout.ms", "30000"), ("linger.ms", "5")]);
-        let producer = config.create_with_context(Deliveries).context("the Kafka producer can't be made")?;
+        let producer = Acknowledged::new(kafka, Some(PATIENCE))?;
         Ok(DeadLetters { producer, topic: kafka.topics.output(Topic::DeadLetters).to_owned(), state })
     }
 
@@ -136,18 +115,13 @@ impl DeadLetters {
     /// Gives a record to the producer.
     fn offer(&self, row: &DeadLetterRow) -> anyhow::Result<Result<Delivery, KafkaError>> {
         let value = serde_json::to_vec(&record(row))?;
-        let (sender, receiver) = oneshot::channel();
-        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sender)).key(&row.topic).payload(&value);
-        Ok(self.producer.send(record).map(|()| receiver).map_err(|(error, _)| error))
+        Ok(self.producer.offer(&self.topic, Some(row.topic.as_bytes()), Some(&value)))
     }
 }
 
-type Delivery = oneshot::Receiver<Result<(), KafkaError>>;
-
 /// What became of a record that was offered.
 async fn arrived(offered: Result<Delivery, KafkaError>) -> Result<(), KafkaError> {
-    // A producer that is gone reports nothing.
-    offered?.await.unwrap_or(Err(KafkaError::Canceled))
+    offered?.arrived().await
 }
 
 fn too_large(error: &KafkaError) -> bool {
@@ -157,7 +131,7 @@ fn too_large(error: &KafkaError) -> bool {
 impl Drop for DeadLetters {
     fn drop(&mut self) {
         // What does not get out now is still in the database.
-        let _ = self.producer.flush(Duration::from_millis(100));
+        self.producer.drain(FAREWELL);
     }
 }
 

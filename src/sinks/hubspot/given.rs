@@ -10,7 +10,6 @@ use super::service::Service;
 use super::settings::Settings;
 use super::setup::{Standing, send};
 use super::work::results;
-use crate::http;
 use serde_json::Value;
 
 /// How the type of event stands that the configuration gives to an account.
@@ -45,7 +44,7 @@ async fn template(settings: &Settings, app_id: u64, given: &str) -> Result<Stand
     let Some(key) = settings.read_developer_key().map_err(unusable)? else {
         return Ok(Standing::Unchecked("that takes the developer key"));
     };
-    let http = http::client(settings.request_timeout).map_err(unusable)?;
+    let http = settings.client().map_err(unusable)?;
     let address = format!("{}{}/{app_id}/event-templates", settings.base_url, settings.paths.timeline);
     // The developer key travels in the query: HubSpot offers no other way. No message of ours quotes an address.
     let listed = send(http.get(address).query(&[("hapikey", key.reveal())])).await?;

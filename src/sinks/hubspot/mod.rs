@@ -5,7 +5,7 @@
 //!     │ reader.rs   read_committed    record.rs    records, receipts        outcome.rs   what an answer means
 //!     ▼                               queue.rs     one key at a time        request.rs   effects as requests
 //!  run.rs ◄──► state database         lanes.rs     which batch is next      budget.rs    110 requests in 10 s
-//!     │ settle.rs   fates             tracker.rs   offsets
+//!     │ settle.rs   fates             tracker.rs   offsets             allowance.rs  an account's requests and pauses
 //!     ▼                               account.rs   lanes open and closed    service.rs   one request
 //!  stages.rs  emails.rs               prepare.rs, setup.rs  what an account must have
 //!  contacts.rs  events.rs             event_api.rs  timeline, app events, custom events
@@ -14,6 +14,7 @@
 //!  HubSpot                            suspects.rs  what makes HubSpot stumble
 //!                                     behind.rs    accounts that can't keep up
 //!                                     dead_letters.rs  refused records to their topic
+//!                                     erased.rs    persons who are not to be written to
 //! ```
 //!
 //! # Guarantee
@@ -21,6 +22,9 @@
 //! they came from, stages because the deal is read before it is moved. What was delivered is in the ledger, so that reading a topic
 //! again sends nothing twice. Per contact and per deal, deltas are applied in order; a value that came from an older click never
 //! replaces one from a newer click.
+//!
+//! A person who was erased ([`crate::forget`]) is in no request that is begun after the sink has heard of it: what waits for them goes, and
+//! deltas that come later are dropped and counted.
 //!
 //! Not guaranteed: an order between contacts or deals, and that nobody moves a deal in the one round trip between reading and
 //! writing it: HubSpot has no conditional write.
@@ -31,6 +35,7 @@
 //! clicks' persons are known by their address.
 
 mod account;
+mod allowance;
 mod associations;
 mod behind;
 mod budget;
@@ -42,6 +47,7 @@ mod deal;
 pub mod dry;
 mod emails;
 mod entries;
+mod erased;
 mod event_api;
 mod events;
 mod exposed;
@@ -61,7 +67,6 @@ pub mod reason;
 mod record;
 mod request;
 mod run;
-mod secret;
 mod service;
 mod settings;
 mod settle;
@@ -76,17 +81,17 @@ mod tests;
 mod tracker;
 mod work;
 
+pub use crate::secret::{Secret, read as read_secret};
 pub(crate) use associations::Associations;
 pub(crate) use budget::{Share, Wait, Window};
 pub use exposed::Exposed;
-pub(crate) use outcome::{Outcome, Refusal, classify, item_errors, text};
+pub(crate) use outcome::{Outcome, Refusal, item_errors, text};
 pub use paths::{Paths, Version};
 pub use pipelines::Move;
 pub use portal::{Events, Portal};
 pub use prepare::{accounts as setup_accounts, takes_token};
 pub(crate) use record::delta_id;
 pub(crate) use request::{Method, Request, segment};
-pub use secret::{Secret, read as read_secret};
 pub(crate) use service::Service;
 pub use settings::{Budget, Settings};
 pub use setup::{Change, Finding, Standing};

@@ -9,6 +9,7 @@
 //! | 403 | [`Outcome::Forbidden`]: a matter of configuration; nothing is given up |
 //! | 429, 477 | [`Outcome::Throttled`]: the account's budget waits, the retry count stays |
 //! | 408, 423, 5xx, 3xx, no answer | [`Outcome::Transient`]: again later; the write may have happened |
+//! | no connection: DNS, refused, packets that nobody answers, certificates | [`Outcome::Unsent`]: the account's budget waits, the retry count stays |
 //! | 409, or 400 "already in use" | [`Outcome::Exists`] |
 //! | 404 with an error of HubSpot's | [`Outcome::NotFound`] |
 //! | any other 404 | [`Outcome::Transient`]: a proxy, or a path that HubSpot does not serve; it says nothing of a record |
@@ -18,6 +19,7 @@
 //! Every field of an error body is optional, and the body may be no JSON at all.
 
 use super::daily::ASK_AGAIN;
+use crate::http::{Answer, NoAnswer};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -44,6 +46,20 @@ pub enum Outcome {
     Disconnected,
     /// It may work later, and may have worked already. Not before this pause, where the answer asks for one.
     Transient(String, Option<Duration>),
+    /// HubSpot has seen nothing of the request: no connection, no access token. No record is at fault, and none is given up for it. Not
+    /// before this pause, where one is known.
+    Unsent(String, Option<Duration>),
+}
+
+impl Outcome {
+    /// What an exchange means.
+    pub fn of(answer: Result<Answer, NoAnswer>) -> Outcome {
+        match answer {
+            Ok(answer) => classify(answer.status, answer.retry_after(), &answer.body),
+            Err(NoAnswer::Unsent(why)) => Outcome::Unsent(why, None),
+            Err(NoAnswer::Lost(why)) => Outcome::Transient(why, None),
+        }
+    }
 }
 
 /// How long nothing may be sent.
@@ -282,6 +298,7 @@ mod tests {
             Outcome::Forbidden(_) | Outcome::Retired => "suspend",
             Outcome::Throttled(_) => "pause",
             Outcome::Transient(..) => "again",
+            Outcome::Unsent(..) => "never an answer's meaning",
             Outcome::Disconnected => "wait",
         };
         let table: [(&str, &[u16]); 8] = [

@@ -1,7 +1,7 @@
 //! The settings of one HubSpot account: how it is connected, and which of HubSpot's event APIs takes its events.
 
-use super::secret::Secret;
 use crate::oauth::EventScopes;
+use crate::secret::Secret;
 use serde::Deserialize;
 use std::path::PathBuf;
 

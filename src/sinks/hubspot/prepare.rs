@@ -57,7 +57,7 @@ impl Prepared {
 /// What somebody must do about an outcome; nothing when it may pass by itself.
 fn in_the_way(what: &str, outcome: &Outcome) -> Option<String> {
     Some(match outcome {
-        Outcome::Throttled(_) | Outcome::Transient(..) => return None,
+        Outcome::Throttled(_) | Outcome::Transient(..) | Outcome::Unsent(..) => return None,
         Outcome::Disconnected => "the account is not connected: `clickline hubspot status` says why, and what to do".to_owned(),
         Outcome::Retired => format!("{what}: {RETIRED}"),
         Outcome::Unauthorized => format!("{what}: HubSpot does not accept the credentials"),
@@ -123,7 +123,10 @@ pub fn accounts(
 }
 
 fn failed(what: &str, outcome: &Outcome) -> Finding {
-    let why = in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned());
+    let why = match outcome {
+        Outcome::Unsent(why, _) => why.clone(),
+        outcome => in_the_way(what, outcome).unwrap_or_else(|| "HubSpot does not answer; try again".to_owned()),
+    };
     Finding { what: what.to_owned(), standing: Standing::Refused(why) }
 }
 
@@ -133,9 +136,8 @@ fn failed(what: &str, outcome: &Outcome) -> Finding {
 /// When the HTTP client can't be set up.
 pub async fn takes_token(settings: &Settings, connections: &Arc<Connections>, portal: &str) -> anyhow::Result<Option<bool>> {
     let service = Service::new(settings, Arc::clone(connections), &[portal.to_owned()])?;
-    let look = request::get(format!("{}/contacts/groups", settings.paths.properties));
-    Ok(match service.call(portal, &look, Share::Full).await {
-        Outcome::Throttled(_) | Outcome::Transient(..) => None,
+    Ok(match service.call(portal, &request::any(&settings.paths), Share::Full).await {
+        Outcome::Throttled(_) | Outcome::Transient(..) | Outcome::Unsent(..) => None,
         Outcome::Unauthorized | Outcome::Disconnected => Some(false),
         // Whatever else it says, it knows the token.
         _ => Some(true),

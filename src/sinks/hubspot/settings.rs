@@ -5,8 +5,9 @@
 
 use super::paths::Paths;
 use super::portal::Portal;
-use super::secret::{self, Secret};
-use crate::oauth::ConnectionSettings;
+use crate::http;
+use crate::oauth::{App, Configured, ConnectionSettings, EventScopes};
+use crate::secret::{self, Secret};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
@@ -63,6 +64,12 @@ pub struct Settings {
     /// Deadline of one request, body included. An answer that comes later counts as lost.
     #[serde(default = "request_timeout", deserialize_with = "duration")]
     pub request_timeout: Duration,
+    /// How long making a connection to HubSpot may take, its TLS included; at most half of `request_timeout`.
+    #[serde(default = "connect_timeout", deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    /// File of certificate authorities (PEM) that are trusted beside the system's: that of a proxy that opens TLS.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// How long an event or a property waits for others to fill a batch.
     #[serde(default = "linger", deserialize_with = "duration")]
     pub linger: Duration,
@@ -124,6 +131,10 @@ fn provision() -> Vec<String> {
 
 fn request_timeout() -> Duration {
     Duration::from_secs(15)
+}
+
+fn connect_timeout() -> Duration {
+    http::CONNECT
 }
 
 fn linger() -> Duration {
@@ -190,6 +201,8 @@ impl Settings {
             portals: BTreeMap::new(),
             budget: Budget::default(),
             request_timeout: request_timeout(),
+            connect_timeout: connect_timeout(),
+            ca_file: None,
             linger: linger(),
             concurrency: concurrency(),
             held: held(),
@@ -286,6 +299,14 @@ impl Settings {
         secret::read("hubspot.developer_key", self.developer_key.as_ref(), env, file)
     }
 
+    /// A client for HubSpot.
+    ///
+    /// # Errors
+    /// When certificate authorities can't be read.
+    pub fn client(&self) -> anyhow::Result<reqwest::Client> {
+        http::client_to(self.request_timeout, self.connect_timeout, self.ca_file.as_deref())
+    }
+
     /// The token endpoint's address.
     pub fn token_url(&self) -> String {
         self.token_url.clone().unwrap_or_else(|| format!("{}{}", self.base_url, self.paths.token))
@@ -313,6 +334,9 @@ impl Settings {
         if self.held < portals.len() * 2 {
             bail!("hubspot.held must be at least 2 for each portal; leave it out for {}", held());
         }
+        if self.connect_timeout.is_zero() || self.request_timeout.is_zero() {
+            bail!("hubspot.connect_timeout and hubspot.request_timeout must not be zero");
+        }
         if self.concurrency == 0 {
             bail!("hubspot.concurrency must be at least 1");
         }
@@ -334,6 +358,37 @@ impl Settings {
             settings.check(key).map_err(|problem| anyhow::anyhow!("hubspot.portals.{portal}: {problem}"))?;
         }
         Ok(())
+    }
+}
+
+impl Configured for Settings {
+    fn connections(&self) -> &ConnectionSettings {
+        &self.connections
+    }
+
+    fn app(&self) -> anyhow::Result<App> {
+        Ok(App {
+            client_id: self.client_id.clone(),
+            client_secret: self.read_client_secret()?,
+            token_url: self.token_url(),
+            http: self.client()?,
+        })
+    }
+
+    fn access_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
+        self.read_access_token(portal)
+    }
+
+    fn refresh_token(&self, portal: &str) -> anyhow::Result<Option<Secret>> {
+        self.read_refresh_token(portal)
+    }
+
+    fn event_scopes(&self) -> BTreeMap<String, EventScopes> {
+        self.portals.iter().map(|(portal, of)| (portal.clone(), of.event_scopes())).collect()
+    }
+
+    fn call_within(&self) -> Duration {
+        self.request_timeout
     }
 }
 

@@ -4,15 +4,15 @@
 
 use super::budget::Share;
 use super::event_api::{CUSTOM_EXTRA, EventApi, batch_max};
-use super::outcome::{Outcome, classify, text};
+use super::outcome::{Outcome, text};
 use super::portal::{Events, NO_EVENTS, Portal};
 use super::request;
-use super::secret::Secret;
 use super::service::Service;
 use super::settings::Settings;
 use super::work::results;
 use crate::http;
 use crate::oauth::Feature;
+use crate::secret::Secret;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -141,7 +141,7 @@ pub async fn event_type(
         }
         Portal { events: Events::Timeline, app_id: Some(app_id), .. } => {
             let key = settings.read_developer_key().map_err(unusable)?.ok_or(Outcome::Unauthorized)?;
-            let http = http::client(settings.request_timeout).map_err(unusable)?;
+            let http = settings.client().map_err(unusable)?;
             event_template(&http, settings, *app_id, &key, change).await?
         }
         Portal { events: Events::CustomEvents, .. } => event_definition(service, settings, portal, change).await?,
@@ -193,11 +193,7 @@ async fn event_template(
 }
 
 pub(super) async fn send(call: reqwest::RequestBuilder) -> Result<Value, Outcome> {
-    let lost = |_| Outcome::Transient("no answer".to_owned(), None);
-    let response = call.send().await.map_err(lost)?;
-    let status = response.status().as_u16();
-    let body = http::body(response).await.map_err(|e| Outcome::Transient(e.to_string(), None))?;
-    match classify(status, None, &body) {
+    match Outcome::of(http::exchange(call).await) {
         Outcome::Done(body) => Ok(body),
         outcome => Err(outcome),
     }

@@ -61,7 +61,7 @@ impl Sink {
         }
         let stats = Arc::new(Mutex::new(Stats::default()));
         metrics.sink.show(&stats);
-        let connections = Arc::new(Connections::open(&settings, &state, path, &portals, metrics)?);
+        let connections = Arc::new(Connections::open(&*settings, &state, path, &portals, metrics)?);
         let service = Arc::new(Service::new(&settings, Arc::clone(&connections), &portals)?);
         let dead_letters = DeadLetters::new(&kafka, Arc::clone(&state))?;
         let run = Run::new(settings, kafka.clone(), Arc::clone(&state), Arc::clone(&service), dead_letters, &portals, Arc::clone(&stats));

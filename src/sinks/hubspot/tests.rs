@@ -5,8 +5,11 @@ mod deals;
 mod decisions;
 mod delivery;
 mod faults;
+mod front;
 mod grants;
+mod log;
 mod proxy;
+mod reach;
 
 use super::fixtures::{event, properties, stage};
 use super::{Settings, Sink, Stats};

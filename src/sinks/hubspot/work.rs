@@ -100,6 +100,8 @@ impl<V> Report<V> {
             // The budget waits as long as it must; this is for the odd record that is throttled in a batch that was not.
             Outcome::Throttled(_) => Some(Fate::Again(Again { after: Duration::from_secs(1), ..Again::default() })),
             Outcome::Transient(_, after) => Some(Fate::Again(Again { counts: true, cap: None, after: after.unwrap_or_default() })),
+            // As for the budget.
+            Outcome::Unsent(_, after) => Some(Fate::Again(Again { after: after.unwrap_or(Duration::from_secs(1)), ..Again::default() })),
             // A fresh token was refused, too. If it is good for nothing else, the next refusal shuts the connection.
             Outcome::Unauthorized => {
                 let why = "HubSpot does not accept the access token for this: check the app's scopes and access in HubSpot".to_owned();

@@ -1,6 +1,8 @@
 //! The topics the job needs, and how they must be made for its clock and its memory to be right.
 //!
-//! What exists is left as it is. Topics are made by the broker's own defaults for partitions and replicas.
+//! What exists is left as it is; [`look`] says whether it is as it must be. Topics are made by the broker's own defaults for partitions and replicas.
+
+mod check;
 
 use crate::dataflow::plan::Plan;
 use crate::kafka::Kafka;
@@ -13,6 +15,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+pub use check::{Difference, Found, Standing, look, metadata};
 
 /// Inputs are kept for what a restart reads again, plus this: so long the job may be away.
 pub const AWAY: Ms = 3 * DAY;

@@ -15,7 +15,7 @@ use super::events;
 use super::mirror::Hints;
 use super::object::Object;
 use crate::http;
-use crate::sinks::hubspot::{Outcome, Refusal, Secret, classify, segment, text};
+use crate::sinks::hubspot::{Outcome, Refusal, Secret, segment, text};
 use crate::sources::trouble::{Trouble, answer};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -43,14 +43,13 @@ pub struct Access {
     pub journal: String,
     /// Path of its subscriptions.
     pub subscriptions: String,
-    /// Deadline of one request.
-    pub timeout: Duration,
+    /// How requests are sent.
+    pub http: reqwest::Client,
 }
 
 /// The journal of one account.
 #[derive(Debug)]
 pub struct Journal {
-    http: reqwest::Client,
     access: Access,
     portal: String,
     token: RefCell<Option<(Secret, Instant)>>,
@@ -67,11 +66,8 @@ pub struct Entry {
 
 impl Journal {
     /// Opens nothing yet.
-    ///
-    /// # Errors
-    /// When the HTTP client can't be made.
-    pub fn new(access: Access, portal: &str) -> anyhow::Result<Self> {
-        Ok(Journal { http: http::client(access.timeout)?, access, portal: portal.to_owned(), token: RefCell::new(None) })
+    pub fn new(access: Access, portal: &str) -> Self {
+        Journal { access, portal: portal.to_owned(), token: RefCell::new(None) }
     }
 
     /// Makes or updates the subscriptions that the mirror lives on.
@@ -129,10 +125,7 @@ impl Journal {
         let mut hints = Hints::default();
         for event in self.file(url).await? {
             match events::hint(&event) {
-                Some((portal, named)) if portal == self.portal => {
-                    hints.contacts.extend(named.contacts);
-                    hints.deals.extend(named.deals);
-                }
+                Some((portal, named)) if portal == self.portal => hints.extend(named),
                 _ => {}
             }
         }
@@ -146,12 +139,11 @@ impl Journal {
             return Err(later("its address is not https"));
         }
         // The address is signed and needs no token; it is not to be logged either.
-        let response = self.http.get(url).send().await.map_err(|_| later("no answer"))?;
-        if !response.status().is_success() {
-            return Err(later(&format!("status {}", response.status().as_u16())));
+        let answer = http::exchange(self.access.http.get(url)).await.map_err(|error| later(&error.to_string()))?;
+        if !(200..300).contains(&answer.status) {
+            return Err(later(&format!("status {}", answer.status)));
         }
-        let bytes = http::body(response).await.map_err(|error| later(&error.to_string()))?;
-        events::of_file(&bytes).ok_or_else(|| later("it holds no events"))
+        events::of_file(&answer.body).ok_or_else(|| later("it holds no events"))
     }
 
     async fn read(&self, what: &str) -> Result<Outcome, Trouble> {
@@ -175,11 +167,11 @@ impl Journal {
 
     async fn send(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Result<Outcome, Trouble> {
         let token = self.token().await?;
-        let mut call = self.http.request(method, format!("{}{path}", self.access.base_url)).bearer_auth(token.reveal());
+        let mut call = self.access.http.request(method, format!("{}{path}", self.access.base_url)).bearer_auth(token.reveal());
         if let Some(body) = body {
             call = call.json(body);
         }
-        exchange(call).await
+        Ok(exchange(call).await)
     }
 
     async fn token(&self) -> Result<Secret, Trouble> {
@@ -191,7 +183,7 @@ impl Journal {
         let Access { client_id, client_secret, .. } = &self.access;
         let form =
             [("grant_type", "client_credentials"), ("client_id", client_id), ("client_secret", client_secret.reveal()), ("scope", SCOPES)];
-        let outcome = exchange(self.http.post(&self.access.token_url).form(&form)).await?;
+        let outcome = exchange(self.access.http.post(&self.access.token_url).form(&form)).await;
         let refused = || {
             let why =
                 "HubSpot gives the app no token for the journal: check client_id and client_secret, and that the app may use the journal";
@@ -217,17 +209,15 @@ fn unknown(outcome: &Outcome) -> bool {
     }
 }
 
-/// Sends a request and says what came of it; addresses are in no message.
-async fn exchange(call: reqwest::RequestBuilder) -> Result<Outcome, Trouble> {
-    let response = call.send().await.map_err(|_| Trouble::Later("the journal does not answer".to_owned(), None))?;
-    let status = response.status().as_u16();
-    let retry_after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = http::body(response).await.map_err(|error| Trouble::Later(error.to_string(), None))?;
-    Ok(match classify(status, retry_after.as_deref(), &body) {
+/// Sends a request and says what came of it.
+async fn exchange(call: reqwest::RequestBuilder) -> Outcome {
+    let answer = http::exchange(call).await;
+    let status = answer.as_ref().map_or(0, |answer| answer.status);
+    match Outcome::of(answer) {
         // Here it may be the end of the journal, whatever the body is.
         Outcome::Transient(..) | Outcome::Retired if matches!(status, 404 | 410) => {
             Outcome::NotFound(Refusal { status, ..Refusal::default() })
         }
         outcome => outcome,
-    })
+    }
 }

@@ -165,13 +165,7 @@ impl Reading {
 
     /// The name of the topic of a kind.
     pub fn topic(&self, kind: Kind) -> &str {
-        let topics = &self.kafka.topics;
-        match kind {
-            Kind::Clicks => &topics.clicks,
-            Kind::Forms => &topics.forms,
-            Kind::Contacts => &topics.contacts,
-            Kind::Deals => &topics.deals,
-        }
+        kind.topic(&self.kafka.topics)
     }
 }
 

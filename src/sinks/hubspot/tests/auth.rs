@@ -3,7 +3,7 @@
 use super::proxy::Fault;
 use super::*;
 use crate::oauth::{Condition, Facts, Feature};
-use crate::sinks::hubspot::Portal;
+use crate::sinks::hubspot::{Events, Portal};
 use clickline_sandbox::Rotation;
 
 /// What is known of the portal's connection.
@@ -218,4 +218,65 @@ fn a_portal_that_cannot_be_written_to_is_passed_by_and_loses_nothing() {
         ids.dedup();
         assert_eq!(ids.len(), EACH, "portal {portal}");
     }
+}
+
+/// A portal with a private app's token, events as custom events.
+fn by_static_token(world: &mut World) {
+    let token = world.sandbox.static_token(PORTAL, None);
+    let portal = Portal { access_token: Some(super::super::Secret::new(token)), events: Events::CustomEvents, ..Portal::default() };
+    world.settings.portals.insert(PORTAL.to_owned(), portal);
+}
+
+#[test]
+fn a_401_for_one_kind_of_request_stops_that_lane_alone_where_the_token_cannot_be_renewed() {
+    let mut world = World::new();
+    by_static_token(&mut world);
+    world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["801"]);
+    let refused = r#"{"status":"error","message":"Authentication credentials not found.","category":"INVALID_AUTHENTICATION"}"#;
+    let proxy = Proxy::start(&world.sandbox.url(), "/send/batch", move |seen| match seen.path.ends_with("/send/batch") {
+        true => Fault::Answer(401, None, refused),
+        false => Fault::None,
+    });
+    let good = world.settings.base_url.clone();
+    world.through(&proxy);
+    for n in 0..5 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[("elido_last_utm_source", "x", 1)]));
+    world.flush();
+    let sink = world.start();
+    wait(&sink, "the events are refused", |stats| stats.suspended == 1 && stats.properties == 1);
+    // What comes later than the refusal is written all the same.
+    world.put(Topic::DealStages, &nth_stage(1, "1"));
+    world.flush();
+    let stats = wait(&sink, "the deal", |stats| stats.stages == 1);
+    assert_eq!((stats.events, stats.lag, stats.dead_letters, stats.retried), (0, 5, 0, 0));
+    let metrics = sink.connections().metrics().text().expect("writes");
+    assert!(metrics.contains("hubspot_connected{portal=\"4242\"} 1"), "{metrics}");
+    sink.stop().expect("stops");
+    world.settings.base_url = good;
+    let sink = world.start();
+    assert_eq!(wait(&sink, "the events", |stats| stats.caught_up).events, 5);
+}
+
+#[test]
+fn a_static_token_that_is_refused_for_everything_shuts_the_account_and_loses_nothing() {
+    let mut world = World::new();
+    by_static_token(&mut world);
+    let good = world.settings.portals[PORTAL].clone();
+    let bad = Portal { access_token: Some(super::super::Secret::new("pat-na1-revoked")), ..good.clone() };
+    world.settings.portals.insert(PORTAL.to_owned(), bad);
+    for n in 0..5 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.flush();
+    let sink = world.start();
+    let stats = wait(&sink, "shut", |stats| stats.suspended == 1 && stats.read == 5);
+    assert_eq!((stats.events, stats.lag, stats.dead_letters), (0, 5, 0));
+    let metrics = sink.connections().metrics().text().expect("writes");
+    assert!(metrics.contains("hubspot_connected{portal=\"4242\"} 0"), "{metrics}");
+    sink.stop().expect("stops");
+    world.settings.portals.insert(PORTAL.to_owned(), good);
+    let sink = world.start();
+    assert_eq!(wait(&sink, "the events", |stats| stats.caught_up).events, 5);
 }

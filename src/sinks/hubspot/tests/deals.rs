@@ -1,5 +1,6 @@
 //! Deals: read before they are moved, in order, never twice.
 
+use super::proxy::Fault;
 use super::*;
 use crate::model::outputs::Guard;
 
@@ -124,8 +125,8 @@ fn a_lost_answer_moves_no_deal_a_second_time() {
     let mut world = World::new();
     // The first write is applied and its answer lost.
     let proxy = Proxy::start(&world.sandbox.url(), "/deals/batch/update", |seen| match seen.number {
-        0 => proxy::Fault::Lose,
-        _ => proxy::Fault::None,
+        0 => Fault::Lose,
+        _ => Fault::None,
     });
     world.through(&proxy);
     qualified(&world, "1");
@@ -160,4 +161,61 @@ fn deals_are_moved_once_whenever_the_sink_is_killed() {
         let stages: Vec<&str> = deal.stages.iter().map(|s| s.stage.as_str()).collect();
         assert_eq!(stages, ["appointmentscheduled", "qualifiedtobuy"], "deal {}", deal.id);
     }
+}
+
+/// Of each deal that earned its stage the log says in one line what became of it, with the rule and, where it stays, why.
+#[test]
+fn every_stage_delta_leaves_one_line_in_the_log() {
+    log::listen();
+    let mut world = World::new();
+    let stage = [("dealstage", "appointmentscheduled")];
+    let [moved, small, gone, invalid, raced] = ["60001", "60002", "60003", "60004", "60005"];
+    for deal in [moved, invalid, raced] {
+        qualified(&world, deal);
+    }
+    world.sandbox.create_deal(PORTAL, Some(small), &[stage[0], ("amount", "4999")], &["801"]);
+    let refused = r#"{"status":"error","category":"VALIDATION_ERROR","message":"closedate is required","correlationId":"x"}"#;
+    let sandbox = world.sandbox.url();
+    let proxy = Proxy::start(&sandbox, "/deals/batch/update", move |seen| match seen.path.ends_with("/deals/batch/update") {
+        // A try that is repeated adds no line.
+        true if seen.number == 0 => Fault::Answer(503, None, "{}"),
+        // Alone or among others: the batch is halved until it is alone.
+        true if seen.body.contains(invalid) => Fault::Answer(400, None, refused),
+        _ => Fault::None,
+    });
+    world.through(&proxy);
+    for (n, deal) in [moved, small, gone, invalid, raced].into_iter().enumerate() {
+        world.put(Topic::DealStages, &nth_stage(600 + n, deal));
+    }
+    // A person has moved it, and back, since the rule was hot: it is moved all the same, once.
+    world.sandbox.edit_deal(PORTAL, raced, &[("dealstage", "contractsent")]);
+    world.sandbox.edit_deal(PORTAL, raced, &[("dealstage", "appointmentscheduled")]);
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 5);
+    assert_eq!((stats.stages, stats.dropped, stats.dead_letters), (2, 1, 2));
+    assert!(stats.retried > 0);
+    // Read again from the beginning, nothing is said twice.
+    sink.stop().expect("stops");
+    back_to_the_beginning(&world);
+    let sink = world.start();
+    assert_eq!(wait(&sink, "again", |stats| stats.caught_up && stats.skipped == 5).stages, 0);
+    sink.stop().expect("stops");
+    let lines = log::lines();
+    for (deal, words) in [
+        (moved, "deal moved"),
+        (raced, "deal moved"),
+        (small, "reason=\"amount\""),
+        (gone, "reason=\"deal-gone\""),
+        (invalid, "reason=\"validation\""),
+    ] {
+        let of: Vec<&String> = lines.iter().filter(|line| line.contains(&format!("deal=\"{deal}\""))).collect();
+        let [line] = of.as_slice() else { panic!("{deal}: {of:#?}") };
+        assert!(line.contains(words) && line.contains("sales-collateral"), "{deal}: {line}");
+    }
+}
+
+/// Forgets how far a stopped sink had read.
+fn back_to_the_beginning(world: &World) {
+    let db = rusqlite::Connection::open(world.state()).expect("opens");
+    db.execute("DELETE FROM offsets", []).expect("forgets");
 }

@@ -67,6 +67,27 @@ fn a_replay_has_its_effect_once() {
 }
 
 #[test]
+fn what_was_refused_before_the_ledger_forgot_is_not_replayed() {
+    let world = World::new();
+    refused(&world).stop().expect("stops");
+    correct(&world);
+    let letters = all(&world);
+    let letter = letters.iter().find(|letter| letter.letter.source == world.kafka.topics.deal_stages).expect("the deal's");
+    let kept = Duration::from_secs(3600);
+    let letters = open(&world).with_ledger_for(Some(kept));
+    let forgotten = letter.letter.at + 3_600_000;
+    let said = letters.replay(letter, &mut Replayer::None, forgotten).expect_err("is too old").to_string();
+    assert!(said.contains("ledger_for") && said.contains(&letter.id.to_string()), "{said}");
+    assert_eq!(world.outcome(Topic::DealStages, "s1").as_deref(), Some("dead: deal-gone"), "nothing was begun");
+    assert_eq!(letters.replay(letter, &mut Replayer::None, forgotten - 1).expect("replays"), Replay::Sent);
+    // What is known to have been replayed is told as that, however old.
+    assert_eq!(letters.replay(letter, &mut Replayer::None, forgotten).expect("looks"), Replay::Decided(Decision::Replayed));
+    let sink = world.start();
+    let stats = world.settle(&sink, "the replay", 1);
+    assert_eq!((stats.stages, world.deal("9001").as_str()), (1, "qualifiedtobuy"));
+}
+
+#[test]
 fn a_replay_that_was_cut_off_is_taken_up_and_sends_nothing_twice() {
     let world = World::new();
     refused(&world).stop().expect("stops");

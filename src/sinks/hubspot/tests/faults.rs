@@ -63,27 +63,6 @@ fn an_outage_is_sat_out_and_lost_answers_make_no_second_event() {
     assert_eq!(world.sandbox.snapshot(PORTAL).events.len(), 400);
 }
 
-#[test]
-fn a_hubspot_that_cannot_be_reached_is_waited_for() {
-    let mut world = World::new();
-    let good = world.settings.base_url.clone();
-    world.settings.request_timeout = Duration::from_secs(2);
-    world.put(Topic::Timeline, &nth(1));
-    world.flush();
-    // A name that nobody has; a port that nobody listens on; a server that does not speak TLS.
-    for address in ["https://clickline.invalid".to_owned(), "http://127.0.0.1:9".to_owned(), good.replace("http:", "https:")] {
-        world.settings.base_url = address.clone();
-        let sink = world.start();
-        wait(&sink, "read", |stats| stats.read == 1);
-        std::thread::sleep(Duration::from_millis(500));
-        let stats = sink.stop().expect("stops");
-        assert_eq!((stats.lag, stats.dead_letters, stats.suspended), (1, 0, 0), "{address}: {stats:?}");
-    }
-    world.settings.base_url = good;
-    let sink = world.start();
-    assert_eq!(wait(&sink, "all", |stats| stats.caught_up).events, 1);
-}
-
 /// A sink whose only record HubSpot fails to take was killed after the first failure.
 fn killed_while_it_fails() -> (World, Proxy) {
     let mut world = World::new();
@@ -218,24 +197,7 @@ fn hubspot_away_at_the_start_is_waited_for() {
 
 #[test]
 fn no_secret_and_no_address_is_ever_logged() {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("unpoisoned").write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    // The only test of this process that installs a subscriber; it hears the others, too.
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::set_global_default(subscriber).expect("no other subscriber");
-
+    log::listen();
     let mut world = World::new();
     world.settings.park_for = Duration::from_secs(1);
     let proxy = Proxy::start(&world.sandbox.url(), "", |seen| match seen.number {
@@ -255,13 +217,50 @@ fn no_secret_and_no_address_is_ever_logged() {
     world.flush();
     wait(&sink, "all", |stats| stats.read == 15 && stats.caught_up && stats.parked == 0);
     sink.stop().expect("stops");
-    let text = String::from_utf8_lossy(&log.0.lock().expect("unpoisoned")).into_owned();
-    assert!(text.contains("HubSpot"), "something was logged");
-    let ours: Vec<&str> = text.lines().filter(|line| line.contains("clickline::")).collect();
+    let ours = log::lines();
+    assert!(ours.iter().any(|line| line.contains("HubSpot")), "something was logged");
     for word in ["canary@example.com", "sandbox-secret", "na1-", "Bearer", "sandbox-developer-key"] {
         let found = ours.iter().find(|line| line.contains(word));
         assert!(found.is_none(), "{word}: {found:?}");
     }
+}
+
+/// The commit fails, or the process is told so, when HubSpot has everything: it ends with a loud word, and the next one finds out what
+/// HubSpot has.
+#[test]
+fn a_commit_that_fails_ends_the_sink_and_what_was_done_is_found_again() {
+    let world = World::new();
+    world.sandbox.create_deal(PORTAL, Some("1"), &[("dealstage", "appointmentscheduled"), ("amount", "12000")], &["801"]);
+    drop(State::open(&world.state()).expect("makes the tables"));
+    let db = rusqlite::Connection::open(world.state()).expect("opens");
+    let full = "CREATE TRIGGER full BEFORE INSERT ON ledger BEGIN SELECT RAISE(FAIL, 'no space left'); END";
+    db.execute_batch(full).expect("makes the disk full");
+    for n in 0..20 {
+        world.put(Topic::Timeline, &nth(n));
+    }
+    world.put(Topic::DealStages, &nth_stage(1, "1"));
+    world.put(Topic::ContactProperties, &properties("p1", "801", &[("elido_last_utm_source", "x", 1)]));
+    world.flush();
+    for _ in 0..3 {
+        let sink = world.start();
+        let end = Instant::now() + PATIENCE;
+        while sink.running() {
+            assert!(Instant::now() < end, "it goes on without its ledger: {:?}", sink.stats());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let said = format!("{:#}", sink.stop().expect_err("fails"));
+        assert!(said.contains("state database can't be written") && said.contains("no space left"), "{said}");
+    }
+    db.execute_batch("DROP TRIGGER full").expect("makes room");
+    let sink = world.start();
+    let stats = world.settle(&sink, "all", 22);
+    assert_eq!((stats.read, stats.events, stats.dead_letters, stats.lag), (22, 20, 0, 0), "{stats:?}");
+    let snapshot = world.sandbox.snapshot(PORTAL);
+    let ids: std::collections::BTreeSet<&str> = snapshot.events.iter().map(|event| event.id.as_str()).collect();
+    assert_eq!((snapshot.events.len(), ids.len()), (20, 20));
+    let stages: Vec<&str> = snapshot.deal("1").expect("the deal").stages.iter().map(|at| at.stage.as_str()).collect();
+    assert_eq!(stages, ["appointmentscheduled", "qualifiedtobuy"]);
+    assert_eq!(world.contact("801")["elido_last_utm_source"], "x");
 }
 
 #[test]

@@ -26,7 +26,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The value of a secret that is given directly, in an environment variable, or in a file.
+/// The value of a secret that is given directly, in an environment variable, or in a file; `what` names it.
+///
+/// # Errors
+/// When it can't be read or is empty, or variable and file are both named.
 pub fn read(what: &str, given: Option<&Secret>, env: Option<&str>, file: Option<&PathBuf>) -> anyhow::Result<Option<Secret>> {
     let text = match (given, env, file) {
         (Some(given), _, _) => return Ok(Some(given.clone())),
