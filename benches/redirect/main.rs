@@ -114,16 +114,18 @@ fn main() -> io::Result<()> {
     };
     let args = &setup.args;
     links::write(&setup.file, args.links)?;
-    let mut rows = Vec::new();
+    let mut servers = Vec::new();
     for kind in [Nginx::Constant, Nginx::MapAndLog] {
-        let server = Server::nginx(&setup.folder.join(format!("{kind:?}")), kind, server_cpu, args.links)?;
-        rows.push(Row::new(server, args, &setup.requests)?);
+        servers.push(Server::nginx(&setup.folder.join(format!("{kind:?}")), kind, server_cpu, args.links)?);
     }
-    let nginx = rows.len();
+    let nginx = servers.len();
     for mode in &args.mode {
         setup.broker.create(&topic(mode));
-        rows.push(Row::new(setup.start(mode)?, args, &setup.requests)?);
+        servers.push(setup.start(mode)?);
     }
+    // Connected once all of them run: a connection that asks for nothing is closed after a while.
+    let rows = servers.into_iter().map(|server| Row::new(server, args, &setup.requests));
+    let mut rows = rows.collect::<io::Result<Vec<Row>>>()?;
     println!(
         "{} links; server on processor {server_cpu}, visitors and broker on {visitor_cpu}; {} slices of {} s\n",
         args.links, args.slices, args.seconds

@@ -117,13 +117,10 @@ impl Server {
     /// What the process has used so far.
     pub fn used(&self) -> io::Result<Used> {
         let pid = self.child.id();
-        let mut cpu = Duration::ZERO;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // Nanoseconds on a processor, nanoseconds that it waited for one, turns.
-            let line = fs::read_to_string(task?.path().join("schedstat"))?;
-            let nanos = line.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0);
-            cpu += Duration::from_nanos(nanos);
-        }
+        // Of all its threads, those that have ended too. The name in parentheses may hold anything; utime and stime are the 12th and 13th behind it.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        let cpu = Duration::from_millis(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10);
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let kib =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok());
@@ -132,12 +129,13 @@ impl Server {
 
     /// Waits until it does nothing any more that takes time.
     pub fn settle(&self) -> io::Result<()> {
-        const LOOK: Duration = Duration::from_millis(60);
+        const LOOK: Duration = Duration::from_millis(100);
         let mut before = self.used()?.cpu;
         loop {
             thread::sleep(LOOK);
             let now = self.used()?.cpu;
-            if now.saturating_sub(before) < LOOK / 50 {
+            // The system counts in hundredths of a second.
+            if now.saturating_sub(before) <= LOOK / 10 {
                 return Ok(());
             }
             before = now;

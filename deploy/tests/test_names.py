@@ -41,6 +41,7 @@ def metrics_of_the_redirect():
                     text = answer.read().decode()
             finally:
                 process.terminate()
+                process.communicate(timeout=30)
     return re.findall(r"^([a-z_]+)(?:\{([^}]*)\})? ", text, re.M)
 
 

@@ -8,7 +8,7 @@
 use crate::bots::Reason;
 use crate::json;
 use crate::links::Link;
-use crate::query::{MAX_VALUE, Marks, Utm};
+use crate::query::{self, MAX_VALUE, Marks, Utm};
 use crate::tracking;
 use crate::visitor::Known;
 use rand::Rng;
@@ -45,7 +45,7 @@ pub(crate) fn write(
 ) -> u64 {
     let ts = ts.min(MAX_TS);
     let marks = marks.or(link.target.marks());
-    let words = visitor.user_agent.map(String::from_utf8_lossy).unwrap_or_default();
+    let words = visitor.user_agent.map(query::text).unwrap_or_default();
     let Known { agent, country, client, bot } = known;
     let mut bytes = [0; 10];
     random.fill_bytes(&mut bytes);
@@ -122,7 +122,7 @@ fn cut(words: Cow<'_, str>) -> Option<Cow<'_, str>> {
 fn referrer(value: &[u8]) -> Option<Cow<'_, str>> {
     let whole = value.trim_ascii();
     let bare = whole.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
-    let text = |bytes| tracking::without_personal(String::from_utf8_lossy(bytes));
+    let text = |bytes| tracking::without_personal(query::text(bytes));
     [whole, bare].into_iter().map(text).find(|text| !text.is_empty() && text.len() <= MAX_VALUE)
 }
 

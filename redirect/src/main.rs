@@ -9,7 +9,9 @@ use clap::Parser;
 use clickline_redirect::{Clock, Error, LinkFile, Server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::fmt;
 use std::io::IsTerminal;
+use std::io::Write;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -44,13 +46,18 @@ fn main() -> ExitCode {
 #[error("{0}")]
 struct Failed(String);
 
+/// Tells whoever started the program. That nobody listens any more ends nothing.
+fn say(words: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{words}");
+}
+
 fn run(args: &Args) -> anyhow::Result<()> {
     // Before anything else, so that no signal is missed while the links are read.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Failed(format!("cannot listen for signals: {error}")))?;
     let server = Server::start(args.config()?)?;
-    println!("listening on http://{}", server.address());
+    say(format_args!("listening on http://{}", server.address()));
     if let Some(address) = server.metrics_address() {
-        println!("metrics on http://{address}/metrics");
+        say(format_args!("metrics on http://{address}/metrics"));
     }
     let mut announced = false;
     let failure = loop {
@@ -58,7 +65,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             break Some(failure);
         }
         if !announced && server.ready(Duration::ZERO) {
-            println!("ready");
+            say(format_args!("ready"));
             announced = true;
         }
         match signals.pending().next() {
@@ -69,9 +76,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let lost_before = server.stats().lost;
     let stats = server.stop();
-    println!("{} clicks served, {} delivered, {} lost", stats.served, stats.delivered, stats.lost);
+    say(format_args!("{} clicks served, {} delivered, {} lost", stats.served, stats.delivered, stats.lost));
     if stats.spool_bytes > 0 {
-        println!("{} bytes of clicks stay in the spool; the next start sends them", stats.spool_bytes);
+        say(format_args!("{} bytes of clicks stay in the spool; the next start sends them", stats.spool_bytes));
     }
     let failure = failure.or_else(|| {
         let lost = stats.lost - lost_before;

@@ -14,6 +14,7 @@
 //! characters is left out of the record and still goes on to the destination. Bytes that a URL cannot hold are percent-encoded, so nothing
 //! that a visitor sends can end the header.
 
+use memchr::{memchr, memchr2};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -63,7 +64,7 @@ impl<'a> Marks<'a> {
                 _ => continue,
             };
             if slot.is_none() {
-                *slot = raw.split_once('=').and_then(|(_, value)| recordable(value));
+                *slot = cut_at(raw, b'=').1.and_then(recordable);
             }
         }
         marks
@@ -103,8 +104,8 @@ pub(crate) struct Target<'a> {
 impl<'a> Target<'a> {
     /// Takes a checked destination apart, as the URL standard writes it.
     pub(crate) fn of(url: &'a str) -> Target<'a> {
-        let (whole, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
-        let (base, own_query) = whole.split_at(whole.find('?').unwrap_or(whole.len()));
+        let (whole, fragment) = url.split_at(memchr(b'#', url.as_bytes()).unwrap_or(url.len()));
+        let (base, own_query) = whole.split_at(memchr(b'?', whole.as_bytes()).unwrap_or(whole.len()));
         Target { url, base, own_query, fragment }
     }
 
@@ -178,23 +179,44 @@ fn push_encoded(raw: &str, out: &mut Vec<u8>) {
 
 /// The parameters of a query: decoded name, and the whole `name=value` as it was written.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    let mut rest = Some(query);
+    let pieces = std::iter::from_fn(move || {
+        let (piece, after) = cut_at(rest?, b'&');
+        rest = after;
+        Some(piece)
+    });
+    pieces.filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, _) = cut_at(pair, b'=');
         // A name that is not UTF-8 is compared with U+FFFD in it; it equals none that matters here.
         (decode(name, |bytes| Some(lossy(bytes))).unwrap_or_default(), pair)
     })
 }
 
+/// What stands before the first such byte of ASCII, and behind it if there is one.
+fn cut_at(text: &str, byte: u8) -> (&str, Option<&str>) {
+    match memchr(byte, text.as_bytes()) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
+/// The text of bytes, with U+FFFD for what is none. Nearly always all of it is: then it is looked through once, and quickly.
+pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 fn lossy(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
     match bytes {
-        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Borrowed(bytes) => text(bytes),
         Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 
 /// Form decoding: `+` is a space, `%XX` a byte.
 fn decode<'a>(text: &'a str, read: impl Fn(Cow<'a, [u8]>) -> Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
-    if text.contains('+') {
+    if memchr2(b'%', b'+', text.as_bytes()).is_none() {
+        read(Cow::Borrowed(text.as_bytes()))
+    } else if text.contains('+') {
         let spaced = text.replace('+', " ");
         let bytes: Vec<u8> = percent_decode(spaced.as_bytes()).collect();
         read(Cow::Owned(bytes))

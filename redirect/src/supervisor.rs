@@ -4,6 +4,10 @@
 //! A changed file is read once it has looked the same for two looks in a row, and thrown away if it changed while it was read, so that one that
 //! is still being written is not taken for finished. (Write beside it and rename to be certain.) A file that cannot be read, is empty, is no list
 //! or has a bad link leaves the links as they were.
+//!
+//! # Cost
+//! A million links take seconds of a processor to read. The thread has the lowest priority, so that a worker on the same processor has it whenever a
+//! visitor comes (`cargo bench -p clickline-redirect -- --reload`).
 
 use crate::Error;
 use crate::answer::Shared;
@@ -16,6 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// The lowest priority that the system has (nice).
+const LOWEST: i32 = 19;
 /// How often losses are told.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -32,6 +38,7 @@ impl Supervisor {
         let thread = thread::Builder::new()
             .name("redirect-supervisor".to_owned())
             .spawn(move || {
+                give_way();
                 let mut losses = Losses::default();
                 loop {
                     let now = match wanted.recv_timeout(LOOK) {
@@ -62,6 +69,14 @@ impl Drop for Supervisor {
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the supervisor had panicked");
         }
+    }
+}
+
+/// Gives this thread the lowest priority.
+fn give_way() {
+    // Linux takes a thread's id where POSIX has the process's.
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOWEST) {
+        tracing::info!(%error, "the system does not let a thread have a lower priority; a reload may be noticed where workers have no processor to spare");
     }
 }
 
