@@ -13,6 +13,16 @@ pub fn hit(place: &str) {
     let _ = place;
 }
 
+/// By how many milliseconds a test has put this program's clock wrong: what stands in the file that `CLICKLINE_CLOCK_SHIFT` names, now. 0 in a
+/// release build, and where there is no such file.
+#[inline]
+pub fn clock_shift() -> i64 {
+    #[cfg(debug_assertions)]
+    return armed::clock_shift();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
 /// The job's places, in the order in which a run first comes to them. The connections have one more, `token.answered`: HubSpot has given new
 /// tokens, and they are not stored yet.
 pub const PLACES: [&str; 11] = [
@@ -31,6 +41,7 @@ pub const PLACES: [&str; 11] = [
 
 #[cfg(debug_assertions)]
 mod armed {
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,6 +57,12 @@ mod armed {
         let (place, left) = wanted.split_once('@').unwrap_or((wanted, "1"));
         Some(Armed { place: place.to_owned(), left: AtomicU64::new(left.parse().unwrap_or(1)), panics })
     });
+
+    static SHIFT: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("CLICKLINE_CLOCK_SHIFT").map(PathBuf::from));
+
+    pub fn clock_shift() -> i64 {
+        SHIFT.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).and_then(|shift| shift.trim().parse().ok()).unwrap_or(0)
+    }
 
     pub fn hit(place: &str) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.place == place) else { return };

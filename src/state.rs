@@ -1,4 +1,4 @@
-//! The state database: connections, what was delivered, how far the sink has read, what is parked, what was refused.
+//! The state database: connections, what was delivered, how far the sink has read, what is parked, what was refused, who was erased.
 //!
 //! One SQLite file, readable by its owner alone, in WAL mode with full synchronisation: a refresh token that HubSpot has rotated
 //! is the only copy, so it is on disk before it is used.
@@ -16,11 +16,13 @@
 mod alive;
 mod connections;
 mod dead_letters;
+mod erasures;
 mod settle;
 
 pub use alive::EVERY as ALIVE_EVERY;
 pub use connections::ClearTokens;
 pub use dead_letters::DeadLetterRow;
+pub use erasures::{Erased, Erasure, Removed};
 pub use settle::{ContactValue, Park, Parked, Settlement, Standing};
 
 use anyhow::{Context, bail};
@@ -34,7 +36,10 @@ const BUSY: Duration = Duration::from_secs(10);
 
 /// One step a version: version `n` is what the first `n` steps make. Steps are added, never changed. A file with a greater version was
 /// written by a newer clickline.
-const STEPS: [&str; 3] = [FIRST, CONNECTIONS, ALIVE];
+const STEPS: [&str; 4] = [FIRST, CONNECTIONS, ALIVE, erasures::ERASURES];
+
+/// The first version whose deleted rows are overwritten; what an older file holds of such rows goes when it is rewritten.
+const OVERWRITES: i64 = 4;
 
 /// Version 3: when a sink last used the file, and what of the ledger it must then look through.
 const ALIVE: &str = "
@@ -180,6 +185,8 @@ impl State {
             std::thread::sleep(Duration::from_millis(10));
         }
         db.pragma_update(None, "synchronous", "full")?;
+        // What was deleted is overwritten: an address that waited here for a day must not be found in the file for years.
+        db.pragma_update(None, "secure_delete", true)?;
         db.set_prepared_statement_cache_capacity(64);
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -191,6 +198,11 @@ impl State {
         }
         tx.pragma_update(None, "user_version", i64::try_from(STEPS.len())?)?;
         tx.commit()?;
+        if (1..OVERWRITES).contains(&version)
+            && let Err(error) = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
+        {
+            tracing::warn!("deleted rows of before can't be overwritten, run `VACUUM` on the state database yourself: {error}");
+        }
         Ok(State { db: Mutex::new(db) })
     }
 
@@ -249,10 +261,10 @@ mod tests {
     #[test]
     fn a_newer_file_is_refused() {
         let (folder, state) = open();
-        state.db().pragma_update(None, "user_version", 4).expect("set");
+        state.db().pragma_update(None, "user_version", 5).expect("set");
         drop(state);
         let error = State::open(&folder.path().join("deep/state.db")).expect_err("is newer");
-        assert!(format!("{error:#}").contains("schema version 4"), "{error:#}");
+        assert!(format!("{error:#}").contains("schema version 5"), "{error:#}");
     }
 
     #[test]
@@ -262,7 +274,8 @@ mod tests {
         let db = Connection::open(&path).expect("opens");
         db.execute_batch(FIRST).expect("makes");
         db.execute("INSERT INTO tokens VALUES ('4242', 'a', 'canary', 5, 3, 1, 'oauth timeline', NULL)", []).expect("writes");
-        db.execute("INSERT INTO offsets VALUES ('t', 0, 7)", []).expect("writes");
+        db.execute("INSERT INTO offsets VALUES ('t', 0, 7), ('deleted', 0, 8)", []).expect("writes");
+        db.execute("DELETE FROM offsets WHERE topic = 'deleted'", []).expect("writes");
         db.pragma_update(None, "user_version", 1).expect("set");
         drop(db);
         let state = State::open(&path).expect("opens");
@@ -274,6 +287,7 @@ mod tests {
         for file in std::fs::read_dir(folder.path()).expect("lists") {
             let bytes = std::fs::read(file.expect("lists").path()).expect("reads");
             assert!(!bytes.windows(6).any(|part| part == b"canary"), "it is overwritten");
+            assert!(!bytes.windows(7).any(|part| part == b"deleted"), "what an older version has deleted, too");
         }
         let offset: i64 = state.db().query_row("SELECT next FROM offsets", [], |row| row.get(0)).expect("reads");
         assert_eq!(offset, 7);

@@ -4,7 +4,7 @@
 //! and accepts or refuses as it always did. So it is enough to look at the answers.
 
 use clickline::model::inputs::{Input as _, json_click};
-use clickline::model::{Click, Utm, as_written};
+use clickline::model::{Click, PackedClick, Utm, as_written};
 use proptest::prelude::*;
 
 /// Texts that JSON writes plainly, and such that it must escape.
@@ -157,7 +157,7 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
 
 /// Both ways over one record; whether the short one had an answer.
 fn agree(bytes: &[u8]) -> bool {
-    let (written, json) = (as_written::click(bytes), json_click(bytes));
+    let (written, json) = (as_written::click(bytes).map(|click| click.owned()), json_click(bytes));
     let shown = String::from_utf8_lossy(bytes);
     match &written {
         Some(click) => assert_eq!(Ok(click), json.as_ref(), "{shown}"),
@@ -167,6 +167,8 @@ fn agree(bytes: &[u8]) -> bool {
     if let Err(refusal) = &json {
         assert_eq!(Click::read(bytes).as_ref(), Err(refusal), "{shown}");
     }
+    // Packed it is the same record, or the same refusal.
+    assert_eq!(PackedClick::read(bytes).map(|click| click.unpacked()), Click::read(bytes), "{shown}");
     written.is_some()
 }
 
@@ -186,7 +188,7 @@ proptest! {
         let plain = !bytes.contains(&b'\\');
         prop_assert_eq!(agree(&bytes), plain);
         if plain {
-            prop_assert_eq!(as_written::click(&bytes), Some(click));
+            prop_assert_eq!(as_written::click(&bytes).map(|read| read.owned()), Some(click));
         }
     }
 }

@@ -68,7 +68,7 @@ impl Case {
 
     fn any(self, click: Click, seen: Ms) -> Self {
         let click = Click { v: 1, workspace: "w".into(), link: "d/1".into(), tags: vec!["x".into()], ..click };
-        self.put(seen, |place| Arrival::Click(place, Arc::new(click)))
+        self.put(seen, |place| Arrival::Click(place, click.into()))
     }
 
     /// A form with a click id, submitted and seen at `ts`.
@@ -523,7 +523,7 @@ fn no_text_of_a_click_passes_for_its_tags() {
     let strange = Click { id: "c".into(), ts: T, link: "d/1\u{0}x".into(), contact_id: Some("801".into()), ..Click::default() };
     let plain = Click { tags: vec!["x".into()], ..strange.clone() };
     let case = |first: &Click, second: &Click| {
-        let arrival = |id: &str, of: &Click| Arc::new(Click { id: id.into(), workspace: "w".into(), ..of.clone() });
+        let arrival = |id: &str, of: &Click| Click { id: id.into(), workspace: "w".into(), ..of.clone() }.into();
         let (a, b) = (arrival("a", first), arrival("b", second));
         let case = Case::rule(9, "").put(T, |place| Arrival::Click(place, a)).put(T + HOUR, |place| Arrival::Click(place, b));
         case.counts_say(T + DAY).len()

@@ -7,11 +7,11 @@ use clickline::config::rules;
 use clickline::dataflow::compute;
 use clickline::dataflow::counts::{Part, Sums};
 use clickline::dataflow::plan::{Connection, Counts, Plan, Times, WorkspaceSpec};
-use clickline::dataflow::rows::{Arrival, ClickRef, Hit, Place, Subject, Via, Who};
+use clickline::dataflow::rows::{Arrival, Hit, Place, Subject, Via, Who};
 use clickline::dataflow::step::Machine as _;
 use clickline::dataflow::windows::{Seen, Size, Told, Windows};
 use clickline::model::time::{DAY, HOUR, Ms, tick_end};
-use clickline::model::{Click, Utm};
+use clickline::model::{Click, PackedClick, Utm};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -112,11 +112,11 @@ impl Clicks {
         Clicks { contacts: Zipf::new(contacts, 0.9), links: Zipf::new(2_000, 0.8), tags: Zipf::new(200, 1.0) }
     }
 
-    fn click(&self, n: u64, ts: Ms) -> Arc<Click> {
+    fn click(&self, n: u64, ts: Ms) -> Click {
         let link = self.links.draw(number(n, 1)) as u64;
         let tag = |salt: u64| format!("t{}", self.tags.draw(number(link, salt)));
         let tags = if link.is_multiple_of(2) { vec![tag(2)] } else { vec![tag(2), tag(3)] };
-        Arc::new(Click {
+        Click {
             id: uuid::Uuid::from_u64_pair(0x0199_f3c2_0000_7000, 0x8000_0000_0000_0000 | n).to_string(),
             ts,
             workspace: "w".into(),
@@ -125,7 +125,7 @@ impl Clicks {
             contact_id: Some(self.contacts.draw(number(n, 4)).to_string()),
             utm: Utm { source: Some(format!("s{}", number(n, 5) % 20)), ..Utm::default() },
             ..Click::default()
-        })
+        }
     }
 }
 
@@ -142,14 +142,12 @@ impl Counters {
         Counters { windows: Windows::new(Arc::clone(plan)), sums: Sums::new(Arc::clone(plan)), told: 0 }
     }
 
-    fn click(&mut self, click: Arc<Click>, at: Ms) {
+    fn click(&mut self, click: Arc<PackedClick>, at: Ms) {
         while let Some(due) = self.windows.due().filter(|due| *due < at) {
             self.step(due, Vec::new());
         }
-        let subject =
-            Subject::new(Connection { workspace: ustr("w"), portal: ustr("1") }, Who::contact(click.contact_id.as_deref().unwrap_or("")));
-        let clicked = ClickRef::of(&click);
-        self.step(at, vec![Seen::Hit(Hit { subject, click, via: Some(Via::Eid), at: clicked })]);
+        let subject = Subject::new(Connection { workspace: ustr("w"), portal: ustr("1") }, Who::contact(click.contact_id().unwrap_or("")));
+        self.step(at, vec![Seen::Hit(Hit { subject, click, via: Some(Via::Eid) })]);
     }
 
     fn step(&mut self, at: Ms, mut rows: Vec<Seen>) {
@@ -168,7 +166,7 @@ impl Counters {
         let of = Clicks::new(contacts);
         for n in 0..clicks {
             let ts = from + n * length / clicks;
-            self.click(of.click(n, ts), tick_end(ts, TICK));
+            self.click(of.click(n, ts).into(), tick_end(ts, TICK));
         }
     }
 }
@@ -260,8 +258,8 @@ fn memory_is_flat_over_ten_windows() {
                 let ts = START + window * HOUR + n * HOUR / per_window;
                 let at = tick_end(ts, TICK);
                 // In each window the same contacts and links, under other ids.
-                let click = Click { id: format!("{window}-{n:06}"), ..(*of.click(n, ts)).clone() };
-                input.send((Arrival::Click(Place { partition: 0, offset: n as i64 }, Arc::new(click)), at));
+                let click = Click { id: format!("{window}-{n:06}"), ..of.click(n, ts) };
+                input.send((Arrival::Click(Place { partition: 0, offset: n as i64 }, click.into()), at));
                 if n % 100 == 99 {
                     input.advance_to(at);
                     input.flush();

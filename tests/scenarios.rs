@@ -31,6 +31,9 @@ scenarios! {
     daily_limit
     deal_before_backlog
     empty_success
+    erased
+    erased_after_dead_letters
+    erased_before_a_contact_is_made
     expired_token
     gave_up
     gone

@@ -7,6 +7,7 @@
 mod support;
 
 use clickline::sources::forms::sign;
+use clickline::state::State;
 use clickline_sandbox::{Config, Sandbox, Snapshot};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -153,6 +154,52 @@ fn post(address: &str, id: &str) {
     });
 }
 
+/// Beside a running job one person is erased in HubSpot and another by command; neither is left, and it is said what stays until when.
+fn erased(broker: &Broker, sandbox: &Sandbox, folder: &Path) {
+    let contact = |name: &str| sandbox.create_contact(PORTAL, None, &[("email", &format!("canary-{name}@example.com"))]);
+    let (there, here) = (contact("there"), contact("here"));
+    let (count, producer): (_, BaseProducer) = (format!("{PORTAL}/{there}/x"), broker.client(&[]).create().expect("a producer"));
+    let value = json!({ "v": 1, "portal": PORTAL, "contact_id": there, "count": 3 }).to_string();
+    producer.send(BaseRecord::to("clicks.counts").key(&count).payload(&value)).map_err(|(error, _)| error).expect("sends");
+    producer.flush(Duration::from_secs(30)).expect("delivered");
+    agrees(broker, sandbox);
+    sandbox.erase_contact(PORTAL, &there);
+    agrees(broker, sandbox);
+    wait_for("the job to go through its topics", || records(broker, "clicks.counts")[&count].last()?.is_none().then_some(()));
+    let state = State::open(&folder.join("clickline.sqlite")).expect("opens");
+    let known = state.erased().expect("reads");
+    assert!(known.contact(PORTAL, &there) && known.email(PORTAL, "canary-there@example.com") && !known.contact(PORTAL, &here));
+
+    let forget = |args: &[&str]| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
+        let output = command.args(["forget", "--format", "json", "--config"]).arg(folder.join("clickline.yaml")).args(args).output();
+        let output = output.expect("runs");
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && !said.contains("canary") && !errors.contains("canary"), "{said}\n{errors}");
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let last = || records(broker, "crm.contacts")[&format!("{PORTAL}/{here}")].last().cloned().flatten();
+    for (args, is_there, ended) in [
+        (&["--contact", &here, "--check"][..], true, json!({"crm.contacts": 1})),
+        (&["--email", " Canary-Here@example.com"], false, json!({"crm.contacts": 1})),
+        (&["--contact", &here], false, json!({})),
+    ] {
+        let now = clickline::model::time::now();
+        let said = &forget(args)["accounts"][0];
+        assert_eq!((&said["contacts"], &said["addresses"], &said["tombstones"]), (&json!([here]), &json!(1), &ended), "{args:?}: {said}");
+        assert_eq!(last().is_some(), is_there, "{args:?}");
+        let clicks = said["left"].as_array().expect("a list").iter().find(|left| left["topic"] == "clicks").expect("they stay");
+        // 36 days and the five minutes that clocks may be ahead.
+        let kept = clicks["until"].as_u64().expect("a time") - now;
+        assert!((3_110_700_000..3_110_700_000 + 3_600_000).contains(&kept), "{args:?}: {clicks}");
+    }
+    assert!(state.erased().expect("reads").contact(PORTAL, &here));
+    for file in ["", "-wal"] {
+        let bytes = fs::read(folder.join(format!("clickline.sqlite{file}"))).unwrap_or_default();
+        assert!(!bytes.windows(6).any(|part| part == b"canary"), "clickline.sqlite{file} has an address");
+    }
+}
+
 #[test]
 fn the_inputs_are_filled_whatever_kills_the_process() {
     let Some(broker) = Broker::start_if_there() else { return };
@@ -201,6 +248,8 @@ fn the_inputs_are_filled_whatever_kills_the_process() {
     let forms = records(&broker, "forms");
     let ids: Vec<&str> = forms["acme"].iter().filter_map(|form| form.as_ref()?["id"].as_str()).collect();
     assert_eq!(ids, ["f-1", "f-2", "f-3"]);
+
+    erased(&broker, &sandbox, folder.path());
 
     // Brokers that do not answer make no difference to that.
     broker.freeze();

@@ -4,11 +4,12 @@
 //! workspaces, rules that are added later. All maps use the same fast hasher.
 
 use crate::Digest;
+use crate::generate::Made;
 use clickline::config::rules::Counted;
 use clickline::dataflow::plan::{Counts, Plan};
 use clickline::dataflow::rows::{Arrival, ClickId};
 use clickline::model::time::{DAY, FORM_BEFORE, HOLD, HOUR, Ms, tick_end};
-use clickline::model::{Click, Form};
+use clickline::model::{Click, Form, PackedClick, UtmField};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,106 @@ const WINDOW: Ms = 30 * DAY;
 const TICK: Ms = crate::generate::TICK;
 /// In the order of `Person::utm`.
 const PROPERTIES: [&str; 3] = ["elido_last_utm_source", "elido_last_utm_campaign", "elido_last_utm_medium"];
+
+/// What it reads of a click.
+pub trait Clicked {
+    /// Its id.
+    fn id(&self) -> &str;
+    /// When it happened.
+    fn ts(&self) -> Ms;
+    /// Whether a machine made it.
+    fn is_bot(&self) -> bool;
+    /// The contact that it names.
+    fn contact_id(&self) -> Option<&str>;
+    /// Google's click id.
+    fn gclid(&self) -> Option<&str>;
+    /// The link.
+    fn link(&self) -> &str;
+    /// The link's tags.
+    fn tags(&self) -> impl Iterator<Item = &str>;
+    /// A campaign value.
+    fn utm(&self, field: UtmField) -> Option<&str>;
+}
+
+impl Clicked for Click {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn ts(&self) -> Ms {
+        self.ts
+    }
+    fn is_bot(&self) -> bool {
+        self.bot.is_some()
+    }
+    fn contact_id(&self) -> Option<&str> {
+        self.contact_id.as_deref()
+    }
+    fn gclid(&self) -> Option<&str> {
+        self.gclid.as_deref()
+    }
+    fn link(&self) -> &str {
+        &self.link
+    }
+    fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().map(String::as_str)
+    }
+    fn utm(&self, field: UtmField) -> Option<&str> {
+        field.of(self)
+    }
+}
+
+impl Clicked for PackedClick {
+    fn id(&self) -> &str {
+        self.id_text()
+    }
+    fn ts(&self) -> Ms {
+        self.ts
+    }
+    fn is_bot(&self) -> bool {
+        self.bot().is_some()
+    }
+    fn contact_id(&self) -> Option<&str> {
+        self.contact_id()
+    }
+    fn gclid(&self) -> Option<&str> {
+        self.gclid()
+    }
+    fn link(&self) -> &str {
+        self.link()
+    }
+    fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags()
+    }
+    fn utm(&self, field: UtmField) -> Option<&str> {
+        self.utm(field)
+    }
+}
+
+/// A record that it is given.
+pub enum Record<C> {
+    /// A click.
+    Click(Arc<C>),
+    /// Anything else.
+    Other(Arrival),
+}
+
+impl From<Made> for Record<Click> {
+    fn from(made: Made) -> Self {
+        match made {
+            Made::Click(_, click) => Record::Click(click),
+            Made::Other(arrival) => Record::Other(arrival),
+        }
+    }
+}
+
+impl From<Made> for Record<PackedClick> {
+    fn from(made: Made) -> Self {
+        match made.arrival() {
+            Arrival::Click(_, click) => Record::Click(click),
+            other => Record::Other(other),
+        }
+    }
+}
 
 struct Count {
     person: u32,
@@ -46,12 +147,12 @@ struct Key {
     rules: Vec<(u32, u64)>,
 }
 
-pub struct Baseline {
+pub struct Baseline<C> {
     seen: Map<(bool, ClickId), Ms>,
     seen_order: VecDeque<(Ms, (bool, ClickId))>,
     forms: Map<String, Vec<Arc<Form>>>,
     forms_order: VecDeque<(Ms, String)>,
-    held: Map<String, Vec<Arc<Click>>>,
+    held: Map<String, Vec<Arc<C>>>,
     expiry: BTreeMap<Ms, Vec<String>>,
     emails: Map<String, u32>,
     persons: Vec<Person>,
@@ -70,7 +171,7 @@ pub struct Baseline {
     pub digest: Digest,
 }
 
-impl Baseline {
+impl<C: Clicked> Baseline<C> {
     pub fn new(plan: &Plan) -> Self {
         let mut keys: Vec<Key> = Vec::new();
         let mut by_key: Map<String, u32> = Map::default();
@@ -111,18 +212,19 @@ impl Baseline {
     }
 
     /// Takes records in the log's order; all ticks before the last one's are complete then.
-    pub fn run(&mut self, records: &[(Arrival, Ms)]) {
+    pub fn run(&mut self, records: &[(Record<C>, Ms)]) {
         for tick in records.chunk_by(|a, b| a.1 == b.1) {
             self.tick(tick, tick[0].1);
         }
     }
 
-    fn tick(&mut self, records: &[(Arrival, Ms)], at: Ms) {
+    fn tick(&mut self, records: &[(Record<C>, Ms)], at: Ms) {
         // What was due between this tick and the one before, at its own time.
         while let Some(due) = self.due().filter(|due| *due < at) {
             self.close(due);
         }
-        for (arrival, _) in records {
+        for (record, _) in records {
+            let Record::Other(arrival) = record else { continue };
             match arrival {
                 Arrival::Contact(_, _, id, Some(contact)) => {
                     let person = self.person(&format!("c:{id}"));
@@ -138,10 +240,10 @@ impl Baseline {
                 _ => {}
             }
         }
-        for (arrival, _) in records {
-            if let Arrival::Click(_, click) = arrival
-                && self.first(false, &click.id, at)
-                && click.bot.is_none()
+        for (record, _) in records {
+            if let Record::Click(click) = record
+                && self.first(false, click.id(), at)
+                && !click.is_bot()
             {
                 self.click(click, at);
             }
@@ -170,7 +272,7 @@ impl Baseline {
         let Some(gclid) = &form.gclid else { return };
         // One form has one value here, so whoever waits for it takes this one.
         for click in self.held.remove(gclid).unwrap_or_default() {
-            if form.ts + FORM_BEFORE >= click.ts && form.ts <= click.ts + HOLD {
+            if form.ts + FORM_BEFORE >= click.ts() && form.ts <= click.ts() + HOLD {
                 self.by_form(&click, form, at);
             } else {
                 self.held.entry(gclid.clone()).or_default().push(click);
@@ -180,26 +282,26 @@ impl Baseline {
         self.forms_order.push_back((form.ts + FORM_BEFORE + 33 * DAY, gclid.clone()));
     }
 
-    fn click(&mut self, click: &Arc<Click>, at: Ms) {
-        if let Some(contact) = &click.contact_id {
+    fn click(&mut self, click: &Arc<C>, at: Ms) {
+        if let Some(contact) = click.contact_id() {
             let person = self.person(&format!("c:{contact}"));
             self.resolve(click, person, None, at);
-        } else if let Some(gclid) = &click.gclid {
-            let fit = |form: &&Arc<Form>| form.ts + FORM_BEFORE >= click.ts && form.ts <= click.ts + HOLD;
+        } else if let Some(gclid) = click.gclid() {
+            let fit = |form: &&Arc<Form>| form.ts + FORM_BEFORE >= click.ts() && form.ts <= click.ts() + HOLD;
             let forms = self.forms.get(gclid).into_iter().flatten().filter(fit);
-            let before = forms.clone().filter(|form| form.ts <= click.ts).max_by_key(|form| (form.ts, form.id.clone()));
+            let before = forms.clone().filter(|form| form.ts <= click.ts()).max_by_key(|form| (form.ts, form.id.clone()));
             match before.or_else(|| forms.min_by_key(|form| (form.ts, form.id.clone()))).map(Arc::clone) {
                 Some(form) => self.by_form(click, &form, at),
                 None => {
-                    self.held.entry(gclid.clone()).or_default().push(Arc::clone(click));
-                    let over = tick_end(click.ts + HOLD + 1, TICK).max(at);
-                    self.expiry.entry(over).or_default().push(gclid.clone());
+                    self.held.entry(gclid.to_owned()).or_default().push(Arc::clone(click));
+                    let over = tick_end(click.ts() + HOLD + 1, TICK).max(at);
+                    self.expiry.entry(over).or_default().push(gclid.to_owned());
                 }
             }
         }
     }
 
-    fn by_form(&mut self, click: &Arc<Click>, form: &Arc<Form>, at: Ms) {
+    fn by_form(&mut self, click: &Arc<C>, form: &Arc<Form>, at: Ms) {
         let person = match self.emails.get(&form.email) {
             Some(person) => *person,
             None => self.person(&format!("e:{}", form.email)),
@@ -217,39 +319,39 @@ impl Baseline {
         person
     }
 
-    fn resolve(&mut self, click: &Arc<Click>, person: u32, form: Option<&str>, at: Ms) {
-        self.digest.resolved(&click.id, &self.persons[person as usize].name, form, at);
-        let id = ClickId::of(&click.id);
+    fn resolve(&mut self, click: &Arc<C>, person: u32, form: Option<&str>, at: Ms) {
+        self.digest.resolved(click.id(), &self.persons[person as usize].name, form, at);
+        let id = ClickId::of(click.id());
         let of = &mut self.persons[person as usize];
-        for (last, value) in of.utm.iter_mut().zip([&click.utm.source, &click.utm.campaign, &click.utm.medium]) {
-            let Some(value) = value else { continue };
+        for (last, field) in of.utm.iter_mut().zip(UtmField::ALL) {
+            let Some(value) = click.utm(field) else { continue };
             match last {
-                Some((ts, last_id, _)) if (*ts, &*last_id) >= (click.ts, &id) => {}
+                Some((ts, last_id, _)) if (*ts, &*last_id) >= (click.ts(), &id) => {}
                 Some((ts, last_id, text)) => {
-                    (*ts, *last_id) = (click.ts, id.clone());
+                    (*ts, *last_id) = (click.ts(), id.clone());
                     if text != value {
-                        text.clone_from(value);
+                        value.clone_into(text);
                         self.touched.push(person);
                     }
                 }
                 None => {
-                    *last = Some((click.ts, id.clone(), value.clone()));
+                    *last = Some((click.ts(), id.clone(), value.to_owned()));
                     self.touched.push(person);
                 }
             }
         }
-        let b = tick_end(click.ts, TICK);
+        let b = tick_end(click.ts(), TICK);
         if b + WINDOW <= at {
             return;
         }
         let mut counted: [u32; 8] = [u32::MAX; 8];
         let mut n = 0;
-        for tag in &click.tags {
+        for tag in click.tags() {
             n = self.note(&format!("t:{tag}"), &mut counted, n);
         }
-        n = self.note(&format!("l:{}", click.link), &mut counted, n);
+        n = self.note(&format!("l:{}", click.link()), &mut counted, n);
         for key in &counted[..n] {
-            self.count(person, *key, click.ts, &id, b);
+            self.count(person, *key, click.ts(), &id, b);
         }
     }
 
@@ -313,9 +415,9 @@ impl Baseline {
             for gclid in entry.remove() {
                 let Some(held) = self.held.get_mut(&gclid) else { continue };
                 held.retain(|click| {
-                    let over = click.ts + HOLD < at;
+                    let over = click.ts() + HOLD < at;
                     if over {
-                        self.digest.unresolved(&click.id, at);
+                        self.digest.unresolved(click.id(), at);
                     }
                     !over
                 });

@@ -8,7 +8,7 @@ use clickline::config::rules::{self, Rule};
 use clickline::dataflow::plan::{Counts, Plan, Times, WorkspaceSpec};
 use clickline::dataflow::rows::{Arrival, Place};
 use clickline::model::time::{DAY, Ms, tick_end};
-use clickline::model::{Click, Contact, Deal, Form, Utm};
+use clickline::model::{Click, Contact, Deal, Form, PackedClick, Utm};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
@@ -60,8 +60,27 @@ pub fn plan(counts: Counts, idle: usize) -> Plan {
     Plan::new(Times::with_tick(TICK), &[spec], &rules, |_, _| 0).expect("a plan")
 }
 
+/// A record as it was generated.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// A click, a structure of texts.
+    Click(Place, Arc<Click>),
+    /// Anything else.
+    Other(Arrival),
+}
+
+impl Made {
+    /// As the job's sources hand it over.
+    pub fn arrival(self) -> Arrival {
+        match self {
+            Made::Click(place, click) => Arrival::Click(place, Arc::new(PackedClick::from(&*click))),
+            Made::Other(arrival) => arrival,
+        }
+    }
+}
+
 /// Contacts with an e-mail each, and deals in the stage that the rules move.
-pub fn mirror() -> Vec<(Arrival, Ms)> {
+pub fn mirror() -> Vec<(Made, Ms)> {
     let place = |offset: usize| Place { partition: 0, offset: i64::try_from(offset).expect("small") };
     let contacts = (0..CONTACTS).map(|n| {
         let id = n.to_string();
@@ -80,7 +99,7 @@ pub fn mirror() -> Vec<(Arrival, Ms)> {
         };
         Arrival::Deal(place(n), ustr("1"), ustr(&id), Some(Arc::new(deal)))
     });
-    contacts.chain(deals).map(|arrival| (arrival, tick_end(START, TICK))).collect()
+    contacts.chain(deals).map(|arrival| (Made::Other(arrival), tick_end(START, TICK))).collect()
 }
 
 /// The e-mail of a contact.
@@ -125,7 +144,7 @@ impl Generator {
     }
 
     /// The next records, in the log's order, with at most `clicks` clicks; none when there are no more.
-    pub fn chunk(&mut self, clicks: u64) -> Vec<(Arrival, Ms)> {
+    pub fn chunk(&mut self, clicks: u64) -> Vec<(Made, Ms)> {
         let upto = self.clicks.min(self.made + clicks);
         let mut records = Vec::new();
         while self.made < upto {
@@ -136,13 +155,13 @@ impl Generator {
             self.offset += 1;
             let place = Place { partition: 0, offset: self.offset };
             if self.rng.random_bool(self.forms_per_click / (1.0 + self.forms_per_click)) {
-                records.push((Arrival::Form(place, Arc::new(self.form(ts))), at));
+                records.push((Made::Other(Arrival::Form(place, Arc::new(self.form(ts)))), at));
             } else {
                 self.made += 1;
                 let again = self.last.clone().filter(|_| self.rng.random_bool(0.01));
                 let click = again.unwrap_or_else(|| Arc::new(self.click(ts)));
                 self.last = Some(Arc::clone(&click));
-                records.push((Arrival::Click(place, click), at));
+                records.push((Made::Click(place, click), at));
             }
         }
         records

@@ -4,7 +4,9 @@
 //! cargo bench --bench dataflow -- [--clicks 10000000] [--forms 1000000] [--seed 1] [--counts ruled|all] [--idle-rules 0]
 //! ```
 //!
-//! Records are made in memory, chunk by chunk, outside of what is timed; each chunk then goes through the baseline (one
+//! Records are made in memory, chunk by chunk, outside of what is timed, each as its reader has it: structures of texts for the
+//! program by hand, as serde makes them, and packed clicks, as the job's sources make them, for the dataflow and for a second turn
+//! of the program by hand; each chunk then goes through the baseline (one
 //! thread), the dataflow on one worker, and the dataflow on two, in runs of their own. Timed is from decoded records to rows
 //! of output (resolved clicks, counts, values, advances, expired holds) that are folded into a digest; the three digests
 //! must be equal, or there is no result. Decoding and JSON are timed by other benchmarks. A step is the time from a chunk's
@@ -18,16 +20,16 @@
 mod baseline;
 mod generate;
 
-use baseline::Baseline;
+use baseline::{Baseline, Clicked, Record};
 use clap::Parser;
 use clickline::dataflow::plan::{Counts, Plan};
 use clickline::dataflow::rows::{Arrival, ClickId, Via, Who};
 use clickline::dataflow::{Computed, compute};
 use clickline::model::time::Ms;
+use clickline::model::{Click, PackedClick};
 use foldhash::fast::FixedState;
-use generate::{Generator, mirror, plan};
+use generate::{Generator, Made, mirror, plan};
 use hdrhistogram::Histogram;
-use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -47,7 +49,7 @@ struct Args {
     /// Forms in all.
     #[arg(long, default_value_t = 1_000_000)]
     forms: u64,
-    /// Clicks that are handed over at once: what two topics of a worker hand over in a turn.
+    /// Clicks that each worker is handed at once: what two topics of a worker hand over in a turn.
     #[arg(long, default_value_t = 2_000)]
     chunk: u64,
     /// Of the generator.
@@ -109,7 +111,7 @@ thread_local! {
 fn named(who: Who, to: impl FnOnce(&str)) {
     NAME.with_borrow_mut(|name| {
         name.clear();
-        write!(name, "{who}").expect("memory takes it");
+        who.write_to(name);
         to(name);
     });
 }
@@ -124,14 +126,18 @@ struct Figures {
     grown: u64,
 }
 
-fn run_baseline(args: &Args, plan: &Plan) -> Figures {
+fn run_baseline<C: Clicked>(args: &Args, plan: &Plan) -> Figures
+where
+    Record<C>: From<Made>,
+{
     let before = resident();
     let mut generator = Generator::new(args.seed, args.clicks, args.forms);
-    let mut baseline = Baseline::new(plan);
-    baseline.run(&mirror());
+    let mut baseline = Baseline::<C>::new(plan);
+    let taken = |records: Vec<(Made, Ms)>| records.into_iter().map(|(made, at)| (made.into(), at)).collect::<Vec<_>>();
+    baseline.run(&taken(mirror()));
     let mut figures = Figures { digest: Digest::default(), wall: Duration::ZERO, cpu: Duration::ZERO, steps: histogram(), grown: 0 };
     loop {
-        let records = generator.chunk(args.chunk);
+        let records = taken(generator.chunk(args.chunk));
         if records.is_empty() {
             break;
         }
@@ -150,7 +156,7 @@ fn run_baseline(args: &Args, plan: &Plan) -> Figures {
 }
 
 /// A chunk, worker by worker, and its last tick.
-type Dealt = (Vec<Vec<(Arrival, Ms)>>, Option<Ms>);
+type Dealt = (Vec<Vec<(Made, Ms)>>, Option<Ms>);
 
 fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
     let before = resident();
@@ -173,11 +179,11 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
                     Some(Via::Form(form)) => Some(form.id.as_str()),
                     _ => None,
                 };
-                named(row.person, |who| of.borrow_mut().resolved(&row.hit.click.id, who, form, *at));
+                named(row.person, |who| of.borrow_mut().resolved(row.hit.click.id_text(), who, form, *at));
             });
             resolved.probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
-            unresolved.inspect(move |(click, at)| of.borrow_mut().unresolved(&click.id, *at)).probe_with(&probe);
+            unresolved.inspect(move |(click, at)| of.borrow_mut().unresolved(click.id_text(), *at)).probe_with(&probe);
             let of = std::rc::Rc::clone(&digest);
             let values = values.inspect(move |(row, at)| {
                 named(row.who, |who| {
@@ -206,7 +212,7 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
         let mut first = true;
         loop {
             if index == 0 {
-                let records = if first { mirror() } else { generator.lock().expect("not poisoned").chunk(args.chunk) };
+                let records = if first { mirror() } else { generator.lock().expect("not poisoned").chunk(args.chunk * peers as u64) };
                 let last = records.last().map(|(_, at)| *at);
                 let mut dealt = vec![Vec::new(); peers];
                 for (to, record) in records.into_iter().enumerate() {
@@ -216,10 +222,12 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
                 *chunks.lock().expect("not poisoned") = (dealt, last);
             }
             barrier.wait();
-            let (mut records, last) = {
+            let (records, last) = {
                 let mut chunks = chunks.lock().expect("not poisoned");
                 (std::mem::take(&mut chunks.0[index]), chunks.1)
             };
+            // Each worker reads its own partitions, and so allocates what they hold.
+            let mut records: Vec<(Arrival, Ms)> = records.into_iter().map(|(made, at)| (made.arrival(), at)).collect();
             barrier.wait();
             let (began, cpu) = (Instant::now(), processor_time());
             let Some(last) = last else { break };
@@ -294,7 +302,7 @@ fn main() {
         "{:<22} {:>10} {:>7} {:>12} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "", "clicks/s", "ratio", "clicks/cpu-s", "ratio", "step p50", "p99", "max", "grown MB", "B/click"
     );
-    let base = run_baseline(&args, &plan);
+    let base = run_baseline::<Click>(&args, &plan);
     let row = |name: &str, figures: &Figures| {
         let rate = |time: Duration| args.clicks as f64 / time.as_secs_f64();
         let ms = |quantile: f64| figures.steps.value_at_quantile(quantile) as f64 / 1e3;
@@ -313,6 +321,7 @@ fn main() {
         );
     };
     row("by hand, one thread", &base);
+    row("by hand, packed clicks", &run_baseline::<PackedClick>(&args, &plan));
     for workers in &args.workers {
         let figures = run_dataflow(&args, &plan, *workers);
         row(&format!("dataflow, {workers} worker(s)"), &figures);

@@ -22,7 +22,6 @@ mod support;
 
 use clap::Parser;
 use clickline::dataflow::plan::{Counts, Plan, Times};
-use clickline::dataflow::rows::Arrival;
 use clickline::dataflow::{Computed, build, compute};
 use clickline::job::{Job, JobConfig};
 use clickline::kafka::Kafka;
@@ -33,7 +32,7 @@ use clickline::sinks::outbox::{Batch, Door, deliver};
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
-use generate::Generator;
+use generate::{Generator, Made};
 use hdrhistogram::Histogram;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -87,7 +86,7 @@ fn produce(kafka: &Kafka, clicks: u64, partitions: i32) {
         }
         let late = |at: Ms, ts: Ms| at.saturating_sub(ts).min(60_000);
         for (arrival, at) in records {
-            let Arrival::Click(_, click) = arrival else { continue };
+            let Made::Click(_, click) = arrival else { continue };
             let click = Click { ts: now() - late(at, click.ts), user_agent: Some(AGENT.to_owned()), ..(*click).clone() };
             let payload = serde_json::to_vec(&click).expect("a click is JSON");
             let mut record = BaseRecord::<(), [u8]>::to("clicks").payload(&payload).partition(n % partitions);

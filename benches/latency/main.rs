@@ -26,7 +26,6 @@ mod timeline;
 use clap::Parser;
 use clickline::dataflow::build;
 use clickline::dataflow::plan::{Counts, Plan, Times};
-use clickline::dataflow::rows::Arrival;
 use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::model::time::{Ms, millis, now};
@@ -35,7 +34,7 @@ use clickline::sinks::outbox::{deliver, topics};
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
-use generate::Generator;
+use generate::{Generator, Made};
 use hdrhistogram::Histogram;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
@@ -180,7 +179,7 @@ fn clicks(total: u64) -> Vec<Click> {
     let call = CALL.fetch_add(1, Ordering::Relaxed);
     let mut generator = Generator::new(now(), total.max(1), 0);
     let clicks = generator.chunk(total).into_iter().filter_map(|(arrival, _)| match arrival {
-        Arrival::Click(_, click) => Some(Click { id: format!("{call:08x}{}", &click.id[8..]), ..(*click).clone() }),
+        Made::Click(_, click) => Some(Click { id: format!("{call:08x}{}", &click.id[8..]), ..(*click).clone() }),
         _ => None,
     });
     clicks.collect()

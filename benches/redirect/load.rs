@@ -91,9 +91,15 @@ impl Visitors {
 
     /// Requests at `rate` a second with random gaps (Poisson), for `time`; then the last answers are waited for.
     pub fn open(&mut self, rate: f64, time: Duration, seed: u64) -> io::Result<Seen> {
+        let mut seen = Seen::new();
+        self.open_into(&mut seen, rate, time, seed)?;
+        Ok(seen)
+    }
+
+    /// The same; what was seen until an error is in `seen`.
+    pub fn open_into(&mut self, seen: &mut Seen, rate: f64, time: Duration, seed: u64) -> io::Result<()> {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut gap = move || Duration::from_secs_f64(-(1.0 - random.random::<f64>()).ln() / rate);
-        let mut seen = Seen::new();
         let mut free: Vec<usize> = (0..self.visitors.len()).collect();
         // To be sent, while every connection waits for an answer.
         let mut late: VecDeque<Instant> = VecDeque::new();
@@ -124,13 +130,28 @@ impl Visitors {
             let now = Instant::now();
             for event in &events {
                 let Token(n) = event.token();
-                if self.answered(n, now, &mut seen)? {
+                if self.answered(n, now, seen)? {
                     free.push(n);
                 }
             }
         }
         seen.took = start.elapsed();
-        Ok(seen)
+        Ok(())
+    }
+
+    /// Requests without a whole answer.
+    pub fn waiting(&self) -> usize {
+        self.visitors.iter().filter(|visitor| visitor.asked.is_some()).count()
+    }
+
+    /// Redirects that have arrived and were not read yet, behind the server's end.
+    pub fn unread(&mut self) -> io::Result<u64> {
+        let mut seen = Seen::new();
+        for n in 0..self.visitors.len() {
+            // The end that follows is the server's.
+            let _ = self.answered(n, Instant::now(), &mut seen);
+        }
+        Ok(seen.redirects)
     }
 
     fn ask(&mut self, n: usize, intended: Instant) -> io::Result<()> {
@@ -178,7 +199,8 @@ impl Visitors {
 }
 
 impl Seen {
-    fn new() -> Seen {
+    /// Nothing yet.
+    pub fn new() -> Seen {
         let latency = Histogram::new_with_bounds(100, 120_000_000_000, 3).expect("good bounds");
         Seen { redirects: 0, others: 0, took: Duration::ZERO, latency }
     }

@@ -2,9 +2,9 @@
 
 use crate::links::{self, Nginx};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 pub struct Server {
     pub name: &'static str,
     pub address: SocketAddr,
+    /// Where its metrics are, if it has any.
+    metrics: Option<SocketAddr>,
+    /// What it writes.
+    log: PathBuf,
     child: Child,
 }
 
@@ -38,7 +42,7 @@ impl Server {
             .spawn()
             .map_err(|error| io::Error::other(format!("cannot start {name} ({program}) through taskset: {error}")))?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut server = Server { name, address, child };
+        let mut server = Server { name, address, metrics: None, log: log.to_owned(), child };
         // A million links take nginx and us some seconds to read.
         let end = Instant::now() + Duration::from_secs(180);
         while TcpStream::connect(address).is_err() {
@@ -67,10 +71,19 @@ impl Server {
         Server::start(name, cpu, program, &arguments, port, &folder.join("out.log"))
     }
 
-    /// The redirect server as it is delivered, with one worker.
-    pub fn clickline(folder: &Path, name: &'static str, cpu: usize, file: &Path, brokers: &str, more: &[String]) -> io::Result<Server> {
+    /// The redirect server as it is delivered, or another build of it, with one worker.
+    pub fn clickline(
+        folder: &Path,
+        name: &'static str,
+        cpu: usize,
+        program: Option<&Path>,
+        file: &Path,
+        brokers: &str,
+        more: &[String],
+    ) -> io::Result<Server> {
         fs::create_dir_all(folder)?;
         let port = free_port()?;
+        let metrics = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut arguments: Vec<String> = [
             "--listen",
             &format!("127.0.0.1:{port}"),
@@ -80,17 +93,21 @@ impl Server {
             &file.display().to_string(),
             "--kafka",
             brokers,
+            "--metrics",
+            &metrics.to_string(),
             "--log",
             "warn",
         ]
         .map(str::to_owned)
         .to_vec();
         arguments.extend_from_slice(more);
-        let server = Server::start(name, cpu, env!("CARGO_BIN_EXE_clickline-redirect"), &arguments, port, &folder.join("out.log"))?;
+        let program = program.map_or(env!("CARGO_BIN_EXE_clickline-redirect").to_owned(), |path| path.display().to_string());
+        let mut server = Server::start(name, cpu, &program, &arguments, port, &folder.join("out.log"))?;
+        server.metrics = Some(metrics);
         let end = Instant::now() + Duration::from_secs(180);
-        while !fs::read_to_string(folder.join("out.log"))?.lines().any(|line| line == "ready") {
+        while !fs::read_to_string(&server.log)?.lines().any(|line| line == "ready") {
             if Instant::now() > end {
-                return Err(io::Error::other(format!("{name} does not become ready:\n{}", fs::read_to_string(folder.join("out.log"))?)));
+                return Err(io::Error::other(format!("{name} does not become ready:\n{}", fs::read_to_string(&server.log)?)));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -113,11 +130,56 @@ impl Server {
         Ok(Used { cpu, resident: kib.unwrap_or(0) * 1024 })
     }
 
+    /// Waits until it does nothing any more that takes time.
+    pub fn settle(&self) -> io::Result<()> {
+        const LOOK: Duration = Duration::from_millis(60);
+        let mut before = self.used()?.cpu;
+        loop {
+            thread::sleep(LOOK);
+            let now = self.used()?.cpu;
+            if now.saturating_sub(before) < LOOK / 50 {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+
+    /// Asks it to read its links again.
+    pub fn hang_up(&self) -> io::Result<()> {
+        self.signal("-HUP")
+    }
+
+    /// How often it has read its links again.
+    pub fn reloads(&self) -> io::Result<u64> {
+        let address = self.metrics.ok_or_else(|| io::Error::other(format!("{} has no metrics", self.name)))?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let count = text.lines().find_map(|line| line.strip_prefix(r#"redirect_links_reloads_total{result="taken"} "#)?.parse().ok());
+        count.ok_or_else(|| io::Error::other(format!("{} does not say how often it has read its links:\n{text}", self.name)))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the process as the kernel does when memory is short.
+    pub fn kill(pid: u32) -> io::Result<()> {
+        let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other("nobody to kill")) }
+    }
+
+    fn signal(&self, name: &str) -> io::Result<()> {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("{} is gone", self.name))) }
+    }
+
     /// Asks it to end and waits; its last words.
-    pub fn stop(mut self, log: &Path) -> io::Result<String> {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+    pub fn stop(mut self) -> io::Result<String> {
+        self.signal("-TERM")?;
         self.child.wait()?;
-        fs::read_to_string(log)
+        fs::read_to_string(&self.log)
     }
 }
 

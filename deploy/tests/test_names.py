@@ -1,8 +1,13 @@
-"""What stands in several files of deploy/ fits together: alerts and runbooks, metrics and code, pods and hostfile."""
+"""What stands in several files of deploy/ fits together: alerts and runbooks, metrics and programs, pods and hostfile."""
 
+import functools
 import json
+import os
 import re
+import subprocess
+import tempfile
 import unittest
+import urllib.request
 from pathlib import Path
 
 import yaml
@@ -18,10 +23,31 @@ def alerts():
     return [rule for group in groups for rule in group["rules"]]
 
 
+@functools.cache
+def metrics_of_the_redirect():
+    """Every series that the running program exports, with its labels: it needs no broker for that."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    program = target / "debug/clickline-redirect"
+    subprocess.run(["cargo", "build", "--quiet", "-p", "clickline-redirect"], cwd=ROOT, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        links = Path(folder) / "links.yaml"
+        links.write_text((DEPLOY / "compose/links.yaml").read_text())
+        arguments = ["--listen", "127.0.0.1:0", "--workers", "1", "--metrics", "0", "--links", str(links)]
+        with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                lines = iter(process.stdout.readline, "")
+                address = next(line for line in lines if line.startswith("metrics on ")).removeprefix("metrics on ").strip()
+                with urllib.request.urlopen(address, timeout=10) as answer:
+                    text = answer.read().decode()
+            finally:
+                process.terminate()
+    return re.findall(r"^([a-z_]+)(?:\{([^}]*)\})? ", text, re.M)
+
+
 def metrics_of_the_code():
-    """Every name that is registered, and as Prometheus has it: counters end in `_total`."""
+    """Every name that the job registers, and as Prometheus has it: counters end in `_total`."""
     names = set()
-    places = ["src/metrics.rs", "src/metrics", "src/sinks/hubspot/exposed.rs", "src/sinks/clickhouse", "redirect/src"]
+    places = ["src/metrics.rs", "src/metrics", "src/sinks/hubspot/exposed.rs", "src/sinks/clickhouse"]
     for place in map(ROOT.joinpath, places):
         files = place.rglob("*.rs") if place.is_dir() else [place] if place.exists() else []
         for file in files:
@@ -52,16 +78,33 @@ class Names(unittest.TestCase):
         for alert in alerts():
             self.assertIn(alert["alert"], tests)
 
-    def test_every_metric_is_one_of_the_code(self):
-        known = metrics_of_the_code()
+    def expressions(self):
+        dashboard = json.loads((DEPLOY / "grafana/clickline.json").read_text())
+        panels = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+        return panels + [alert["expr"] for alert in alerts()]
+
+    def test_every_metric_is_one_of_the_programs(self):
+        known = metrics_of_the_code() | {name for name, _ in metrics_of_the_redirect()}
         self.assertIn("hubspot_refresh_attempts_total", known)
         self.assertIn("hubspot_lag", known)
-        dashboard = json.loads((DEPLOY / "grafana/clickline.json").read_text())
-        expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
-        expressions += [alert["expr"] for alert in alerts()]
-        used = set().union(*map(series, expressions))
-        self.assertGreater(len(used), 15)
+        used = set().union(*map(series, self.expressions()))
+        self.assertGreater(len(used), 20)
         self.assertEqual(used - known, set())
+
+    def test_every_label_of_the_redirect_that_is_asked_for_is_there(self):
+        exported = {(name, label) for name, labels in metrics_of_the_redirect() for label in labels.split(",")}
+        asked = re.findall(r'(redirect_[a-z_]+)\{([^}]*)\}', " ".join(self.expressions()))
+        self.assertTrue(asked)
+        for name, labels in asked:
+            self.assertIn((name, labels), exported)
+        outcomes = {label for name, label in exported if name == "redirect_clicks_total"}
+        self.assertEqual(outcomes, {f'outcome="{outcome}"' for outcome in ("spooled", "produced", "replayed", "dropped")})
+
+    def test_the_redirect_has_a_spool_wherever_it_is_deployed(self):
+        for file in ("compose/compose.yaml", "systemd/clickline-redirect.service", "kubernetes/redirect.yaml"):
+            text = (DEPLOY / file).read_text()
+            self.assertRegex(text, r"--spool[ =,]", file)
+            self.assertIn("--metrics", text, file)
 
     def test_the_reader_of_expressions_sees_names_and_nothing_else(self):
         found = series('sum by (portal) (rate(a_total{result!~"x|y"}[1h])) / b_c > 0.01 and time() - d_e > 7 * 86400')
@@ -88,7 +131,7 @@ class Names(unittest.TestCase):
         folder = DEPLOY / "kubernetes"
         kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
         objects = [item for name in kustomization["resources"] for item in yaml.safe_load_all((folder / name).read_text())]
-        job = next(item for item in objects if item["kind"] == "StatefulSet")
+        job = next(item for item in objects if item["kind"] == "StatefulSet" and item["metadata"]["name"] == "clickline")
         service, name = job["spec"]["serviceName"], job["metadata"]["name"]
         space = kustomization["namespace"]
         hosts = (folder / "hosts").read_text().split()

@@ -1,5 +1,6 @@
 //! From a request to its answer and its click: the whole behaviour of the server, without a socket.
 
+use crate::bots::Reason;
 use crate::capture::Ticket;
 use crate::click;
 use crate::http::{Answer, DateLine, Head, Method, push_host};
@@ -12,7 +13,6 @@ use crate::{Clock, Config};
 use mio::Waker;
 use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -72,6 +72,15 @@ impl Shared {
     }
 }
 
+/// How an answer counts once it has gone out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counted {
+    /// A redirect, and why it is a machine's, if it is.
+    Redirect(Option<Reason>),
+    /// Anything else, by its status.
+    Page(u16),
+}
+
 /// Answers requests; one per worker, so that nothing in it is shared.
 pub(crate) struct Desk {
     shared: Arc<Shared>,
@@ -87,6 +96,8 @@ pub(crate) struct Desk {
     answered: u64,
     /// What the answers of this turn wait for, if answers wait.
     ticket: Option<Arc<Ticket>>,
+    /// Answers that wait, until their connection takes them.
+    uncounted: Vec<Counted>,
     /// The event loop's.
     waker: Option<Arc<Waker>>,
     /// Room for the key of a look-up.
@@ -106,6 +117,7 @@ impl Desk {
             clicks: ClickBatch::default(),
             answered: 0,
             ticket: None,
+            uncounted: Vec::new(),
             waker,
             key: String::new(),
         }
@@ -124,33 +136,66 @@ impl Desk {
     /// Ends a turn: its visitors have their answers, its clicks go to the sink.
     pub(crate) fn end(&mut self) {
         if !self.clicks.is_empty() {
-            self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
             self.judge.end_turn();
             match self.ticket.take() {
                 Some(ticket) => self.shared.sink.offer_held(&self.clicks, &ticket),
-                None => self.shared.sink.offer(&self.clicks),
+                None => {
+                    self.shared.served.fetch_add(self.clicks.len() as u64, Ordering::Relaxed);
+                    self.shared.sink.offer(&self.clicks);
+                }
             }
             self.clicks.clear();
         }
     }
 
-    /// What the last answer waits for: the clicks of this turn, once there are any.
-    pub(crate) fn held(&self) -> Option<Arc<Ticket>> {
+    /// What the last answer waits for: the clicks of this turn, once there are any. How it counts goes to `counted` then: it counts when it is
+    /// let go.
+    pub(crate) fn held(&mut self, counted: &mut Vec<Counted>) -> Option<Arc<Ticket>> {
+        counted.append(&mut self.uncounted);
         self.ticket.clone()
     }
 
-    /// Appends the answer to those whose clicks could not be kept.
-    pub(crate) fn unsafe_now(&mut self, out: &mut Vec<u8>) {
+    /// Answers that waited are let go.
+    pub(crate) fn let_go(&mut self, counted: &mut Vec<Counted>) {
+        let metrics = self.shared.metrics.worker(self.worker);
+        let mut served = 0;
+        for counted in counted.drain(..) {
+            match counted {
+                Counted::Redirect(bot) => {
+                    metrics.redirected(bot);
+                    served += 1;
+                }
+                Counted::Page(code) => metrics.answered(code),
+            }
+        }
+        self.shared.served.fetch_add(served, Ordering::Relaxed);
+    }
+
+    /// Appends the answer to those whose clicks could not be kept, in the place of what `counted` stands for.
+    pub(crate) fn unsafe_now(&mut self, counted: &mut Vec<Counted>, out: &mut Vec<u8>) {
+        counted.clear();
         let page = Answer::NO_ROOM;
         self.shared.metrics.worker(self.worker).answered(page.code());
         page.write(&self.date, false, false, out);
+    }
+
+    /// Counts an answer, now or when it is let go.
+    fn count(&mut self, counted: Counted) {
+        if self.ticket.is_some() {
+            self.uncounted.push(counted);
+            return;
+        }
+        let metrics = self.shared.metrics.worker(self.worker);
+        match counted {
+            Counted::Redirect(bot) => metrics.redirected(bot),
+            Counted::Page(code) => metrics.answered(code),
+        }
     }
 
     /// Appends the answer to a request.
     pub(crate) fn answer(&mut self, head: &Head<'_>, keep_alive: bool, out: &mut Vec<u8>) {
         let head_only = head.method == Method::Head;
         self.answered += 1;
-        let metrics = self.shared.metrics.worker(self.worker);
         let page = match (head.method, head.path) {
             (Method::Other, _) => Answer::NOT_ALLOWED,
             (_, "/healthz") => self.shared.health(),
@@ -165,10 +210,10 @@ impl Desk {
                         let mut marks = Marks::of(head.query);
                         let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, now);
                         self.clicks.push(|out| click::write(now, &link, marks, &head.visitor, &known, &mut self.random, out));
-                        metrics.redirected(known.bot);
                         if self.shared.sink.holds() {
                             self.ticket.get_or_insert_with(|| Ticket::new(self.waker.clone()));
                         }
+                        self.count(Counted::Redirect(known.bot));
                         let id = self.clicks.last().map(click::id_of).unwrap_or_default();
                         Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(head.query, out));
                         return;
@@ -179,7 +224,7 @@ impl Desk {
                 }
             }
         };
-        metrics.answered(page.code());
+        self.count(Counted::Page(page.code()));
         page.write(&self.date, keep_alive, head_only, out);
     }
 
@@ -187,7 +232,7 @@ impl Desk {
     pub(crate) fn refuse(&mut self, status: u16, out: &mut Vec<u8>) {
         let page = Answer::to_bad(status);
         self.answered += 1;
-        self.shared.metrics.worker(self.worker).answered(page.code());
+        self.count(Counted::Page(page.code()));
         page.write(&self.date, false, false, out);
     }
 }
@@ -207,7 +252,7 @@ fn find<'a>(table: &'a Table, head: &Head<'_>, default_domain: Option<&str>, key
         key.clear();
         key.push_str(default_domain?);
     }
-    // Writing into a String cannot fail.
-    let _ = write!(key, "/{slug}");
+    key.push('/');
+    key.push_str(&slug);
     table.get(key)
 }

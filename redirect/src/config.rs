@@ -207,7 +207,9 @@ impl Clock {
     pub fn system() -> Self {
         Clock::new(|| {
             // A system clock before 1970 is broken; 0 keeps the record readable and is plain to see.
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            let machine =
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            machine.saturating_add_signed(crate::failpoint::clock_shift())
         })
     }
 

@@ -47,6 +47,7 @@ pub mod fuzzing;
 mod geo;
 mod http;
 mod identity;
+mod json;
 mod kafka;
 mod links;
 #[cfg(test)]

@@ -15,8 +15,9 @@
 //! that a visitor sends can end the header.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
-use serde::Serialize;
+use smallvec::SmallVec;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// Longest value that is recorded, in bytes: half of what the job takes, and more than any click id in use.
 pub(crate) const MAX_VALUE: usize = 512;
@@ -26,7 +27,8 @@ const UNSAFE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// Campaign values of a click.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub(crate) struct Utm<'a> {
     pub source: Option<Cow<'a, str>>,
     pub medium: Option<Cow<'a, str>>,
@@ -127,7 +129,7 @@ impl<'a> Target<'a> {
     pub(crate) fn write_location(&self, query: &str, out: &mut Vec<u8>) {
         let Target { url: _, base, own_query, fragment } = *self;
         out.extend_from_slice(base.as_bytes());
-        let mut passed: Vec<(Cow<'_, str>, &str, bool)> =
+        let mut passed: SmallVec<[(Cow<'_, str>, &str, bool); 8]> =
             pairs(query).filter(|(name, _)| name != "eid").map(|(name, raw)| (name, raw, false)).collect();
         if passed.is_empty() {
             out.extend_from_slice(own_query.as_bytes());
@@ -136,9 +138,7 @@ impl<'a> Target<'a> {
             let mut put = |raw: &str| {
                 out.push(separator);
                 separator = b'&';
-                for piece in percent_encode(raw.as_bytes(), UNSAFE) {
-                    out.extend_from_slice(piece.as_bytes());
-                }
+                push_encoded(raw, out);
             };
             for (name, own) in pairs(own_query.strip_prefix('?').unwrap_or("")) {
                 let mut overridden = false;
@@ -155,6 +155,24 @@ impl<'a> Target<'a> {
             passed.iter().filter(|(_, _, done)| !done).for_each(|(_, raw, _)| put(raw));
         }
         out.extend_from_slice(fragment.as_bytes());
+    }
+}
+
+/// Whether a byte stays as it is: what [`UNSAFE`] says, as a table.
+static SAFE: LazyLock<[bool; 256]> = LazyLock::new(|| {
+    let byte = |byte: usize| u8::try_from(byte).expect("a byte");
+    std::array::from_fn(|at| percent_encode(&[byte(at)], UNSAFE).next().is_some_and(|piece| piece.len() == 1))
+});
+
+/// Appends what a visitor sent, without the bytes that a URL cannot hold; mostly there are none.
+fn push_encoded(raw: &str, out: &mut Vec<u8>) {
+    let safe = &*SAFE;
+    if raw.bytes().all(|byte| safe[usize::from(byte)]) {
+        out.extend_from_slice(raw.as_bytes());
+        return;
+    }
+    for piece in percent_encode(raw.as_bytes(), UNSAFE) {
+        out.extend_from_slice(piece.as_bytes());
     }
 }
 

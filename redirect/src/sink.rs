@@ -84,7 +84,7 @@ pub struct SinkCounts {
     pub torn: u64,
     /// Bytes in the spool that are not delivered.
     pub spool_bytes: u64,
-    /// Age of the oldest of them in ms, at most; 0 when there is none.
+    /// Age of the oldest of them in ms, less than a second too high; of what an earlier process left, the age of its segment. 0 when there is none.
     pub spool_oldest_ms: u64,
 }
 

@@ -1,237 +1,18 @@
-//! Every answered redirect is on the topic once, on a real Apache Kafka: killed under load, killed at each failpoint, with the broker frozen, with a
-//! disk that takes no more.
+//! Every answered redirect is on the topic once, on a real Apache Kafka: killed under load, killed at each failpoint, with the broker frozen and slow,
+//! with a disk that takes no more; and a copy of a spool is refused.
 //!
 //! Where Kafka's jars were not fetched (`tests/kafka/fetch`) there is nothing to run on and the tests return. `CLICKLINE_KILLS` makes them longer.
 
 mod common;
 
-use common::*;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use common::load::Load;
+use common::node::{Broker, broker};
+use common::process::{PATIENCE, Redirect};
+use common::{SAFARI, request, wait_for};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The node that all tests of this file share; it ends with this process.
-fn broker() -> Option<&'static Broker> {
-    static BROKER: OnceLock<Option<Broker>> = OnceLock::new();
-    BROKER.get_or_init(Broker::start).as_ref()
-}
-
-struct Broker {
-    address: String,
-    process: u32,
-}
-
-impl Broker {
-    fn start() -> Option<Broker> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-        if !target.join("kafka/lib/.from").is_file() {
-            eprintln!("left out: no Apache Kafka here; `tests/kafka/fetch` gets it");
-            return None;
-        }
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-        let address = free.to_string();
-        let (send, receive) = std::sync::mpsc::channel();
-        let wanted = address.clone();
-        // "Die with your parent" looks at the thread that started the child; this one lives as long as the process.
-        std::thread::spawn(move || {
-            let mut child = Command::new("setpriv")
-                .args(["--pdeathsig", "TERM"])
-                .arg(root.join("tests/kafka/broker"))
-                .arg(&wanted)
-                .env("CARGO_TARGET_DIR", target)
-                .process_group(0)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("the broker's script starts");
-            let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
-            let up = lines.any(|line| line.contains("listens on"));
-            send.send(up.then(|| child.id())).expect("the test waits");
-            lines.for_each(drop);
-            let _ = child.wait();
-        });
-        let process = receive.recv_timeout(PATIENCE).expect("the broker starts").expect("the broker listens");
-        Some(Broker { address, process })
-    }
-
-    /// Stops or continues all of the broker's processes.
-    fn signal(&self, name: &str) {
-        let group = format!("-{}", self.process);
-        assert!(Command::new("kill").args([name, "--", &group]).status().expect("kill runs").success());
-    }
-
-    /// Ids of the committed clicks on a topic, with how often each is there.
-    fn ids(&self, topic: &str) -> BTreeMap<String, usize> {
-        let reader: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.address)
-            .set("group.id", "test")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .create()
-            .expect("a consumer");
-        let metadata = reader.fetch_metadata(Some(topic), PATIENCE).expect("metadata");
-        let mut from = TopicPartitionList::new();
-        let partitions = metadata.topics()[0].partitions().len();
-        for partition in metadata.topics()[0].partitions() {
-            from.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
-        }
-        reader.assign(&from).expect("assigned");
-        let (mut ids, mut ended) = (BTreeMap::new(), BTreeSet::new());
-        let end = Instant::now() + PATIENCE;
-        while ended.len() < partitions {
-            assert!(Instant::now() < end, "the topic cannot be read to its end");
-            match reader.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => {
-                    let click: serde_json::Value = serde_json::from_slice(message.payload().expect("a payload")).expect("JSON");
-                    *ids.entry(click["id"].as_str().expect("an id").to_owned()).or_default() += 1;
-                }
-                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
-                Some(Err(_)) | None => {}
-            }
-        }
-        ids
-    }
-}
-
-/// A redirect server as a process.
-struct Redirect {
-    child: Child,
-    address: SocketAddr,
-    /// Open as long as the process may write to it.
-    _output: BufReader<ChildStdout>,
-}
-
-impl Redirect {
-    fn start(folder: &Path, broker: &str, topic: &str, more: &[&str], failpoint: Option<&str>) -> Redirect {
-        let links = folder.join("links.yaml");
-        std::fs::write(&links, LINKS).expect("the links file");
-        std::fs::create_dir_all(folder.join("spool")).expect("a folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clickline-redirect"));
-        command.args(["--listen", "127.0.0.1:0", "--workers", "2", "--default-domain", "s.elido.me", "--log", "warn"]);
-        command.args(["--kafka", broker, "--clicks-topic", topic]).arg("--links").arg(links).arg("--spool").arg(folder.join("spool"));
-        command.args(more).stdout(Stdio::piped()).stderr(Stdio::null());
-        if let Some(failpoint) = failpoint {
-            command.env("CLICKLINE_FAILPOINT", failpoint);
-        }
-        let mut child = command.spawn().expect("the program starts");
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().expect("piped"));
-        output.read_line(&mut line).expect("a line");
-        let address = line.trim().strip_prefix("listening on http://").expect("the address").parse().expect("an address");
-        Redirect { child, address, _output: output }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("ends");
-    }
-
-    /// SIGTERM, and the exit code.
-    fn stop(mut self) -> Option<i32> {
-        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs").success());
-        self.child.wait().expect("ends").code()
-    }
-}
-
-/// Clients that click all the time, at whatever address is current, and remember the ids of their answers.
-struct Load {
-    address: Arc<Mutex<Option<SocketAddr>>>,
-    ids: Arc<Mutex<Vec<String>>>,
-    /// Requests of which nobody knows whether they were taken.
-    unanswered: Arc<AtomicU64>,
-    refused: Arc<AtomicU64>,
-    done: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(clients: usize) -> Load {
-        let mut load = Load {
-            address: Arc::default(),
-            ids: Arc::default(),
-            unanswered: Arc::default(),
-            refused: Arc::default(),
-            done: Arc::default(),
-            threads: Vec::new(),
-        };
-        for _ in 0..clients {
-            let (address, ids, done) = (load.address.clone(), load.ids.clone(), load.done.clone());
-            let (unanswered, refused) = (load.unanswered.clone(), load.refused.clone());
-            load.threads.push(std::thread::spawn(move || {
-                while !done.load(Ordering::SeqCst) {
-                    let Some(stream) = address.lock().expect("alive").and_then(|address| TcpStream::connect(address).ok()) else {
-                        std::thread::yield_now();
-                        continue;
-                    };
-                    click(stream, &done, &ids, &unanswered, &refused);
-                }
-            }));
-        }
-        load
-    }
-
-    fn answered(&self) -> usize {
-        self.ids.lock().expect("alive").len()
-    }
-
-    fn aim(&self, redirect: &Redirect) {
-        *self.address.lock().expect("alive") = Some(redirect.address);
-    }
-
-    /// Waits until so many more redirects were answered.
-    fn wait(&self, more: usize) {
-        let (begin, end) = (self.answered(), Instant::now() + PATIENCE);
-        while self.answered() < begin + more {
-            assert!(Instant::now() < end, "{} of {more} answers", self.answered() - begin);
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn end(self) -> (BTreeSet<String>, u64, u64) {
-        self.done.store(true, Ordering::SeqCst);
-        self.threads.into_iter().for_each(|thread| thread.join().expect("a client ends well"));
-        let ids = self.ids.lock().expect("alive").drain(..).collect();
-        (ids, self.unanswered.load(Ordering::SeqCst), self.refused.load(Ordering::SeqCst))
-    }
-}
-
-/// Clicks on one connection until it breaks.
-fn click(mut stream: TcpStream, done: &AtomicBool, ids: &Mutex<Vec<String>>, unanswered: &AtomicU64, refused: &AtomicU64) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    let _ = stream.set_nodelay(true);
-    let mut buffer = [0; 4_096];
-    while !done.load(Ordering::SeqCst) {
-        let mut answer = Vec::new();
-        let sent = stream.write_all(format!("GET /abc123 HTTP/1.1\r\nHost: x\r\n{SAFARI}\r\n").as_bytes());
-        while sent.is_ok() && !answer.ends_with(b"\r\n\r\n") {
-            match stream.read(&mut buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => answer.extend_from_slice(&buffer[..count]),
-            }
-        }
-        let answer = String::from_utf8_lossy(&answer);
-        if !answer.ends_with("\r\n\r\n") {
-            unanswered.fetch_add(1, Ordering::SeqCst);
-            return;
-        } else if answer.starts_with("HTTP/1.1 503 ") {
-            refused.fetch_add(1, Ordering::SeqCst);
-            return;
-        }
-        let id = header(&answer, "X-Click-Id").expect("an id in each redirect");
-        ids.lock().expect("alive").push(id.to_owned());
-    }
-}
 
 /// All answered clicks are there, none is twice, and there are no more than were asked for.
 fn check(broker: &Broker, topic: &str, answered: &BTreeSet<String>, unanswered: u64) {
@@ -244,6 +25,8 @@ fn check(broker: &Broker, topic: &str, answered: &BTreeSet<String>, unanswered: 
     assert!(more <= unanswered, "{more} more than answered, {unanswered} requests without an answer");
     eprintln!("{topic}: {} answered, {} on the topic, {unanswered} without an answer", answered.len(), there.len());
 }
+
+const PRODUCED: &str = r#"redirect_clicks_total{outcome="produced"}"#;
 
 fn rounds(least: usize) -> usize {
     std::env::var("CLICKLINE_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(least)
@@ -319,4 +102,49 @@ fn broker_away_and_disk_full() {
     let (answered, unanswered, _) = load.end();
     assert_eq!(redirect.stop(), Some(0));
     check(broker, "away", &answered, unanswered);
+}
+
+/// A broker that answers two seconds late: visitors go on, clicks wait on the disk, and all of them arrive.
+#[test]
+fn slow_broker() {
+    let Some((broker, proxy)) = Broker::start_behind_proxy() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let load = Load::start(4);
+    let redirect = Redirect::start(folder.path(), &broker.address, "slow", &["--capture", "durable"], None);
+    load.aim(&redirect);
+    wait_for(|| redirect.metric(PRODUCED) > 0.0);
+    proxy.slow_by(Duration::from_secs(2));
+    // An answer has come two seconds late by then, and the next transaction waits for its own.
+    wait_for(|| redirect.metric("redirect_spool_oldest_seconds") >= 2.0);
+    load.wait(200);
+    let (answered, unanswered, refused) = load.end();
+    assert_eq!(refused, 0);
+    assert!(redirect.metric("redirect_spool_bytes") > 0.0, "clicks wait");
+    proxy.slow_by(Duration::ZERO);
+    assert_eq!(redirect.stop(), Some(0));
+    check(&broker, "slow", &answered, unanswered);
+}
+
+/// Whoever starts with a copy that is older than what Kafka knows of its spool is refused, and sends nothing.
+#[test]
+fn a_copied_spool_is_refused() {
+    let Some(broker) = broker() else { return };
+    let (folder, copy) = (tempfile::tempdir().expect("a temporary folder"), tempfile::tempdir().expect("another"));
+    let clicks = |folder: &Path, count: usize| {
+        let redirect = Redirect::start(folder, &broker.address, "copied", &["--capture", "durable"], None);
+        for _ in 0..count {
+            assert!(request(redirect.address, "GET", "/abc123", SAFARI).0.starts_with("HTTP/1.1 302 "));
+        }
+        redirect
+    };
+    assert_eq!(clicks(folder.path(), 3).stop(), Some(0));
+    std::fs::create_dir(copy.path().join("spool")).expect("a folder");
+    for file in std::fs::read_dir(folder.path().join("spool")).expect("the spool") {
+        let file = file.expect("a file").path();
+        std::fs::copy(&file, copy.path().join("spool").join(file.file_name().expect("a name"))).expect("copied");
+    }
+    assert_eq!(clicks(folder.path(), 2).stop(), Some(0));
+    let (code, said) = clicks(copy.path(), 0).ended();
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(broker.ids("copied").len(), 5);
 }

@@ -13,6 +13,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -146,22 +148,34 @@ fn not_ready_before_the_topic_was_read() {
     server.stop();
 }
 
+/// Without a broker visitors are redirected all the same. What waits when the program must end is given up after its ten seconds and counted, and the
+/// exit code says so.
 #[test]
 fn visitors_never_wait_for_kafka() {
-    // Nobody listens there: port 9 is bound and silent for nobody.
-    let mut kafka = KafkaConfig::at("127.0.0.1:9");
-    kafka.properties.insert("queue.buffering.max.messages".to_owned(), "20".to_owned());
-    kafka.properties.insert("message.timeout.ms".to_owned(), "60000".to_owned());
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let server = Server::start(Config { kafka: Some(kafka), ..config(folder.path()) }).expect("a broker that is away is no error");
-    let begin = Instant::now();
+    let path = folder.path().join("links.yaml");
+    std::fs::write(&path, LINKS).expect("the links file");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_clickline-redirect"))
+        .args(["--listen", "127.0.0.1:0", "--default-domain", "s.elido.me", "--links"])
+        .arg(&path)
+        // Nobody listens there: port 9 is bound and silent for nobody.
+        .args(["--kafka", "127.0.0.1:9", "--kafka-property", "queue.buffering.max.messages=20"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    let address = lines.next().expect("a first line");
+    let address = address.strip_prefix("listening on http://").expect("the address").parse().expect("an address");
     for _ in 0..100 {
-        location(&server, "/abc123").expect("a redirect");
+        assert!(request(address, "GET", "/abc123", SAFARI).0.starts_with("HTTP/1.1 302 "));
     }
-    assert!(begin.elapsed() < Duration::from_secs(5), "100 redirects took {:?}", begin.elapsed());
-    wait_for(|| server.stats().lost >= 80);
-    let stats = server.stop();
-    assert_eq!((stats.served, stats.delivered, stats.lost), (100, 0, 100), "what waits at the end is given up and counted");
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs").success());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(lines.last().as_deref(), Some("100 clicks served, 0 delivered, 100 lost"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("clicks were lost while stopping; a spool (`--spool`) keeps them"), "{error}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

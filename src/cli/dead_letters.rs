@@ -121,7 +121,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn open(config: &std::path::Path) -> Result<DeadLetters, Failure> {
     let config = Config::load(config).map_err(Failure::configuration)?;
     let ledger_for = config.hubspot.as_ref().map(|hubspot| hubspot.ledger_for);
-    Ok(DeadLetters::new(config.kafka, State::open(&config.state)?).with_ledger_for(ledger_for))
+    let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
+    let letters = DeadLetters::new(config.kafka, State::open(&config.state)?);
+    Ok(letters.with_ledger_for(ledger_for).with_workspaces(workspaces))
 }
 
 impl Which {

@@ -7,6 +7,8 @@ pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
+pub mod export;
+pub mod forget;
 pub mod hubspot;
 pub mod inputs;
 mod reload;
@@ -60,8 +62,12 @@ pub enum Command {
     /// The tables in ClickHouse: make them, or say how they stand.
     #[command(subcommand)]
     Clickhouse(clickhouse::Command),
+    /// Write clicks and deltas as Parquet files, one a day: analytics without ClickHouse.
+    Export(export::Args),
     /// Say why a contact's or deal's state is what it is: clicks, counts, rules, guards, deltas.
     Explain(explain::Args),
+    /// Remove a person from everything that is clickline's, refuse what comes of them later, and say what was removed and what stays.
+    Forget(forget::Args),
     /// Records that could not be read or that HubSpot refused: list them, show one, send some once more, drop some.
     DeadLetters(dead_letters::Args),
 }
@@ -106,6 +112,8 @@ impl Cli {
             Command::Backtest(args) => backtest::run(&args),
             Command::Clickhouse(command) => clickhouse::run(&command),
             Command::Explain(args) => explain::run(&args),
+            Command::Forget(args) => forget::run(&args),
+            Command::Export(args) => export::run(&args),
             Command::Hubspot(command) => hubspot::run(&command),
             Command::DeadLetters(args) => dead_letters::run(&args),
         }

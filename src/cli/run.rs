@@ -8,6 +8,7 @@ use super::{Failure, setup, topics};
 use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
+use crate::forget::keeper::Keeper;
 use crate::job::{Job, JobConfig};
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
@@ -23,6 +24,7 @@ use crate::status::{self, Collect, Letters};
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         crm: config.crm.filter(|_| leads),
         forms: config.forms.filter(|_| leads),
         hubspot: None,
+        state: config.state.clone(),
         portals: portals.clone(),
         public_url: None,
         max_future: config.times.max_future,
@@ -139,6 +142,15 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
     let board = Arc::clone(&plan.board);
     let workers = args.workers.map_or(config.workers, NonZero::get);
     let kafka = config.kafka.clone();
+    let accounts: BTreeMap<String, Vec<String>> = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
+    let keeper = (leads && (settings.is_some() || reads.is_some() || config.state.exists())).then(|| Keeper {
+        kafka: kafka.clone(),
+        state: config.state.clone(),
+        clickhouse: config.clickhouse.clone().filter(|_| !args.no_clickhouse),
+        workspaces: accounts.clone(),
+        mirrored: feeding.crm.is_some(),
+        now: Arc::new(time::now),
+    });
     let job = JobConfig {
         kafka: config.kafka.clone(),
         plan,
@@ -199,7 +211,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
                 rules,
                 kafka: kafka.clone(),
                 connections: connections.as_ref().map(|(connections, _)| Arc::clone(connections)),
-                workspaces: config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect(),
+                workspaces: accounts.clone().into_iter().collect(),
                 sink: sink.is_some(),
                 metrics: Arc::clone(&metrics),
                 snapshots: config.snapshots,
@@ -208,14 +220,13 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
             // Without the connections: they hold the metrics, and must end with the process's other parts.
             metrics.job.show(Collect { connections: None, ..collect.clone() });
             let ledger_for = current.hubspot.as_ref().map(|hubspot| hubspot.ledger_for);
-            let letters = Letters { kafka, state: config.state, ledger_for };
+            let letters = Letters { kafka, state: config.state, ledger_for, workspaces: accounts.clone() };
             let mut routes = status::routes(collect.clone(), letters, Arc::clone(&access)).merge(status::health(collect));
             routes = routes.merge(crate::metrics::guarded(Arc::clone(&metrics), access));
             routes = routes.merge(status::until_stopped(feeding.routes(), stop.clone()));
             if let Some((connections, settings)) = connections {
-                let workspaces = config.workspaces.iter().map(|of| (of.name.clone(), of.portals.clone())).collect();
                 let callback = http.address(bound.address().port(), oauth::CALLBACK);
-                let installer = oauth::Installer::new(connections, &settings, workspaces, callback)?;
+                let installer = oauth::Installer::new(connections, &settings, accounts, callback)?;
                 routes = routes.merge(oauth::routes(Arc::new(installer)));
             }
             Some(Server::start(bound, routes)?)
@@ -223,6 +234,9 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         _ => None,
     };
     let feeds = feeding.start(needed)?;
+    if let Some(keeper) = keeper {
+        keeper.start(stop.clone())?;
+    }
     let sink = sink.map(|(sink, _)| sink);
     let mut catching_up = Some(CatchingUp::new());
     let mut next = None;
@@ -263,9 +277,11 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
 fn dry_run(settings: &Settings, kafka: &Kafka, portals: &[String], state: &Path, stop: &Stop) -> Result<(), Failure> {
     let state = State::look(state)?;
     let planned = dry::run(settings, kafka, portals, &state, stop, io::stdout().lock())?;
-    let dry::Planned { records, calls, skipped, shadow, malformed, parked } = planned;
+    let dry::Planned { records, calls, skipped, erased, shadow, malformed, parked } = planned;
     println!("{calls} calls for {records} deltas; none was made");
-    println!("settled before {skipped}, shadow {shadow}, no delta {malformed}, parked until their contact appears {parked}");
+    println!(
+        "settled before {skipped}, of erased persons {erased}, shadow {shadow}, no delta {malformed}, parked until their contact appears {parked}"
+    );
     Ok(())
 }
 

@@ -20,10 +20,13 @@ use super::plan::{Plan, PlannedRule, RuleIx};
 use super::rows::{Candidate, Carried, ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
 use super::step::{Machine, Map};
 use crate::model::time::Ms;
-use hashbrown::hash_map::Entry;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,22 +69,39 @@ struct Share {
     last: Option<ClickRef>,
 }
 
+/// What is counted, and the rules that look at it; of many persons.
+struct Ruled {
+    measure: Measure,
+    rules: Box<[RuleIx]>,
+}
+
 struct Count {
     subject: Subject,
-    measure: Measure,
-    /// Rules that look at it.
-    rules: Rc<[RuleIx]>,
+    of: Rc<Ruled>,
     parts: SmallVec<[Share; 1]>,
     sum: u64,
-    /// Whether a row of the running tick has changed a part.
-    touched: bool,
-    /// Hot rules, each with its period's beginning.
-    hot: SmallVec<[(RuleIx, Ms); 2]>,
+    /// Hot rules, each with its period's beginning; few counts have one.
+    hot: Vec<(RuleIx, Ms)>,
 }
 
 impl Count {
     fn last(&self) -> Option<&ClickRef> {
         self.parts.iter().filter_map(|part| part.last.as_ref()).max()
+    }
+
+    fn is_of(&self, subject: &Subject, measure: &Measure) -> bool {
+        self.subject == *subject && self.of.measure == *measure
+    }
+
+    fn address(&self) -> Address {
+        address(&self.subject, &self.of.measure)
+    }
+
+    fn put(&mut self, identity: Who, n: u64, last: Option<ClickRef>) {
+        match self.parts.iter_mut().find(|part| part.identity == identity) {
+            Some(part) => (part.n, part.last) = (n, last),
+            None => self.parts.push(Share { identity, n, last }),
+        }
     }
 }
 
@@ -92,24 +112,46 @@ fn address(subject: &Subject, measure: &Measure) -> Address {
     (subject.address(), super::rows::address(measure.key), measure.window)
 }
 
+/// All counts. A count knows whose and of what it is, so the table holds no keys beside it.
+#[derive(Default)]
+struct Counts {
+    table: HashTable<Box<Count>>,
+    hasher: RandomState,
+}
+
+impl Counts {
+    fn get(&self, subject: &Subject, measure: &Measure) -> Option<&Count> {
+        let hash = self.hasher.hash_one(address(subject, measure));
+        self.table.find(hash, |count| count.is_of(subject, measure)).map(|count| &**count)
+    }
+
+    fn get_mut(&mut self, subject: &Subject, measure: &Measure) -> Option<&mut Count> {
+        let hash = self.hasher.hash_one(address(subject, measure));
+        self.table.find_mut(hash, |count| count.is_of(subject, measure)).map(|count| &mut **count)
+    }
+
+    fn entry(&mut self, subject: &Subject, measure: &Measure) -> Entry<'_, Box<Count>> {
+        let hasher = &self.hasher;
+        let hash = hasher.hash_one(address(subject, measure));
+        self.table.entry(hash, |count| count.is_of(subject, measure), |count| hasher.hash_one(count.address()))
+    }
+}
+
 /// The machine; see the module.
 pub struct Sums {
     plan: Arc<Plan>,
-    /// Boxed: the map grows and is looked through without them.
-    counts: Map<Address, Box<Count>>,
+    counts: Counts,
     /// Periods from before their rule was added, by the tick in which they are written down, or become known to a rule
     /// that backfills.
     older: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
-    /// Scratch: what a tick has changed.
-    before: Vec<(Address, u64)>,
     /// Rules by what they count; many persons, few keys.
-    rules: Map<(Ustr, Measure, bool), Rc<[RuleIx]>>,
+    ruled: Map<(Ustr, Measure, bool), Rc<Ruled>>,
 }
 
 impl Sums {
     /// For a plan.
     pub fn new(plan: Arc<Plan>) -> Self {
-        Sums { plan, counts: Map::default(), older: BTreeMap::new(), before: Vec::new(), rules: Map::default() }
+        Sums { plan, counts: Counts::default(), older: BTreeMap::new(), ruled: Map::default() }
     }
 }
 
@@ -118,7 +160,7 @@ impl Sums {
     fn carry(&mut self, at: Ms, candidate: Candidate, since: Ms, out: &mut dyn FnMut(Counted)) {
         let Candidate { rule, subject } = candidate;
         let Some(measure) = self.plan.measure(rule) else { return };
-        let count = self.counts.get_mut(&address(&subject, &measure));
+        let count = self.counts.get_mut(&subject, &measure);
         let Some((count, place)) = count.and_then(|count| count.hot.iter().position(|(hot, _)| *hot == rule).map(|place| (count, place)))
         else {
             // It ended while nobody looked: the rule was off, or its window was another.
@@ -146,7 +188,7 @@ impl Machine for Sums {
 
     fn warm(&self, rows: &[(Ms, Part)]) {
         let known = rows.iter().filter_map(|(_, part)| match part {
-            Part::Tally(tally) => self.counts.get(&address(&tally.subject, &tally.measure)),
+            Part::Tally(tally) => self.counts.get(&tally.subject, &tally.measure),
             Part::Since(..) => None,
         });
         black_box(known.map(|count| count.sum).sum::<u64>());
@@ -158,38 +200,40 @@ impl Machine for Sums {
                 self.carry(at, *candidate, *since, out);
             }
         }
-        // By key, with the sum that stood there before; the first entry of a key has the right one.
-        let mut before = std::mem::take(&mut self.before);
-        for part in rows.drain(..) {
-            let Part::Tally(Tally { subject, measure, identity, n, last }) = part else { continue };
-            let key = address(&subject, &measure);
-            let count = match self.counts.entry(key) {
-                Entry::Occupied(count) => count.into_mut(),
+        // What changes one count stands together; in its order, since the last word on an identity counts.
+        if rows.len() > 1 {
+            rows.sort_by_key(|part| match part {
+                Part::Tally(tally) => Some(address(&tally.subject, &tally.measure)),
+                Part::Since(..) => None,
+            });
+        }
+        let tallies = rows.drain(..).filter_map(|part| match part {
+            Part::Tally(tally) => Some(tally),
+            Part::Since(..) => None,
+        });
+        let mut tallies = tallies.peekable();
+        while let Some(Tally { subject, measure, identity, n, last }) = tallies.next() {
+            let mut entry = match self.counts.entry(&subject, &measure) {
+                Entry::Occupied(entry) => entry,
                 Entry::Vacant(place) => {
-                    let rules = rules(&mut self.rules, &self.plan, &subject, measure);
-                    let (parts, hot) = (SmallVec::new(), SmallVec::new());
-                    place.insert(Box::new(Count { subject, measure, rules, parts, sum: 0, touched: false, hot }))
+                    let of = ruled(&mut self.ruled, &self.plan, &subject, measure);
+                    place.insert(Box::new(Count { subject, of, parts: SmallVec::new(), sum: 0, hot: Vec::new() }))
                 }
             };
-            before.push((key, count.sum));
-            count.touched = true;
-            match count.parts.iter_mut().find(|part| part.identity == identity) {
-                Some(part) => (part.n, part.last) = (n, last),
-                None => count.parts.push(Share { identity, n, last }),
+            let count = &mut **entry.get_mut();
+            count.put(identity, n, last);
+            while let Some(more) = tallies.next_if(|next| next.subject == subject && next.measure == measure) {
+                count.put(more.identity, more.n, more.last);
             }
-        }
-        for (key, was) in before.drain(..) {
-            let Some(count) = self.counts.get_mut(&key).filter(|count| count.touched) else { continue };
-            let (subject, measure) = (count.subject, count.measure);
-            count.touched = false;
             count.parts.retain(|part| part.n > 0);
-            count.sum = count.parts.iter().map(|part| part.n).sum();
-            let is = count.sum;
+            let was = count.sum;
+            let is = count.parts.iter().map(|part| part.n).sum();
+            count.sum = is;
             if was != is {
                 out(Counted::Change(CountChange { subject, measure, was, is }));
             }
-            let rules = Rc::clone(&count.rules);
-            for rule in rules.iter().copied() {
+            let of = Rc::clone(&count.of);
+            for rule in of.rules.iter().copied() {
                 let Some(planned) = self.plan.rules.get(rule as usize) else { continue };
                 let known = |since: Ms| known(planned, since, at);
                 let carried = |since| Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since });
@@ -229,16 +273,14 @@ impl Machine for Sums {
                 }
             }
             if count.parts.is_empty() {
-                self.counts.remove(&key);
+                entry.remove();
             }
         }
-        self.before = before;
         while let Some(entry) = self.older.first_entry()
             && *entry.key() <= at
         {
             for (rule, subject, measure) in entry.remove() {
-                let (Some(count), Some(planned)) = (self.counts.get(&address(&subject, &measure)), self.plan.rules.get(rule as usize))
-                else {
+                let (Some(count), Some(planned)) = (self.counts.get(&subject, &measure), self.plan.rules.get(rule as usize)) else {
                     continue;
                 };
                 let Some((_, since)) = count.hot.iter().find(|(hot, _)| *hot == rule).filter(|(_, since)| *since <= planned.added_at)
@@ -260,12 +302,13 @@ impl Machine for Sums {
     }
 }
 
-/// The rules that look at a subject's measure.
-fn rules(known: &mut Map<(Ustr, Measure, bool), Rc<[RuleIx]>>, plan: &Plan, subject: &Subject, measure: Measure) -> Rc<[RuleIx]> {
+/// A subject's measure, with the rules that look at it.
+fn ruled(known: &mut Map<(Ustr, Measure, bool), Rc<Ruled>>, plan: &Plan, subject: &Subject, measure: Measure) -> Rc<Ruled> {
     let of_key = known.entry((subject.workspace, measure, subject.who.is_deal())).or_insert_with(|| {
         let counter = plan.counter(subject.workspace, measure.key, subject.who.is_deal());
         let windows = counter.iter().flat_map(|counter| &counter.windows);
-        windows.filter(|(window, _)| *window == measure.window).flat_map(|(_, rules)| rules.iter().copied()).collect()
+        let rules = windows.filter(|(window, _)| *window == measure.window).flat_map(|(_, rules)| rules.iter().copied()).collect();
+        Rc::new(Ruled { measure, rules })
     });
     Rc::clone(of_key)
 }

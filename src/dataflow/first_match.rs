@@ -22,10 +22,11 @@
 use super::rows::{hash, mix};
 use super::step::{Machine, Map};
 use crate::model::time::{FORM_BEFORE, HOLD, Ms, tick_end};
-use crate::model::{Click, Form};
+use crate::model::{Form, PackedClick};
 use crate::status::{Part, Total};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use ustr::Ustr;
 
@@ -72,7 +73,7 @@ pub enum Met {
     /// A click that carries it; `halves` says under how many fields it is looked up.
     Click {
         /// The click.
-        click: Arc<Click>,
+        click: Arc<PackedClick>,
         /// 1 or 2.
         halves: u8,
     },
@@ -82,7 +83,7 @@ pub enum Met {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The click.
-    pub click: Arc<Click>,
+    pub click: Arc<PackedClick>,
     /// How many halves answer.
     pub halves: u8,
     /// The tick in which the click was seen: an id that comes again after the dedupe horizon is another click.
@@ -91,16 +92,13 @@ pub struct Answer {
     pub form: Option<Arc<Form>>,
 }
 
-/// A form's place among those of its meeting: (time, id).
-type FormKey = (Ms, String);
-
 /// A click that waits, under how many fields, and since which tick.
-type Held = (Arc<Click>, u8, Ms);
+type Held = (Arc<PackedClick>, u8, Ms);
 
 #[derive(Default)]
 struct Slot {
-    /// By (time, id): the order in which forms are preferred.
-    forms: BTreeMap<FormKey, Arc<Form>>,
+    /// By (time, id), in the order in which forms are preferred: mostly one.
+    forms: SmallVec<[Arc<Form>; 1]>,
     held: Vec<Held>,
 }
 
@@ -113,9 +111,9 @@ pub struct FirstMatch {
     held: usize,
     told: Part,
     /// Holds that end, by the tick in which they do.
-    expiry: BTreeMap<Ms, BTreeSet<Meeting>>,
+    expiry: BTreeMap<Ms, Vec<Meeting>>,
     /// Forms that no click can need any more, by the tick in which they go.
-    forget: BTreeMap<Ms, Vec<(Meeting, FormKey)>>,
+    forget: BTreeMap<Ms, Vec<(Meeting, Arc<Form>)>>,
 }
 
 /// Whether a form's time is one a click may take.
@@ -149,25 +147,30 @@ impl FirstMatch {
 
     fn take_form(&mut self, meeting: Meeting, form: Arc<Form>) {
         let gone = tick_end(form.ts.saturating_add(FORM_BEFORE).saturating_add(self.max_lateness).saturating_add(1), self.tick);
-        let key = (form.ts, form.id.clone());
-        self.forget.entry(gone).or_default().push((meeting, key.clone()));
-        self.slots.entry(meeting).or_default().forms.insert(key, form);
+        self.forget.entry(gone).or_default().push((meeting, Arc::clone(&form)));
+        let forms = &mut self.slots.entry(meeting).or_default().forms;
+        match place(forms, &form) {
+            Ok(place) => forms[place] = form,
+            Err(place) => forms.insert(place, form),
+        }
     }
 
     /// The first tick's end that is past the click's hold.
-    fn expires(&self, click: &Click) -> Ms {
+    fn expires(&self, click: &PackedClick) -> Ms {
         tick_end(click.ts.saturating_add(HOLD).saturating_add(1), self.tick)
     }
 }
 
+/// Where a form stands among those of its meeting, or would.
+fn place(forms: &[Arc<Form>], form: &Form) -> Result<usize, usize> {
+    forms.binary_search_by(|of| (of.ts, of.id.as_str()).cmp(&(form.ts, form.id.as_str())))
+}
+
 /// Of all forms seen, the one that a click arriving now takes.
 fn choose(slot: &Slot, click: Ms) -> Option<Arc<Form>> {
-    let before = slot.forms.range(..(click.saturating_add(1), String::new())).next_back().map(|(_, form)| form);
-    if let Some(form) = before.filter(|form| in_range(click, form.ts)) {
-        return Some(Arc::clone(form));
-    }
-    let after = slot.forms.range((click.saturating_add(1), String::new())..).next().map(|(_, form)| form);
-    after.filter(|form| in_range(click, form.ts)).map(Arc::clone)
+    let (before, after) = slot.forms.split_at(slot.forms.partition_point(|form| form.ts <= click));
+    let fits = |form: &&Arc<Form>| in_range(click, form.ts);
+    before.last().filter(fits).or_else(|| after.first().filter(fits)).map(Arc::clone)
 }
 
 impl Machine for FirstMatch {
@@ -175,19 +178,20 @@ impl Machine for FirstMatch {
     type Out = Answer;
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Answer)) {
-        let mut fresh: BTreeMap<Meeting, Vec<Arc<Form>>> = BTreeMap::new();
+        let mut fresh: Vec<(Meeting, Arc<Form>)> = Vec::new();
         let mut clicks = Vec::new();
         for (meeting, met) in rows.drain(..) {
             match met {
-                Met::Form(form) => fresh.entry(meeting).or_default().push(form),
+                Met::Form(form) => fresh.push((meeting, form)),
                 Met::Click { click, halves } => clicks.push((meeting, click, halves)),
             }
         }
         // Forms first: those that wait choose among this tick's forms only, older ones they have refused already.
-        for (meeting, forms) in fresh {
-            let slot = self.slots.entry(meeting).or_default();
+        fresh.sort_by_key(|(meeting, _)| *meeting);
+        for forms in fresh.chunk_by(|a, b| a.0 == b.0) {
+            let slot = self.slots.entry(forms[0].0).or_default();
             slot.held.retain(|(click, halves, seen)| {
-                let fit = forms.iter().filter(|form| in_range(click.ts, form.ts));
+                let fit = forms.iter().map(|(_, form)| form).filter(|form| in_range(click.ts, form.ts));
                 match fit.reduce(|a, b| better(click.ts, a, b)) {
                     Some(form) => {
                         out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: Some(Arc::clone(form)) });
@@ -197,9 +201,9 @@ impl Machine for FirstMatch {
                     None => true,
                 }
             });
-            for form in forms {
-                self.take_form(meeting, form);
-            }
+        }
+        for (meeting, form) in fresh {
+            self.take_form(meeting, form);
         }
         for (meeting, click, halves) in clicks {
             let expires = self.expires(&click).max(at);
@@ -209,7 +213,7 @@ impl Machine for FirstMatch {
                 None => {
                     slot.held.push((click, halves, at));
                     self.held += 1;
-                    self.expiry.entry(expires).or_default().insert(meeting);
+                    self.expiry.entry(expires).or_default().push(meeting);
                 }
             }
         }
@@ -235,9 +239,11 @@ impl Machine for FirstMatch {
         while let Some(entry) = self.forget.first_entry()
             && *entry.key() <= at
         {
-            for (meeting, key) in entry.remove() {
+            for (meeting, form) in entry.remove() {
                 let Some(slot) = self.slots.get_mut(&meeting) else { continue };
-                slot.forms.remove(&key);
+                if let Ok(place) = place(&slot.forms, &form) {
+                    slot.forms.remove(place);
+                }
                 if slot.held.is_empty() && slot.forms.is_empty() {
                     self.slots.remove(&meeting);
                 }
@@ -256,6 +262,7 @@ impl Machine for FirstMatch {
 mod tests {
     use super::super::step::testing::run;
     use super::*;
+    use crate::model::Click;
     use crate::model::time::{DAY, HOUR};
     use ustr::ustr;
 
@@ -272,7 +279,7 @@ mod tests {
 
     fn click(ts: Ms, seen: Ms) -> ((Meeting, Met), Ms) {
         let click = Click { id: "c".into(), ts, workspace: "w".into(), ..Click::default() };
-        ((meeting(), Met::Click { click: Arc::new(click), halves: 1 }), tick_end(seen, 100))
+        ((meeting(), Met::Click { click: click.into(), halves: 1 }), tick_end(seen, 100))
     }
 
     /// The form's id, or `-` for expiry, with the tick.

@@ -15,7 +15,7 @@
 //! One value for each person, identity and property, kept for ever: it is a last value, not a windowed one.
 
 use super::plan::{Connection, Plan, UtmProperties};
-use super::rows::{ClickRef, LastUtm, Who, address};
+use super::rows::{ClickRef, LastUtm, UtmValues, Who, address};
 use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
@@ -46,17 +46,39 @@ pub struct UtmChange {
     pub values: SmallVec<[NewValue; 3]>,
 }
 
-/// The value of one identity in one workspace.
+/// The values of one identity in one workspace.
 struct Part {
-    of: (Ustr, Who),
-    click: ClickRef,
-    text: Arc<str>,
+    workspace: Ustr,
+    identity: Who,
+    /// The names of the workspace's properties, by their place in `names`.
+    names: u32,
+    values: UtmValues,
 }
 
 #[derive(Default)]
-struct Property {
+struct Person {
     parts: SmallVec<[Part; 1]>,
-    told: Option<Arc<str>>,
+    /// What was told, by property: three, unless workspaces of a portal map differently.
+    told: SmallVec<[(Ustr, Arc<str>); 3]>,
+}
+
+/// The newest values of some properties.
+type Newest<'a> = SmallVec<[(Ustr, &'a ClickRef, &'a Arc<str>); 3]>;
+
+/// A person's newest value of each property.
+fn newest<'a>(parts: &'a [Part], names: &[[Ustr; 3]]) -> Newest<'a> {
+    let mut newest = Newest::new();
+    for part in parts {
+        for (name, value) in names[part.names as usize].iter().zip(&part.values) {
+            let Some((click, text)) = value else { continue };
+            match newest.iter_mut().find(|(of, ..)| of == name) {
+                Some(kept) if (kept.1, kept.2) >= (click, text) => {}
+                Some(kept) => (kept.1, kept.2) = (click, text),
+                None => newest.push((*name, click, text)),
+            }
+        }
+    }
+    newest
 }
 
 /// A person's key in this process's maps.
@@ -64,25 +86,18 @@ fn key((portal, who): (Ustr, Who)) -> [u64; 2] {
     [who.address(), address(portal)]
 }
 
-/// A person's properties: three, unless workspaces of a portal map differently.
-type Properties = SmallVec<[(Ustr, Property); 3]>;
-
-impl Property {
-    fn newest(&self) -> Option<&Part> {
-        self.parts.iter().max_by(|a, b| (&a.click, &a.text).cmp(&(&b.click, &b.text)))
-    }
-}
-
 /// The machine; see the module.
 pub struct LastUtms {
     plan: Arc<Plan>,
     default: UtmProperties,
     /// By portal and person, see [`address`]; boxed: the map grows without them.
-    persons: Map<[u64; 2], Box<Properties>>,
-    /// Property names by connection.
-    names: Map<(Ustr, Ustr), [Ustr; 3]>,
-    /// Those of the row before: mostly this one's, too.
-    last: Option<(Connection, [Ustr; 3])>,
+    persons: Map<[u64; 2], Box<Person>>,
+    /// Property names, in the order of the fields.
+    names: Vec<[Ustr; 3]>,
+    /// Where those of a connection stand.
+    of_connection: Map<(Ustr, Ustr), u32>,
+    /// Where those of the row before stood: mostly this one's, too.
+    last: Option<(Connection, u32)>,
     /// Scratch: persons that a tick has changed.
     touched: Vec<(Ustr, Who)>,
 }
@@ -94,7 +109,8 @@ impl LastUtms {
             plan,
             default: UtmProperties::default(),
             persons: Map::default(),
-            names: Map::default(),
+            names: Vec::new(),
+            of_connection: Map::default(),
             last: None,
             touched: Vec::new(),
         }
@@ -110,40 +126,40 @@ impl LastUtms {
         let LastUtm { subject, identity, click, texts, .. } = row;
         let person = (subject.portal, subject.who);
         let names = self.names(Connection { workspace: subject.workspace, portal: subject.portal });
-        let properties = self.persons.entry(key(person)).or_default();
-        let of = (subject.workspace, *identity);
-        for (name, text) in names.into_iter().zip(texts) {
-            let Some(click) = click else {
-                properties.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, property)| property.parts.retain(|part| part.of != of));
-                continue;
-            };
-            let Some(text) = text else { continue };
-            let place = properties.iter().position(|(of, _)| *of == name).unwrap_or_else(|| {
-                properties.push((name, Property::default()));
-                properties.len() - 1
-            });
-            let parts = &mut properties[place].1.parts;
-            match parts.iter_mut().find(|part| part.of == of) {
-                Some(part) => (part.click, part.text) = (click.clone(), Arc::clone(text)),
-                None => parts.push(Part { of, click: click.clone(), text: Arc::clone(text) }),
+        let parts = &mut self.persons.entry(key(person)).or_default().parts;
+        let place = parts.iter().position(|part| part.identity == *identity && part.workspace == subject.workspace);
+        match (click, place) {
+            (None, Some(place)) => drop(parts.remove(place)),
+            (None, None) => {}
+            (Some(click), place) => {
+                let place = place.unwrap_or_else(|| {
+                    parts.push(Part { workspace: subject.workspace, identity: *identity, names, values: [None, None, None] });
+                    parts.len() - 1
+                });
+                for (value, text) in parts[place].values.iter_mut().zip(texts) {
+                    if let Some(text) = text {
+                        *value = Some((click.clone(), Arc::clone(text)));
+                    }
+                }
             }
         }
         person
     }
 
-    /// Names of the properties, in the order of the fields.
-    fn names(&mut self, connection: Connection) -> [Ustr; 3] {
-        if let Some((last, names)) = self.last
+    /// Where the names of a connection's properties stand.
+    fn names(&mut self, connection: Connection) -> u32 {
+        if let Some((last, place)) = self.last
             && last == connection
         {
-            return names;
+            return place;
         }
-        let names = *self.names.entry((connection.workspace, connection.portal)).or_insert_with(|| {
+        let place = *self.of_connection.entry((connection.workspace, connection.portal)).or_insert_with(|| {
             let names = &self.plan.utm_properties.get(&connection).unwrap_or(&self.default).names;
-            [0, 1, 2].map(|place| ustr(&names[place]))
+            self.names.push([0, 1, 2].map(|field| ustr(&names[field])));
+            u32::try_from(self.names.len() - 1).expect("a connection is a line of the configuration")
         });
-        self.last = Some((connection, names));
-        names
+        self.last = Some((connection, place));
+        place
     }
 }
 
@@ -153,7 +169,7 @@ impl Machine for LastUtms {
 
     fn warm(&self, rows: &[(Ms, LastUtm)]) {
         let known = rows.iter().filter_map(|(_, row)| self.persons.get(&key((row.subject.portal, row.subject.who))));
-        black_box(known.flat_map(|properties| properties.iter()).map(|(_, property)| property.parts.len()).sum::<usize>());
+        black_box(known.flat_map(|person| &person.parts).flat_map(|part| &part.values).flatten().map(|(click, _)| click.ts).sum::<Ms>());
     }
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
@@ -167,9 +183,8 @@ impl Machine for LastUtms {
             touched.push(self.take(row));
         }
         for person in touched.drain(..) {
-            for (_, property) in self.persons.get_mut(&key(person)).into_iter().flat_map(|properties| properties.iter_mut()) {
-                property.told = property.newest().map(|part| Arc::clone(&part.text));
-            }
+            let Some(person) = self.persons.get_mut(&key(person)) else { continue };
+            person.told = newest(&person.parts, &self.names).into_iter().map(|(name, _, text)| (name, Arc::clone(text))).collect();
         }
         for row in rest {
             touched.push(self.take(row));
@@ -177,18 +192,21 @@ impl Machine for LastUtms {
         touched.sort_unstable_by_key(|person| key(*person));
         touched.dedup();
         for person in touched.drain(..) {
-            let Some(properties) = self.persons.get_mut(&key(person)) else { continue };
+            let Some(of) = self.persons.get_mut(&key(person)).map(|of| &mut **of) else { continue };
+            let newest = newest(&of.parts, &self.names);
+            // What no identity has any more is forgotten, and told when it comes again.
+            of.told.retain(|(name, _)| newest.iter().any(|(of, ..)| of == name));
             let mut values: SmallVec<[NewValue; 3]> = SmallVec::new();
-            for (name, property) in properties.iter_mut() {
-                let newest = property.newest();
-                if newest.map(|part| &part.text) != property.told.as_ref() {
-                    values.extend(newest.map(|part| NewValue { property: *name, text: Arc::clone(&part.text), click: part.click.clone() }));
-                    property.told = newest.map(|part| Arc::clone(&part.text));
+            for (name, click, text) in newest {
+                match of.told.iter_mut().find(|(of, _)| *of == name) {
+                    Some((_, told)) if told == text => continue,
+                    Some((_, told)) => told.clone_from(text),
+                    None => of.told.push((name, Arc::clone(text))),
                 }
+                values.push(NewValue { property: name, text: Arc::clone(text), click: click.clone() });
             }
             values.sort_unstable_by_key(|value| value.property);
-            properties.retain(|(_, property)| !property.parts.is_empty());
-            if properties.is_empty() {
+            if of.parts.is_empty() {
                 self.persons.remove(&key(person));
             }
             if !values.is_empty() {

@@ -32,7 +32,7 @@ pub mod step;
 pub mod window_log;
 pub mod windows;
 
-use crate::model::Click;
+use crate::model::PackedClick;
 use crate::model::outputs::{DeadLetter, Output};
 use crate::model::time::Ms;
 use advance::{Advances, Moved, Turn};
@@ -61,7 +61,7 @@ pub struct Computed<'scope> {
     /// Clicks that found their person.
     pub resolved: StreamVec<'scope, Ms, (Resolved, Ms)>,
     /// Clicks that found nobody.
-    pub unresolved: StreamVec<'scope, Ms, (Arc<Click>, Ms)>,
+    pub unresolved: StreamVec<'scope, Ms, (Arc<PackedClick>, Ms)>,
     /// Changes of last campaign values.
     pub values: StreamVec<'scope, Ms, (UtmChange, Ms)>,
     /// Published counts.
@@ -142,12 +142,12 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     let of_plan = Arc::clone(plan);
     let intake = Intake::new(times.dedupe_horizon);
     let by_id = to(|(_, record): &(Place, Record)| Intake::route(record));
-    let (named, met, taken, _) = by_tick_dealt(records, "Intake", by_id, intake, move |(record, id), ports| {
+    let (named, met, taken, _) = by_tick_dealt(records, "Intake", by_id, intake, move |record, ports| {
         let ports: &mut Ports<'_, '_, _, _, _, Nothing> = ports;
         if of_plan.tells_taken {
             ports.c(record.clone());
         }
-        route::route(&of_plan, &record, id, |routed| match routed {
+        route::route(&of_plan, &record, |routed| match routed {
             Routed::Hit(hit) => ports.a(Seen::Hit(hit)),
             Routed::Met(meeting, met) => ports.b((meeting, met)),
         });
@@ -196,8 +196,11 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
             Counted::Carried(carried) => ports.c(carried),
         }
     });
-    // A person's counts are added up where they are published.
-    let counts = by_tick(changes.clone(), "Publish", Pipeline, Publish::default());
+    // A person's counts are added up where they are published. A tick of whole seconds changes each once a second at most.
+    let counts = match times.tick % publish::PACE {
+        0 => changes.clone(),
+        _ => by_tick(changes.clone(), "Publish", Pipeline, Publish::default()),
+    };
 
     // Which deals have earned their next stage?
     let board = Arc::clone(&plan.board);

@@ -6,11 +6,11 @@ use super::last_utm::UtmChange;
 use super::plan::{DEFAULT_WINDOW, Plan};
 use super::rows::{Advance, CountChange, Resolved, Via, Who};
 use crate::config::rules::{Counted, Mode, window_text};
-use crate::model::Click;
 use crate::model::outputs::{
     ContactProperties, Count, DeadLetter, DealStage, Found, LastClick, Output, Person, TimelineEvent, Topic, Unresolved, ValueFrom,
 };
 use crate::model::time::{Ms, rfc3339};
+use crate::model::{ClickView, PackedClick};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ fn person(who: Who) -> Person {
 
 /// A resolved click's timeline event.
 pub fn timeline(resolved: &Resolved, at: Ms) -> Output {
-    let click = &resolved.hit.click;
+    let click = &resolved.hit.click.view();
     let portal = resolved.hit.subject.portal;
     let found = match &resolved.hit.via {
         Some(Via::Form(form)) => Found::Form {
@@ -41,10 +41,10 @@ pub fn timeline(resolved: &Resolved, at: Ms) -> Output {
     };
     let event = TimelineEvent {
         v: 1,
-        id: TimelineEvent::id_of(&click.id, &portal),
+        id: TimelineEvent::id_of(click.id, &portal),
         portal: portal.to_string(),
-        workspace: click.workspace.clone(),
-        click_id: click.id.clone(),
+        workspace: click.workspace.to_owned(),
+        click_id: click.id.to_owned(),
         ts: click.ts,
         person: person(resolved.person),
         title: title(click),
@@ -56,23 +56,22 @@ pub fn timeline(resolved: &Resolved, at: Ms) -> Output {
     output(Topic::Timeline, portal.as_str(), &event)
 }
 
-fn title(click: &Click) -> String {
-    match click.title.as_deref().filter(|title| !title.trim().is_empty()) {
+fn title(click: &ClickView<'_>) -> String {
+    match click.title.filter(|title| !title.trim().is_empty()) {
         Some(title) => format!("Clicked: {title} ({})", click.link),
         None => format!("Clicked: {}", click.link),
     }
 }
 
-fn tokens(click: &Click) -> BTreeMap<String, String> {
-    let slug = click.link.split_once('/').map_or(click.link.as_str(), |(_, slug)| slug);
-    let values: [Option<&str>; TOKENS.len()] =
-        [Some(slug), click.destination.as_deref(), click.utm.campaign.as_deref(), click.country.as_deref(), click.device.as_deref()];
+fn tokens(click: &ClickView<'_>) -> BTreeMap<String, String> {
+    let slug = click.link.split_once('/').map_or(click.link, |(_, slug)| slug);
+    let values: [Option<&str>; TOKENS.len()] = [Some(slug), click.destination, click.campaign, click.country, click.device];
     TOKENS.iter().zip(values).filter_map(|(name, value)| value.map(|value| ((*name).to_owned(), value.to_owned()))).collect()
 }
 
-fn extra_data(click: &Click) -> serde_json::Value {
+fn extra_data(click: &ClickView<'_>) -> serde_json::Value {
     json!({
-        "utm": {"source": click.utm.source, "medium": click.utm.medium, "campaign": click.utm.campaign, "term": click.utm.term, "content": click.utm.content},
+        "utm": {"source": click.source, "medium": click.medium, "campaign": click.campaign, "term": click.term, "content": click.content},
         "referrer": click.referrer,
         "user_agent": {"device": click.device, "os": click.os, "browser": click.browser},
         "timestamp": rfc3339(click.ts),
@@ -142,9 +141,9 @@ fn counted(counted: &Counted) -> (Option<String>, Option<String>) {
 }
 
 /// A click that found nobody.
-pub fn unresolved(click: &Click, at: Ms) -> Output {
-    let record = Unresolved { v: 1, click: click.clone(), reason: "hold-expired".to_owned(), at };
-    output(Topic::Unresolved, click.workspace.as_str(), &record)
+pub fn unresolved(click: &PackedClick, at: Ms) -> Output {
+    let record = Unresolved { v: 1, click: click.unpacked(), reason: "hold-expired".to_owned(), at };
+    output(Topic::Unresolved, click.workspace(), &record)
 }
 
 /// A published count.
@@ -194,11 +193,10 @@ pub fn dead_letter(letter: &DeadLetter, at: Ms) -> Output {
 #[cfg(test)]
 mod tests {
     use super::super::plan::{Connection, Counts, Times, WorkspaceSpec, link_key, tag_key};
-    use super::super::rows::{ClickRef, Hit, Measure, Subject};
+    use super::super::rows::{Hit, Measure, Subject};
     use super::*;
-    use crate::model::Utm;
     use crate::model::time::DAY;
-    use std::sync::Arc;
+    use crate::model::{Click, Utm};
     use ustr::{Ustr, ustr};
 
     fn connection() -> Connection {
@@ -222,8 +220,7 @@ mod tests {
             ..Click::default()
         };
         let who = Who::contact("801");
-        let hit =
-            Hit { subject: Subject::new(connection(), who), click: Arc::new(click.clone()), via: Some(Via::Eid), at: ClickRef::of(&click) };
+        let hit = Hit { subject: Subject::new(connection(), who), click: click.clone().into(), via: Some(Via::Eid) };
         let said = timeline(&Resolved { hit, person: who }, 1_763_800_000_200);
         assert_eq!((said.topic, said.key.as_str()), (Topic::Timeline, "4242"));
         let event: TimelineEvent = serde_json::from_slice(&said.value).expect("a timeline event");
@@ -242,7 +239,7 @@ mod tests {
         );
         assert_eq!(event.extra_data["utm"]["source"], "webinar");
         assert_eq!(event.extra_data["timestamp"], "2025-11-22T08:26:40.123Z");
-        assert_eq!(title(&Click { title: text(" "), ..click }), "Clicked: s.elido.me/abc123");
+        assert_eq!(title(&ClickView::of(&Click { title: text(" "), ..click })), "Clicked: s.elido.me/abc123");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A plan is fixed for a run. Every worker holds the same one.
 
 use super::rows::{Measure, named};
+use super::step::Map;
 use crate::config::rules::{Counted, Mode, Rule};
 use crate::model::time::{DAY, FORM_BEFORE, HOUR, Ms};
 use crate::status::Board;
@@ -107,7 +108,7 @@ pub struct Plan {
     /// All rules that are not off.
     pub rules: Vec<PlannedRule>,
     /// Connections by workspace.
-    pub workspaces: HashMap<Ustr, Arc<Workspace>>,
+    pub workspaces: Map<Ustr, Arc<Workspace>>,
     /// Property names by connection; the default where absent.
     pub utm_properties: HashMap<Connection, UtmProperties>,
     /// Whether what outlives the log is written down for the next start; see [`super::carried`].
@@ -182,7 +183,7 @@ impl Plan {
             return Err(PlanError(format!("a tick of {} ms; it must divide a minute, and a second or be whole seconds", times.tick)));
         }
         let mut planned = Vec::new();
-        let mut workspaces = HashMap::new();
+        let mut workspaces = Map::default();
         for spec in specs {
             let name = ustr(&spec.name);
             let mut portals: Vec<&String> = spec.portals.iter().collect();

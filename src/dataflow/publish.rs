@@ -11,8 +11,8 @@ use super::rows::{self, CountChange};
 use super::step::Machine;
 use crate::model::time::{Ms, tick_end};
 
-/// One second.
-const PACE: Ms = 1_000;
+/// One second: ticks of whole seconds need no [`Publish`].
+pub const PACE: Ms = 1_000;
 
 /// The machine; see the module.
 #[derive(Default)]

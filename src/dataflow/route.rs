@@ -12,8 +12,9 @@
 use super::first_match::{Field, Meeting, Met};
 use super::intake::Record;
 use super::plan::Plan;
-use super::rows::{self, ClickId, ClickRef, Hit, Subject, Via, Who};
-use crate::model::{Click, Form};
+use super::rows::{self, Hit, Subject, Via, Who};
+use crate::model::{Form, PackedClick};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Where a record goes.
@@ -25,10 +26,10 @@ pub enum Routed {
     Met(Meeting, Met),
 }
 
-/// All places that a record goes to; `id` is the record's own.
-pub fn route(plan: &Plan, record: &Record, id: ClickId, mut to: impl FnMut(Routed)) {
+/// All places that a record goes to.
+pub fn route(plan: &Plan, record: &Record, mut to: impl FnMut(Routed)) {
     match record {
-        Record::Click(click) => route_click(plan, click, id, to),
+        Record::Click(click) => route_click(plan, click, to),
         Record::Form(form) => {
             for meeting in meetings(&form.workspace, form.gclid.as_deref(), form.fbclid.as_deref()) {
                 to(Routed::Met(meeting, Met::Form(Arc::clone(form))));
@@ -44,25 +45,24 @@ fn meetings<'a>(workspace: &str, gclid: Option<&'a str>, fbclid: Option<&'a str>
         .filter_map(move |(field, value)| value.map(|value| Meeting::on(workspace, field, value)))
 }
 
-fn route_click(plan: &Plan, click: &Arc<Click>, id: ClickId, mut to: impl FnMut(Routed)) {
-    if click.bot.is_some() {
+fn route_click(plan: &Plan, click: &Arc<PackedClick>, mut to: impl FnMut(Routed)) {
+    if click.bot().is_some() {
         return;
     }
-    let workspace = rows::workspace(&click.workspace);
-    let at = ClickRef { ts: click.ts, id };
-    if let Some(deal) = &click.deal_id
+    let workspace = rows::workspace(click.workspace());
+    if let Some(deal) = click.deal_id()
         && plan.workspaces.get(&workspace).is_some_and(|workspace| !workspace.by_deal.is_empty())
     {
         for connection in plan.connections(workspace) {
             let subject = Subject::new(*connection, Who::deal(deal));
-            to(Routed::Hit(Hit { subject, click: Arc::clone(click), via: None, at: at.clone() }));
+            to(Routed::Hit(Hit { subject, click: Arc::clone(click), via: None }));
         }
     }
-    if let Some(contact) = &click.contact_id {
-        hits(plan, click, &at, Who::contact(contact), &Via::Eid, |hit| to(Routed::Hit(hit)));
+    if let Some(contact) = click.contact_id() {
+        hits(plan, click, Who::contact(contact), &Via::Eid, |hit| to(Routed::Hit(hit)));
         return;
     }
-    let places: Vec<Meeting> = meetings(&click.workspace, click.gclid.as_deref(), click.fbclid.as_deref()).collect();
+    let places: SmallVec<[Meeting; 2]> = meetings(click.workspace(), click.gclid(), click.fbclid()).collect();
     let halves = if places.len() == 2 { 2 } else { 1 };
     for meeting in places {
         to(Routed::Met(meeting, Met::Click { click: Arc::clone(click), halves }));
@@ -70,21 +70,22 @@ fn route_click(plan: &Plan, click: &Arc<Click>, id: ClickId, mut to: impl FnMut(
 }
 
 /// A resolved click, once for each connection of its workspace.
-fn hits(plan: &Plan, click: &Arc<Click>, at: &ClickRef, who: Who, via: &Via, mut to: impl FnMut(Hit)) {
-    for connection in plan.connections(rows::workspace(&click.workspace)) {
-        to(Hit { subject: Subject::new(*connection, who), click: Arc::clone(click), via: Some(via.clone()), at: at.clone() });
+fn hits(plan: &Plan, click: &Arc<PackedClick>, who: Who, via: &Via, mut to: impl FnMut(Hit)) {
+    for connection in plan.connections(rows::workspace(click.workspace())) {
+        to(Hit { subject: Subject::new(*connection, who), click: Arc::clone(click), via: Some(via.clone()) });
     }
 }
 
 /// A click resolved by a form.
-pub fn hits_by_form(plan: &Plan, click: &Arc<Click>, form: &Arc<Form>, to: impl FnMut(Hit)) {
-    hits(plan, click, &ClickRef::of(click), Who::email(&form.email), &Via::Form(Arc::clone(form)), to);
+pub fn hits_by_form(plan: &Plan, click: &Arc<PackedClick>, form: &Arc<Form>, to: impl FnMut(Hit)) {
+    hits(plan, click, Who::email(&form.email), &Via::Form(Arc::clone(form)), to);
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::plan::{Counts, Times, WorkspaceSpec};
     use super::*;
+    use crate::model::Click;
 
     fn routed(click: Click) -> Vec<String> {
         let spec = WorkspaceSpec { name: "w".into(), portals: vec!["1".into(), "2".into()], counts: Counts::Ruled };
@@ -93,7 +94,7 @@ mod tests {
         let plan = Plan::new(Times::with_tick(100), &[spec], &rules, |_, _| 0).expect("a plan");
         let mut said = Vec::new();
         let click = Click { id: "c".into(), workspace: "w".into(), ..click };
-        route(&plan, &Record::Click(Arc::new(click)), ClickId::of("c"), |to| {
+        route(&plan, &Record::Click(click.into()), |to| {
             said.push(match to {
                 Routed::Hit(hit) => format!("{} {}", hit.subject.portal, hit.subject.who),
                 Routed::Met(meeting, Met::Click { halves, .. }) => format!("{:?} {halves}", meeting.field),

@@ -5,13 +5,12 @@
 //! row is moved between workers, never copied.
 
 use super::plan::Connection;
-pub use crate::model::UtmField;
 use crate::model::outputs::Person;
 use crate::model::time::Ms;
-use crate::model::{Click, Contact, Deal, Form};
+pub use crate::model::{ClickId, UtmField};
+use crate::model::{Contact, Deal, Form, PackedClick};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
-use std::cmp::Ordering;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -28,7 +27,7 @@ pub struct Place {
 #[derive(Clone, Debug)]
 pub enum Arrival {
     /// A redirect served.
-    Click(Place, Arc<Click>),
+    Click(Place, Arc<PackedClick>),
     /// A form submitted.
     Form(Place, Arc<Form>),
     /// A contact's new state, or its end.
@@ -188,6 +187,28 @@ impl Who {
         }
     }
 
+    /// Writes its text with its mark, as it is displayed, behind `text`.
+    pub fn write_to(self, text: &mut String) {
+        match self.0 {
+            Name::Contact(mut id) => {
+                // Backwards into the room that the longest takes, without the formatter: once or more for every click.
+                let mut digits = [b'0'; 20];
+                let mut first = digits.len() - 1;
+                loop {
+                    digits[first] = b'0' + (id % 10) as u8;
+                    id /= 10;
+                    if id == 0 {
+                        break;
+                    }
+                    first -= 1;
+                }
+                text.push_str("c:");
+                text.extend(digits[first..].iter().copied().map(char::from));
+            }
+            Name::Text(name) => text.push_str(&name),
+        }
+    }
+
     /// A key for maps of this process: a number is told from where a name lies by its highest bit, which no place has.
     pub fn address(self) -> u64 {
         match self.0 {
@@ -263,56 +284,21 @@ pub fn hash(text: &str) -> u64 {
     step(words.iter().fold(text.len() as u64, |hash, word| step(hash, *word)), last)
 }
 
+/// A click id's [`hash`]; all it needs lies in the row.
+pub fn hash_id(id: &ClickId) -> u64 {
+    match id {
+        ClickId::Uuid(id) => {
+            let (words, _) = id.as_chunks::<8>();
+            words.iter().fold(16, |hash: u64, word| (hash.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        }
+        ClickId::Text(text) => hash(text),
+    }
+}
+
 /// Spreads a hash over all bits: workers are chosen by the low ones.
 pub fn mix(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     hash ^ (hash >> 29)
-}
-
-/// A click's id, small: the redirect server's ids are UUIDs and take 16 bytes; any other text is kept as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ClickId {
-    /// A UUID in its canonical spelling.
-    Uuid([u8; 16]),
-    /// Anything else.
-    Text(Arc<str>),
-}
-
-impl ClickId {
-    /// From the record's id.
-    pub fn of(id: &str) -> Self {
-        match uuid::Uuid::try_parse(id) {
-            // Only the canonical spelling may be shortened: `ABC…` and `abc…` are two ids.
-            Ok(uuid) if id.len() == 36 && !id.bytes().any(|b| b.is_ascii_uppercase()) => ClickId::Uuid(uuid.into_bytes()),
-            _ => ClickId::Text(id.into()),
-        }
-    }
-}
-
-impl std::fmt::Display for ClickId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ClickId::Uuid(value) => uuid::Uuid::from_bytes(*value).hyphenated().fmt(f),
-            ClickId::Text(text) => f.write_str(text),
-        }
-    }
-}
-
-impl Ord for ClickId {
-    /// As the ids' texts compare.
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (ClickId::Uuid(a), ClickId::Uuid(b)) => a.cmp(b),
-            (ClickId::Text(a), ClickId::Text(b)) => a.cmp(b),
-            (a, b) => a.to_string().cmp(&b.to_string()),
-        }
-    }
-}
-
-impl PartialOrd for ClickId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 /// When and which: clicks are ordered by their own time, then by id.
@@ -326,8 +312,8 @@ pub struct ClickRef {
 
 impl ClickRef {
     /// Of a record.
-    pub fn of(click: &Click) -> Self {
-        ClickRef { ts: click.ts, id: ClickId::of(&click.id) }
+    pub fn of(click: &PackedClick) -> Self {
+        ClickRef { ts: click.ts, id: click.id.clone() }
     }
 }
 
@@ -346,11 +332,9 @@ pub struct Hit {
     /// The identity it was resolved to, or the deal that its link names.
     pub subject: Subject,
     /// The click.
-    pub click: Arc<Click>,
+    pub click: Arc<PackedClick>,
     /// How; `None` when the subject is a deal.
     pub via: Option<Via>,
-    /// When and which, read from the click once.
-    pub at: ClickRef,
 }
 
 /// The contact mirror's word on one identity of a portal: the contact it stands for, or itself.
@@ -502,6 +486,9 @@ mod tests {
         for id in ["0", "7", "801", "007", "+7", "", "7a", "999999999999999999", "1000000000000000000", "18446744073709551617", "٣"] {
             let who = Who::contact(id);
             assert_eq!((who.text(), who.to_string()), (id, format!("c:{id}")));
+            let mut text = String::from("is ");
+            who.write_to(&mut text);
+            assert_eq!(text, format!("is c:{id}"));
             assert!(who.is_contact() && !who.is_deal());
             assert_eq!(who.person(), Some(Person::ContactId(id.to_owned())));
             assert_eq!((Who::read(&who.to_string()), Who::read(&who.to_string()).address()), (who, who.address()));

@@ -36,7 +36,7 @@ impl Machine for Settle {
     fn step(&mut self, _at: Ms, rows: &mut Vec<Answer>, out: &mut dyn FnMut(Answer)) {
         let mut by_click: BTreeMap<Key, Vec<Answer>> = BTreeMap::new();
         for answer in rows.drain(..) {
-            by_click.entry((ustr(&answer.click.workspace), ClickId::of(&answer.click.id), answer.seen)).or_default().push(answer);
+            by_click.entry((ustr(answer.click.workspace()), answer.click.id.clone(), answer.seen)).or_default().push(answer);
         }
         for (key, answers) in by_click {
             let before = self.waiting.remove(&key);
@@ -65,7 +65,7 @@ mod tests {
     use crate::model::{Click, Form};
 
     fn answer(form: Option<(&str, Ms)>) -> Answer {
-        let click = Arc::new(Click { id: "c".into(), ts: 100, workspace: "w".into(), ..Click::default() });
+        let click = Click { id: "c".into(), ts: 100, workspace: "w".into(), ..Click::default() }.into();
         let form = form.map(|(id, ts)| Arc::new(Form { id: id.into(), ts, ..Form::default() }));
         Answer { click, halves: 2, seen: 100, form }
     }

@@ -75,6 +75,8 @@ pub struct WindowLog {
     /// The number of the first chunk since the epoch.
     base: u64,
     chunks: VecDeque<Chunk>,
+    /// Entries in them.
+    len: usize,
     looked_at: u64,
 }
 
@@ -88,6 +90,7 @@ impl WindowLog {
             span: (longest / 720).clamp(1, HOUR),
             base: 0,
             chunks: VecDeque::new(),
+            len: 0,
             looked_at: 0,
         }
     }
@@ -123,6 +126,7 @@ impl WindowLog {
         }
         #[expect(clippy::cast_possible_truncation, reason = "less than an hour")]
         self.chunks[place].push((b % self.span) as u32, what);
+        self.len += 1;
         for cursor in &mut self.cursors {
             if Self::holds(cursor.length, b, t) {
                 cursor.first = Some(cursor.first.map_or(b, |first| first.min(b)));
@@ -168,7 +172,7 @@ impl WindowLog {
         }
         // What the longest window has left, all have.
         while self.chunks.front().is_some() && (self.base + 1) * self.span + self.longest <= t {
-            self.chunks.pop_front();
+            self.len -= self.chunks.pop_front().map_or(0, |chunk| chunk.entries.len());
             self.base += 1;
         }
     }
@@ -184,12 +188,12 @@ impl WindowLog {
 
     /// Entries that are stored.
     pub fn len(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.entries.len()).sum()
+        self.len
     }
 
     /// Whether nothing is stored.
     pub fn is_empty(&self) -> bool {
-        self.chunks.iter().all(|chunk| chunk.entries.is_empty())
+        self.len == 0
     }
 
     /// Entries that have been looked at, once for each length that they have left.
@@ -248,6 +252,7 @@ mod tests {
                 let due = plain.iter().zip(&lengths).filter_map(|(plain, length)| plain.iter().map(|(b, _)| b + length).min()).min();
                 prop_assert_eq!(log.due(), due);
                 prop_assert!(log.ahead(3).count() <= 3 * lengths.len());
+                prop_assert_eq!(log.len(), log.chunks.iter().map(|chunk| chunk.entries.len()).sum::<usize>());
             }
         }
     }

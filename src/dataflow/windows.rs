@@ -23,7 +23,7 @@ use super::plan::{Plan, link_key, tag_key};
 use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
 use super::step::{Machine, Map};
 use super::window_log::WindowLog;
-use crate::model::Click;
+use crate::model::PackedClick;
 use crate::model::time::{DAY, Ms, tick_end};
 use crate::status::Part;
 use foldhash::fast::RandomState;
@@ -38,6 +38,9 @@ use ustr::Ustr;
 
 /// Links that are remembered with what they count for, and campaign values; beyond that all are looked up, or stored, anew.
 const REMEMBERED: usize = 1 << 16;
+
+/// Ways to be tagged that are remembered of one link.
+const REMEMBERED_OF_LINK: usize = 16;
 
 /// What the machine is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,18 +97,27 @@ struct Key {
     windows: SmallVec<[Ms; 2]>,
 }
 
+/// What clicks count for that come with one link and these tags.
+struct Measured {
+    /// The workspace, and whether a deal's links are counted.
+    of: (Ustr, bool),
+    tags: Box<[Box<str>]>,
+    measures: Rc<[u32]>,
+}
+
 /// One identity's clicks of one key.
 struct Count {
     identity: u32,
     key: u32,
-    /// In each of the key's windows. While any is not empty, the longest is not.
-    windows: SmallVec<[Window; 1]>,
+    /// The newest click that was counted since all windows were last empty: it leaves each last, so it is in every window
+    /// that has any.
+    last: Option<ClickRef>,
+    /// Each of the key's windows. While any is not empty, the longest is not.
+    windows: SmallVec<[Window; 2]>,
 }
 
 #[derive(Default)]
 struct Window {
-    /// The newest click that was counted since `n` was last 0: it leaves last, so it is in the window while any is.
-    last: Option<ClickRef>,
     n: u32,
     /// Whether its present person knows of it.
     told: bool,
@@ -130,12 +142,10 @@ pub struct Windows {
     future: BTreeMap<Ms, Vec<(u32, u32, ClickRef)>>,
     /// Identities whose campaign values changed, by the end of the day.
     carry: BTreeMap<Ms, Vec<u32>>,
-    /// What is measured of a link's clicks, by workspace, link and tags: links are few and clicks many.
-    measured: Map<Box<str>, Rc<[u32]>>,
+    /// What is measured of a link's clicks: links are few and clicks many.
+    measured: Map<Box<str>, Vec<Measured>>,
     /// Campaign values, each once: those of one campaign come with many clicks.
     texts: HashSet<Arc<str>, RandomState>,
-    /// Scratch: such a name.
-    name: String,
     /// Scratch: counts that a tick has changed, each with the place of the window.
     dirty: Vec<(u32, u8)>,
     /// Scratch: identities whose campaign values a tick has changed or moved, with the fields as bits.
@@ -164,7 +174,6 @@ impl Windows {
             carry: BTreeMap::new(),
             measured: Map::default(),
             texts: HashSet::default(),
-            name: String::new(),
             dirty: Vec::new(),
             changed: Vec::new(),
             told,
@@ -203,28 +212,27 @@ impl Windows {
     }
 
     /// What a click counts for: its tags and its link, as far as they are counted.
-    fn measures(&mut self, subject: Subject, click: &Click, for_deal: bool) -> Rc<[u32]> {
-        let name = &mut self.name;
-        name.clear();
-        name.push(if for_deal { 'd' } else { 'p' });
-        for part in [&*subject.workspace, &click.link].into_iter().chain(click.tags.iter().map(String::as_str)) {
-            // Its length before it: no text may pass for two.
-            name.push(u32::try_from(part.len()).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
-            name.push_str(part);
-        }
-        if let Some(measures) = self.measured.get(name.as_str()) {
-            return Rc::clone(measures);
+    fn measures(&mut self, workspace: Ustr, click: &PackedClick, for_deal: bool) -> Rc<[u32]> {
+        let of = (workspace, for_deal);
+        if let Some(known) = self.measured.get(click.link())
+            && let Some(known) = known.iter().find(|known| known.of == of && known.tags.iter().map(|tag| &**tag).eq(click.tags()))
+        {
+            return Rc::clone(&known.measures);
         }
         let mut measures = Vec::new();
-        for name in click.tags.iter().map(|tag| tag_key(tag)).chain([link_key(&click.link)]) {
+        for name in click.tags().map(tag_key).chain([link_key(click.link())]) {
             // A tag that a link carries twice is one tag.
-            measures.extend(self.key(subject.workspace, for_deal, name).filter(|key| !measures.contains(key)));
+            measures.extend(self.key(workspace, for_deal, name).filter(|key| !measures.contains(key)));
         }
         if self.measured.len() >= REMEMBERED {
             self.measured.clear();
         }
         let measures: Rc<[u32]> = measures.into();
-        self.measured.insert(self.name.as_str().into(), Rc::clone(&measures));
+        let known = self.measured.entry_ref(click.link()).or_default();
+        if known.len() >= REMEMBERED_OF_LINK {
+            known.clear();
+        }
+        known.push(Measured { of, tags: click.tags().map(Box::from).collect(), measures: Rc::clone(&measures) });
         measures
     }
 
@@ -234,7 +242,7 @@ impl Windows {
             Err(place) => place,
         };
         let windows = self.keys[key as usize].windows.iter().map(|_| Window::default()).collect();
-        let count = Count { identity, key, windows };
+        let count = Count { identity, key, last: None, windows };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.counts[ix as usize] = count;
@@ -250,7 +258,7 @@ impl Windows {
     }
 
     /// Counts a click whose time has come in each window that has not left it behind.
-    fn enter(&mut self, at: Ms, identity: u32, key: u32, click: &ClickRef, dirty: &mut Vec<(u32, u8)>) {
+    fn enter(&mut self, at: Ms, identity: u32, key: u32, click: ClickRef, dirty: &mut Vec<(u32, u8)>) {
         let b = tick_end(click.ts, self.plan.times.tick);
         let of = &self.keys[key as usize];
         if !of.windows.iter().any(|window| WindowLog::holds(*window, b, at)) {
@@ -263,11 +271,11 @@ impl Windows {
         for ((place, length), window) in (0u8..).zip(&self.keys[key as usize].windows).zip(&mut count.windows) {
             if WindowLog::holds(*length, b, at) {
                 window.n += 1;
-                if window.last.as_ref().is_none_or(|last| last < click) {
-                    window.last = Some(click.clone());
-                }
                 dirty.push((ix, place));
             }
+        }
+        if count.last.as_ref().is_none_or(|last| *last < click) {
+            count.last = Some(click);
         }
     }
 
@@ -302,16 +310,16 @@ impl Windows {
     }
 
     /// Takes a click's campaign values where they are newer.
-    fn campaign(&mut self, now: Ms, identity: u32, click: &Click, at: &ClickRef, changed: &mut Vec<(u32, u8)>) {
+    fn campaign(&mut self, now: Ms, identity: u32, click: &PackedClick, changed: &mut Vec<(u32, u8)>) {
         let of = &mut self.identities[identity as usize];
         let mut fields = 0;
         for (place, field) in UtmField::ALL.into_iter().enumerate() {
-            if let Some(value) = field.of(click)
-                && of.utm[place].as_ref().is_none_or(|(last, text)| (last, &**text) < (at, value))
+            if let Some(value) = click.utm(field)
+                && of.utm[place].as_ref().is_none_or(|(last, text)| (last.ts, &last.id, &**text) < (click.ts, &click.id, value))
             {
                 match &mut of.utm[place] {
-                    Some((last, text)) if **text == *value => *last = at.clone(),
-                    last => *last = Some((at.clone(), shared(&mut self.texts, value))),
+                    Some((last, text)) if **text == *value => *last = ClickRef::of(click),
+                    last => *last = Some((ClickRef::of(click), shared(&mut self.texts, value))),
                 }
                 fields |= 1 << place;
             }
@@ -348,19 +356,14 @@ impl Windows {
         let key = &self.keys[count.key as usize];
         let window = &mut count.windows[usize::from(place)];
         if window.n > 0 || window.told {
-            if window.n == 0 {
-                window.last = None;
-            }
             out(Told::Tally(Tally {
                 subject: Subject { who: identity.person, ..identity.subject },
                 measure: Measure { key: key.name, window: key.windows[usize::from(place)] },
                 identity: identity.subject.who,
                 n: u64::from(window.n),
-                last: window.last.clone(),
+                last: count.last.as_ref().filter(|_| window.n > 0).cloned(),
             }));
             window.told = window.n > 0;
-        } else {
-            window.last = None;
         }
     }
 
@@ -461,9 +464,11 @@ impl Machine for Windows {
                 Seen::Standing(_) | Seen::Values(..) => None,
             })
         };
-        let first = |text: &str| usize::from(text.as_bytes().first().copied().unwrap_or_default());
-        black_box(hits().map(|hit| hit.click.tags.first().map_or(0, |tag| first(tag)) + first(&hit.click.link)).sum::<usize>());
-        black_box(hits().flat_map(|hit| UtmField::ALL.map(|field| field.of(&hit.click).map_or(0, first))).sum::<usize>());
+        black_box(
+            hits()
+                .map(|hit| hit.click.link().len() + usize::from(hit.click.link().as_bytes().first().copied().unwrap_or(0)))
+                .sum::<usize>(),
+        );
         // As many clicks leave as come.
         let leaving = self.logs.iter().flat_map(|log| log.ahead(rows.len())).filter_map(|ix| self.counts.get(ix as usize));
         let theirs = leaving.filter_map(|count| self.identities.get(count.identity as usize));
@@ -499,24 +504,24 @@ impl Machine for Windows {
             && *entry.key() <= at
         {
             for (identity, key, click) in entry.remove() {
-                self.enter(at, identity, key, &click, &mut dirty);
+                self.enter(at, identity, key, click, &mut dirty);
             }
         }
         for row in rows.drain(..) {
             let Seen::Hit(hit) = row else { continue };
             let identity = self.identity(hit.subject);
-            let click = &hit.at;
-            let begins = tick_end(click.ts, self.plan.times.tick);
-            for key in self.measures(hit.subject, &hit.click, hit.via.is_none()).iter().copied() {
+            let begins = tick_end(hit.click.ts, self.plan.times.tick);
+            for key in self.measures(hit.subject.workspace, &hit.click, hit.via.is_none()).iter().copied() {
+                let click = ClickRef::of(&hit.click);
                 if begins > at {
-                    self.future.entry(begins).or_default().push((identity, key, click.clone()));
+                    self.future.entry(begins).or_default().push((identity, key, click));
                 } else {
                     self.enter(at, identity, key, click, &mut dirty);
                 }
             }
             if hit.via.is_some() {
                 if at >= self.plan.values_from {
-                    self.campaign(at, identity, &hit.click, click, &mut changed);
+                    self.campaign(at, identity, &hit.click, &mut changed);
                 }
                 // What an earlier run has written is not told again: most of a restart is such clicks.
                 if at >= self.plan.outputs_from {

@@ -24,11 +24,13 @@ mod topic;
 pub(crate) use topic::Sender;
 
 use crate::kafka::Kafka;
+use crate::model::Named;
+use crate::model::inputs::split_key;
 use crate::model::outputs::{DeadLetter, Topic};
 use crate::model::time::{Ms, millis};
 use crate::sinks::hubspot::delta_id;
 use crate::sinks::outbox::size::CUT;
-use crate::state::{LedgerKey, State};
+use crate::state::{Erased, LedgerKey, State};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -170,6 +172,8 @@ pub struct DeadLetters {
     state: State,
     /// How long the ledger remembers, ms; none while nothing makes it forget.
     remembered: Option<Ms>,
+    /// The accounts of each workspace.
+    workspaces: BTreeMap<String, Vec<String>>,
 }
 
 /// What came of a replay.
@@ -184,7 +188,7 @@ pub enum Replay {
 impl DeadLetters {
     /// Those of a job.
     pub fn new(kafka: Kafka, state: State) -> Self {
-        DeadLetters { kafka, state, remembered: None }
+        DeadLetters { kafka, state, remembered: None, workspaces: BTreeMap::new() }
     }
 
     /// With how long the sink's ledger remembers.
@@ -193,16 +197,28 @@ impl DeadLetters {
         DeadLetters { remembered: ledger_for.map(millis), ..self }
     }
 
-    /// The dead letters that fit, oldest first; each once, however often it lies on the topic.
+    /// With the accounts of each workspace: whose an input is that names an erased person. Without them it is taken for theirs wherever the
+    /// person was erased.
+    #[must_use]
+    pub fn with_workspaces(self, workspaces: BTreeMap<String, Vec<String>>) -> Self {
+        DeadLetters { workspaces, ..self }
+    }
+
+    /// The dead letters that fit, oldest first; each once, however often it lies on the topic. Those of erased persons are on the topic until
+    /// its retention, and are none of anybody's business.
     ///
     /// # Errors
     /// The topic or the state database can't be read.
     pub fn list(&self, filter: &Filter) -> anyhow::Result<Vec<Letter>> {
         let mut found: BTreeMap<LedgerKey, Letter> = BTreeMap::new();
+        let erased = self.state.erased()?;
         topic::read(&self.kafka, self.kafka.topics.output(Topic::DeadLetters), |id, letter| {
-            let key = self.decision_key(&letter);
+            if Self::of_erased(&self.kafka, &self.workspaces, &erased, &letter) {
+                return Ok(());
+            }
+            let key = Self::decision_key(&self.kafka, &letter);
             let decision = Decision::read(self.state.outcome(key)?.as_deref());
-            let (portal, record) = self.about(&letter);
+            let (portal, record) = Self::about(&self.kafka, &letter);
             let letter = Letter { id, decision, portal, record, letter };
             if filter.fits(&letter) {
                 found.entry(key).or_insert(letter);
@@ -219,7 +235,7 @@ impl DeadLetters {
     /// # Errors
     /// The record came from no topic of the job, Kafka does not take it, or the state database fails: then replay it again.
     pub fn replay(&self, letter: &Letter, sender: &mut Option<Sender>, now: Ms) -> anyhow::Result<Replay> {
-        let key = self.decision_key(&letter.letter);
+        let key = Self::decision_key(&self.kafka, &letter.letter);
         // Looked at anew: somebody else may have been quicker.
         let decision = Decision::read(self.state.outcome(key)?.as_deref());
         if !decision.undecided() {
@@ -234,6 +250,9 @@ impl DeadLetters {
                  more, and HubSpot might get it twice; do by hand what is still to be done, and drop it",
                 letter.id
             );
+        }
+        if Self::of_erased(&self.kafka, &self.workspaces, &self.state.erased()?, &letter.letter) {
+            bail!("{}: it is of a person who was erased", letter.id);
         }
         let (record_key, payload) = (letter.key()?, letter.payload()?);
         let place = ((source.as_str(), *partition, *offset), *at);
@@ -253,7 +272,7 @@ impl DeadLetters {
     /// # Errors
     /// The state database fails.
     pub fn drop_letter(&self, letter: &Letter, now: Ms) -> anyhow::Result<Option<Decision>> {
-        let key = self.decision_key(&letter.letter);
+        let key = Self::decision_key(&self.kafka, &letter.letter);
         let decision = Decision::read(self.state.outcome(key)?.as_deref());
         if !decision.undecided() {
             return Ok(Some(decision));
@@ -261,6 +280,33 @@ impl DeadLetters {
         let DeadLetter { source, partition, offset, at, .. } = &letter.letter;
         self.state.decide(key, Decision::Dropped.text(), ((source, *partition, *offset), *at), None, now)?;
         Ok(None)
+    }
+
+    /// Whether a dead letter's record names a person who was erased in its account, or in one of its workspace's.
+    pub(crate) fn of_erased(kafka: &Kafka, workspaces: &BTreeMap<String, Vec<String>>, erased: &Erased, letter: &DeadLetter) -> bool {
+        if erased.nobody() {
+            return false;
+        }
+        let decoded = |text: &String| STANDARD.decode(text).unwrap_or_default();
+        let mut named = Named::in_record(&decoded(&letter.payload_base64));
+        // A contact's record may say nothing of whose it is.
+        if letter.source == kafka.topics.contacts
+            && let Some(key) = letter.key_base64.as_ref().map(decoded)
+            && let Ok((portal, id)) = split_key(Some(&key))
+        {
+            named.portal = Some(portal.to_owned());
+            named.contacts.insert(id.to_owned());
+        }
+        erased.named(&named, workspaces)
+    }
+
+    /// What the ledger may know of a dead letter: what was decided about it, and what became of its record.
+    pub(crate) fn keys(kafka: &Kafka, letter: &DeadLetter) -> impl Iterator<Item = LedgerKey> {
+        let (_, record) = Self::about(kafka, letter);
+        // A delta that could not be read is known by its place.
+        let place = LedgerKey::of(&letter.source, &format!("{}:{}", letter.partition, letter.offset));
+        let record = record.map_or(place, |id| LedgerKey::of(&letter.source, &id));
+        [Self::decision_key(kafka, letter), record].into_iter()
     }
 
     /// Whether it makes sense to send a record once more.
@@ -282,14 +328,14 @@ impl DeadLetters {
     }
 
     /// What the ledger knows a decision by: the record, and the place where it was read.
-    fn decision_key(&self, letter: &DeadLetter) -> LedgerKey {
+    fn decision_key(kafka: &Kafka, letter: &DeadLetter) -> LedgerKey {
         let DeadLetter { source, partition, offset, payload_base64, .. } = letter;
-        LedgerKey::of(self.kafka.topics.output(Topic::DeadLetters), &format!("{source}:{partition}:{offset}:{payload_base64}"))
+        LedgerKey::of(kafka.topics.output(Topic::DeadLetters), &format!("{source}:{partition}:{offset}:{payload_base64}"))
     }
 
     /// Account and id of a delta that can be read.
-    fn about(&self, letter: &DeadLetter) -> (Option<String>, Option<String>) {
-        let of = DELTAS.into_iter().find(|topic| self.kafka.topics.output(*topic) == letter.source);
+    fn about(kafka: &Kafka, letter: &DeadLetter) -> (Option<String>, Option<String>) {
+        let of = DELTAS.into_iter().find(|topic| kafka.topics.output(*topic) == letter.source);
         let payload = STANDARD.decode(&letter.payload_base64).unwrap_or_default();
         of.and_then(|topic| delta_id(topic, &payload)).unzip()
     }

@@ -5,7 +5,7 @@ use crate::dataflow::intake::Record;
 use crate::dataflow::last_utm::UtmChange;
 use crate::dataflow::rows::{Advance, Arrival, Heat, Measure, Place, Resolved, Subject, Who};
 use crate::history::{Ear, Heard};
-use crate::model::Click;
+use crate::model::PackedClick;
 use crate::model::outputs::DeadLetter;
 use crate::model::time::Ms;
 use base64::Engine as _;
@@ -31,18 +31,18 @@ pub struct Wanted {
 
 impl Wanted {
     /// Whether a click may be theirs: it names one of them, or carries a click id that a form of theirs carries.
-    fn click(&self, click: &Click) -> bool {
-        if self.links_of.is_some_and(|deal| click.deal_id.as_deref() == Some(deal.as_str())) {
+    fn click(&self, click: &PackedClick) -> bool {
+        if self.links_of.is_some_and(|deal| click.deal_id() == Some(deal.as_str())) {
             return true;
         }
-        if let Some(contact) = &click.contact_id {
+        if let Some(contact) = click.contact_id() {
             return self.identities.contains(&Who::contact(contact));
         }
-        let met = |field, value: &Option<String>| {
-            let found = value.as_ref().and_then(|value| self.click_ids.get(value));
-            found.is_some_and(|places| places.contains(&(ustr(&click.workspace), field)))
+        let met = |field, value: Option<&str>| {
+            let found = value.and_then(|value| self.click_ids.get(value));
+            found.is_some_and(|places| places.contains(&(ustr(click.workspace()), field)))
         };
-        met(Field::Gclid, &click.gclid) || met(Field::Fbclid, &click.fbclid)
+        met(Field::Gclid, click.gclid()) || met(Field::Fbclid, click.fbclid())
     }
 
     fn subject(&self, subject: Subject) -> bool {
@@ -73,7 +73,7 @@ pub struct Witness {
     /// Whom it is about.
     pub wanted: Wanted,
     /// Clicks as they came in, repetitions among them.
-    pub clicks: Vec<(Ms, Place, Arc<Click>)>,
+    pub clicks: Vec<(Ms, Place, Arc<PackedClick>)>,
     /// Ticks in which a click was no repetition.
     pub taken: BTreeMap<RecordId, BTreeSet<Ms>>,
     /// Forms that were no repetition, likewise.
@@ -118,8 +118,9 @@ impl Witness {
     }
 }
 
-fn id_of(click: &Click) -> RecordId {
-    (ustr(&click.workspace), click.id.clone())
+/// A click's workspace and id.
+pub fn id_of(click: &PackedClick) -> RecordId {
+    (ustr(click.workspace()), click.id_text().to_owned())
 }
 
 impl Ear for Witness {

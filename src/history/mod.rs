@@ -21,7 +21,7 @@ use crate::dataflow::plan::{Plan, Times};
 use crate::dataflow::rows::{Advance, Arrival, CountChange, Heat, Resolved};
 use crate::engine;
 use crate::kafka::Kafka;
-use crate::model::Click;
+use crate::model::PackedClick;
 use crate::model::time::{self, Ms, tick_end};
 use crate::sources::files::{Files, files};
 use crate::sources::kafka::{Limits, Reading, Resume, topic};
@@ -60,7 +60,7 @@ pub enum Heard<'a> {
     /// A click that found its person, once for each connection.
     Resolved(&'a Resolved),
     /// A click that found nobody.
-    Unresolved(&'a Click),
+    Unresolved(&'a PackedClick),
     /// A change of last campaign values.
     Values(&'a UtmChange),
     /// A change of a count, at the end of each tick that has one.

@@ -9,6 +9,7 @@
 //! [`MAX_RECORD`] bytes; times lie before the year 10000. They exist so that one record cannot fill memory.
 
 use super::as_written;
+use super::packed_click::{ClickView, PackedClick};
 use super::time::Ms;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -303,11 +304,11 @@ impl Check {
         }
         Ok(())
     }
-    fn list(&self, field: &str, values: &[String]) -> Result<(), Refusal> {
+    fn list(&self, field: &str, values: &[impl AsRef<str>]) -> Result<(), Refusal> {
         if values.len() > MAX_LIST {
             return Err(Refusal::new("bounds", format!("{}: `{field}` has {} entries; at most {MAX_LIST}", self.0, values.len())));
         }
-        values.iter().try_for_each(|value| self.short(field, value))
+        values.iter().try_for_each(|value| self.short(field, value.as_ref()))
     }
 }
 
@@ -322,33 +323,50 @@ impl Input for Click {
     const NAME: &'static str = "click";
 
     fn read(bytes: &[u8]) -> Result<Self, Refusal> {
-        let written = Some(bytes).filter(|bytes| bytes.len() <= MAX_RECORD).and_then(as_written::click);
-        let mut click = written.map_or_else(|| json_click(bytes), Ok)?;
-        let check = Check(Self::NAME);
-        check.version(click.v)?;
-        check.required("id", &click.id)?;
-        check.required("workspace", &click.workspace)?;
-        check.required("link", &click.link)?;
-        check.ts(click.ts)?;
-        check.list("tags", &click.tags)?;
-        for id in [&mut click.contact_id, &mut click.deal_id, &mut click.gclid, &mut click.fbclid] {
-            drop_empty(id);
-        }
-        for (field, id) in
-            [("contact_id", &click.contact_id), ("deal_id", &click.deal_id), ("gclid", &click.gclid), ("fbclid", &click.fbclid)]
-        {
-            id.as_deref().map_or(Ok(()), |id| check.short(field, id))?;
-        }
-        for utm in [&mut click.utm.source, &mut click.utm.medium, &mut click.utm.campaign, &mut click.utm.term, &mut click.utm.content] {
-            drop_empty(utm);
-        }
-        // A tag named twice is one tag: it must not count twice.
-        if click.tags.len() > 1 || click.tags.iter().any(String::is_empty) {
-            let mut seen = std::collections::BTreeSet::new();
-            click.tags.retain(|tag| !tag.is_empty() && seen.insert(tag.clone()));
-        }
-        Ok(click)
+        read_click(bytes, |click| click.owned())
     }
+}
+
+impl Input for PackedClick {
+    const NAME: &'static str = Click::NAME;
+
+    fn read(bytes: &[u8]) -> Result<Self, Refusal> {
+        read_click(bytes, |click| click.packed())
+    }
+}
+
+fn read_click<T>(bytes: &[u8], keep: impl FnOnce(&ClickView<'_>) -> T) -> Result<T, Refusal> {
+    let written = Some(bytes).filter(|bytes| bytes.len() <= MAX_RECORD).and_then(as_written::click);
+    match written {
+        Some(click) => Ok(keep(&checked(click)?)),
+        None => Ok(keep(&checked(ClickView::of(&json_click(bytes)?))?)),
+    }
+}
+
+/// A click within its bounds, without ids that say nothing.
+fn checked(mut click: ClickView<'_>) -> Result<ClickView<'_>, Refusal> {
+    let check = Check(Click::NAME);
+    check.version(click.v)?;
+    check.required("id", click.id)?;
+    check.required("workspace", click.workspace)?;
+    check.required("link", click.link)?;
+    check.ts(click.ts)?;
+    check.list("tags", &click.tags)?;
+    for (field, id) in
+        [("contact_id", &mut click.contact_id), ("deal_id", &mut click.deal_id), ("gclid", &mut click.gclid), ("fbclid", &mut click.fbclid)]
+    {
+        *id = id.filter(|id| !id.trim().is_empty());
+        id.map_or(Ok(()), |id| check.short(field, id))?;
+    }
+    for utm in [&mut click.source, &mut click.medium, &mut click.campaign, &mut click.term, &mut click.content] {
+        *utm = utm.filter(|value| !value.trim().is_empty());
+    }
+    // A tag named twice is one tag: it must not count twice.
+    if click.tags.len() > 1 || click.tags.iter().any(|tag| tag.is_empty()) {
+        let mut seen = std::collections::BTreeSet::new();
+        click.tags.retain(|tag| !tag.is_empty() && seen.insert(*tag));
+    }
+    Ok(click)
 }
 
 /// A click by the JSON parser, before its fields are checked: for every form that JSON allows.

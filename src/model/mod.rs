@@ -4,9 +4,15 @@
 //! `outputs` are written exactly. Both are the JSON of `docs/topics.md`.
 
 pub mod as_written;
+pub mod click_id;
 pub mod inputs;
+pub mod named;
 pub mod outputs;
+pub mod packed_click;
 pub mod time;
 
+pub use click_id::ClickId;
 pub use inputs::{Click, Contact, Deal, Form, Refusal, Utm, UtmField};
+pub use named::Named;
+pub use packed_click::{ClickView, PackedClick};
 pub use time::Ms;

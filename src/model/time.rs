@@ -27,8 +27,11 @@ pub fn millis(length: Duration) -> Ms {
 }
 
 /// The wall clock; a machine that thinks it is before 1970 is taken at 0.
+///
+/// In a build with debug assertions a test may put it wrong while the program runs: see [`crate::failpoint::clock_shift`].
 pub fn now() -> Ms {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis)
+    let machine = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis);
+    machine.saturating_add_signed(crate::failpoint::clock_shift())
 }
 
 /// `2026-11-23T08:15:30.123Z`, as HubSpot wants it; out-of-range values are clamped.

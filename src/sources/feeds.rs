@@ -18,10 +18,12 @@ use crate::model::time::{DAY, Ms};
 use crate::sinks::hubspot::{Service, Settings};
 use crate::sinks::outbox::topics::{self, Kept, Needed};
 use crate::sources::crm::{Changes, CrmSettings};
+use crate::state::State;
 use crate::stop::Stop;
 use anyhow::Context as _;
 use axum::Router;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +44,8 @@ pub struct Feeding {
     pub forms: Option<FormsSettings>,
     /// HubSpot's settings, and the way there.
     pub(crate) hubspot: Option<(Settings, Arc<Service>)>,
+    /// The state database, where it stands who was erased.
+    pub state: PathBuf,
     /// The accounts to mirror.
     pub portals: Vec<String>,
     /// How the world reaches the job's HTTP server, without a slash at the end; none where there is no server.
@@ -75,7 +79,7 @@ impl Feeding {
     /// # Errors
     /// A secret that can't be read, or options that do not make a client.
     pub fn prepare(self) -> anyhow::Result<Prepared> {
-        let Feeding { kafka, crm, forms, hubspot, portals, public_url, max_future, metrics, now } = self;
+        let Feeding { kafka, crm, forms, hubspot, state, portals, public_url, max_future, metrics, now } = self;
         let idle = crm.is_none() && forms.is_none();
         let mut routes = Router::new();
         let crm = match (crm, &hubspot) {
@@ -89,6 +93,7 @@ impl Feeding {
                     portals.clone(),
                     Arc::clone(&now),
                     Arc::clone(&metrics),
+                    Arc::new(State::open(&state)?),
                 )?;
                 if let Some(secret) = crm.secret().filter(|_| webhooks) {
                     let endpoint = webhooks::Endpoint {

@@ -27,7 +27,7 @@ use crate::kafka::Topics;
 use crate::model::inputs::{Input, Refusal, split_key};
 use crate::model::outputs::DeadLetter;
 use crate::model::time::{Ms, tick_end};
-use crate::model::{Click, Contact, Deal, Form};
+use crate::model::{Contact, Deal, Form, PackedClick};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -243,7 +243,7 @@ fn read(found: Found<'_>) -> Result<Arrival, Refusal> {
     let Found { kind, key, payload, place, source: _ } = found;
     let bytes = payload.unwrap_or_default();
     Ok(match kind {
-        Kind::Clicks => Arrival::Click(place, Arc::new(Click::read(bytes)?)),
+        Kind::Clicks => Arrival::Click(place, Arc::new(PackedClick::read(bytes)?)),
         Kind::Forms => Arrival::Form(place, Arc::new(Form::read(bytes)?)),
         Kind::Contacts => match payload {
             Some(bytes) => {

@@ -81,7 +81,6 @@ impl State {
     /// When the database fails.
     pub fn forget_clear_tokens(&self, portal: &str) -> anyhow::Result<()> {
         let db = self.db();
-        db.pragma_update(None, "secure_delete", true)?;
         db.execute("DELETE FROM tokens WHERE portal = ?1", [portal])?;
         // The write-ahead log still has the old page.
         db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;

@@ -3,7 +3,7 @@
 use super::dead_letters::DeadLetterRow;
 use super::{LedgerKey, State};
 use rusqlite::types::Value;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use std::collections::BTreeMap;
 
 /// What one commit of the sink changes.
@@ -21,13 +21,16 @@ pub struct Settlement {
     pub dead: Vec<DeadLetterRow>,
     /// Records that HubSpot has begun to fail to take, and since when (ms since the Unix epoch).
     pub failing: Vec<(LedgerKey, u64)>,
+    /// Records of erased persons, dropped: nothing is kept of them, no outcome either.
+    pub erased: Vec<LedgerKey>,
 }
 
 impl Settlement {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        let Settlement { done, offsets, park, values, dead, failing } = self;
-        done.is_empty() && offsets.is_empty() && park.is_empty() && values.is_empty() && dead.is_empty() && failing.is_empty()
+        let Settlement { done, offsets, park, values, dead, failing, erased } = self;
+        let written = park.is_empty() && values.is_empty() && dead.is_empty();
+        done.is_empty() && offsets.is_empty() && written && failing.is_empty() && erased.is_empty()
     }
 }
 
@@ -127,7 +130,17 @@ impl State {
     /// # Errors
     /// When the database fails; nothing has changed then.
     pub fn settle(&self, settlement: &Settlement, now: u64) -> anyhow::Result<()> {
-        let Settlement { done, offsets, park, values, dead, failing } = settlement;
+        self.settle_if(settlement, now, |_| Ok(true)).map(drop)
+    }
+
+    /// Commits a settlement if `may` says so, which is asked last, when nobody else can write any more; says which.
+    pub(super) fn settle_if(
+        &self,
+        settlement: &Settlement,
+        now: u64,
+        may: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<bool>,
+    ) -> anyhow::Result<bool> {
+        let Settlement { done, offsets, park, values, dead, failing, erased } = settlement;
         let mut db = self.db();
         let tx = db.transaction()?;
         {
@@ -145,6 +158,11 @@ impl State {
             let mut unpark = tx.prepare_cached("DELETE FROM parked WHERE ledger_key = ?1")?;
             for (key, outcome) in done {
                 insert.execute(params![key.0.as_slice(), outcome, int(now)])?;
+                unpark.execute([key.0.as_slice()])?;
+            }
+            let mut forget = tx.prepare_cached("DELETE FROM ledger WHERE key = ?1 AND outcome IN ('failing', 'replay')")?;
+            for key in erased {
+                forget.execute([key.0.as_slice()])?;
                 unpark.execute([key.0.as_slice()])?;
             }
             let mut insert = tx.prepare_cached(&format!(
@@ -192,8 +210,11 @@ impl State {
             }
         }
         super::alive::note(&tx, now)?;
+        if !may(&tx)? {
+            return Ok(false);
+        }
         tx.commit()?;
-        Ok(())
+        Ok(true)
     }
 
     /// How a record stands.

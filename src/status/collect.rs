@@ -1,6 +1,9 @@
 //! Gathers the status from where the parts have written down how they stand.
 
-use super::{Board, Connection, DeadLetterCounts, Frontier, HubSpot, Kept, Outbox, Partition, Rule, Said, Sinks, Status};
+use super::{
+    Board, ClickHouse, ClickHouseTrouble, Connection, DeadLetterCounts, Frontier, HubSpot, Kept, Outbox, Partition, Rule, Said, Sinks,
+    Status,
+};
 use crate::config::rules::Mode;
 use crate::dataflow::plan::Plan;
 use crate::job::Look;
@@ -8,6 +11,7 @@ use crate::kafka::Kafka;
 use crate::metrics::Metrics;
 use crate::model::time::Ms;
 use crate::oauth::{self, Condition, Connections};
+use crate::sinks::clickhouse::Stats;
 use crate::sources::Kind;
 use crate::sources::kafka::Clock;
 use crate::stop::Stop;
@@ -77,7 +81,11 @@ impl Collect {
             rules: self.rules(&said),
             connections: Vec::new(),
             dead_letters: self.dead_letters(&said),
-            sinks: Sinks { outbox: self.outbox(&said), hubspot: self.sink.then(|| self.hubspot()) },
+            sinks: Sinks {
+                outbox: self.outbox(&said),
+                hubspot: self.sink.then(|| self.hubspot()),
+                clickhouse: self.metrics.clickhouse.stats().into_iter().map(clickhouse).collect(),
+            },
             advances: said.advances.into(),
             snapshot_age_ms: self.snapshots.as_deref().and_then(newest).map(|at| now.saturating_sub(at)),
         }
@@ -194,6 +202,13 @@ impl Collect {
         };
         RefreshResult::ALL.into_iter().filter_map(count).collect()
     }
+}
+
+/// How one topic stands.
+fn clickhouse((topic, stats): (&str, Stats)) -> ClickHouse {
+    let Stats { rows, lag, refused, lost, last_at, trouble, .. } = stats;
+    let trouble = trouble.map(|of| ClickHouseTrouble { class: of.class.word().to_owned(), code: of.code, since: of.since });
+    ClickHouse { topic: topic.to_owned(), rows, lag, refused, lost, last_at: (last_at > 0).then_some(last_at), trouble }
 }
 
 /// When the newest file under a folder was written, ms since the Unix epoch; two levels deep, as snapshots lie.

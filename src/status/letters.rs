@@ -6,6 +6,7 @@ use crate::model::time;
 use crate::state::State;
 use anyhow::anyhow;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Letters {
     pub state: PathBuf,
     /// How long the sink's ledger remembers.
     pub ledger_for: Option<Duration>,
+    /// The accounts of each workspace.
+    pub workspaces: BTreeMap<String, Vec<String>>,
 }
 
 /// A dead letter that nobody has decided about.
@@ -82,7 +85,8 @@ impl Letters {
     }
 
     fn dead_letters(&self) -> anyhow::Result<DeadLetters> {
-        Ok(DeadLetters::new(self.kafka.clone(), State::open(&self.state)?).with_ledger_for(self.ledger_for))
+        let letters = DeadLetters::new(self.kafka.clone(), State::open(&self.state)?);
+        Ok(letters.with_ledger_for(self.ledger_for).with_workspaces(self.workspaces.clone()))
     }
 }
 

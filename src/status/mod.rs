@@ -118,6 +118,9 @@ pub struct Sinks {
     pub outbox: Outbox,
     /// Deltas to HubSpot; none where this process has no sink.
     pub hubspot: Option<HubSpot>,
+    /// Topics to ClickHouse; none where this process has no such sink.
+    #[serde(default)]
+    pub clickhouse: Vec<ClickHouse>,
 }
 
 /// The outbox since the start.
@@ -146,6 +149,36 @@ pub struct HubSpot {
     pub requests: u64,
     /// Each account.
     pub portals: Vec<AccountStanding>,
+}
+
+/// One topic's way to ClickHouse.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClickHouse {
+    /// The topic's default name.
+    pub topic: String,
+    /// Rows acknowledged since the start.
+    pub rows: u64,
+    /// Records that are in the topic and not in the table, as of the last look.
+    pub lag: u64,
+    /// Records refused for good since the start.
+    pub refused: u64,
+    /// Records deleted before they were read, at most, since the start.
+    pub lost: u64,
+    /// When a batch was last acknowledged.
+    pub last_at: Option<Ms>,
+    /// What keeps it at present; none while requests are answered.
+    pub trouble: Option<ClickHouseTrouble>,
+}
+
+/// What keeps a topic from its table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClickHouseTrouble {
+    /// `transient`: it is tried again; `rows`: a row is looked for; `setup`: tables, rights or settings wait for somebody.
+    pub class: String,
+    /// ClickHouse's code; none where it does not answer.
+    pub code: Option<u32>,
+    /// Since when every request has failed.
+    pub since: Ms,
 }
 
 /// A HubSpot account's connection.

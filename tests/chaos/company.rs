@@ -2,6 +2,8 @@
 
 use crate::against_oracle::Course;
 use crate::process::Process;
+use crate::support::clickhouse::ClickHouse;
+use crate::support::hubspot::{client, status, subscribe};
 use crate::support::kafka::Broker;
 use crate::support::ports::free_addresses;
 use crate::support::postgres::Postgres;
@@ -31,6 +33,7 @@ pub struct Company {
     pub course: Course,
     pub sandbox: Sandbox,
     pub table: Postgres,
+    pub clickhouse: ClickHouse,
     /// Refresh tokens as a person gave them to the job last, by portal.
     tokens: BTreeMap<&'static str, String>,
     http: String,
@@ -48,7 +51,7 @@ pub struct Company {
 
 impl Company {
     /// Starts everything, with the visitors of `seed`.
-    pub fn open(broker: Broker, table: Postgres, seed: u64, seconds: u64) -> Company {
+    pub fn open(broker: Broker, table: Postgres, clickhouse: ClickHouse, seed: u64, seconds: u64) -> Company {
         let [http, visit] = free_addresses();
         let port = http.rsplit(':').next().expect("a port");
         let sandbox = sandbox();
@@ -57,7 +60,7 @@ impl Company {
         let more = format!(
             "http: {{listen: '{http}', public_url: 'http://localhost:{port}'}}\ncrm: {{changes: webhooks, reload_every: 20s}}\nhubspot:\n  base_url: '{}'\n  client_id: clickline\n  \
              client_secret_env: HUBSPOT_SECRET\n  developer_key_env: DEVELOPER_KEY\n  park_retry: 1s\n  retry_cap: 2s\n  request_timeout: 3s\n  \
-             provision: [elido_last_utm_source, elido_last_utm_campaign, elido_last_utm_medium, our_medium]\n  connections: {{seal: 'off', postgres_env: TABLE}}\n  portals:\n{}",
+             provision: [elido_last_utm_source, elido_last_utm_campaign, elido_last_utm_medium, our_medium]\n  connections: {{seal: 'off', postgres_env: TABLE}}\n  portals:\n{}clickhouse: {{url: 'http://{}', database: c, batch_rows: 100, batch_wait: 100ms, deadline: 2s}}\n",
             sandbox.url(),
             PORTALS
                 .map(|portal| format!(
@@ -65,6 +68,7 @@ impl Company {
                     sandbox.app_id(0)
                 ))
                 .concat(),
+            clickhouse.address(),
         );
         let course = Course::around(broker, seed, more);
         links(&course.folder.path().join("links.jsonl"));
@@ -76,6 +80,7 @@ impl Company {
             course,
             sandbox,
             table,
+            clickhouse,
             tokens,
             http,
             visit,
@@ -96,6 +101,7 @@ impl Company {
     pub fn start_job(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
         command.args(["run", "--workers", "2", "--config"]).arg(&self.course.config).env("RUST_LOG", "info");
+        command.env("CLICKLINE_CLOCK_SHIFT", self.clock());
         command.env("HUBSPOT_SECRET", "sandbox-secret").env("DEVELOPER_KEY", "sandbox-developer-key").env("TABLE", self.table.address());
         for (portal, token) in &self.tokens {
             command.env(format!("REFRESH_{portal}"), token);
@@ -111,8 +117,20 @@ impl Company {
         fs::create_dir_all(&spool).expect("a folder for the spool");
         command.args(["--kafka", self.course.broker.address(), "--capture", "durable", "--spool"]).arg(spool);
         command.args(["--trusted-proxy", "127.0.0.0/8", "--burst-contact", "off", "--burst-links", "off"]);
+        command.env("CLICKLINE_CLOCK_SHIFT", self.clock());
         self.redirect = Some(Process::start("redirect", command, folder));
         self.answers();
+    }
+
+    /// Puts the clocks of the programs wrong by so many milliseconds; brokers, HubSpot and databases keep theirs.
+    pub fn shift_clocks(&self, ms: i64) {
+        // Whole or not at all: the programs read it all the time.
+        let fresh = self.clock().with_extension("fresh");
+        fs::write(&fresh, ms.to_string()).and_then(|()| fs::rename(&fresh, self.clock())).expect("writes");
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.course.folder.path().join("clock")
     }
 
     /// Waits until the redirect server answers.
@@ -206,36 +224,6 @@ fn create_pipeline(sandbox: &Sandbox, portal: &str, id: &str, stages: &[&str]) {
     let token = sandbox.static_token(portal, None);
     let call = client().post(format!("{}/crm/v3/pipelines/deals", sandbox.url())).bearer_auth(token).json(&pipeline);
     assert_eq!(status(call), Some(201), "the pipeline {id}");
-}
-
-/// Tells the sandbox where the app wants its webhooks, and which.
-fn subscribe(sandbox: &Sandbox, target: &str) {
-    let url = |path: &str| format!("{}/webhooks/v3/{}/{path}?hapikey=sandbox-developer-key", sandbox.url(), sandbox.app_id(0));
-    let settings = json!({ "targetUrl": target, "throttling": { "maxConcurrentRequests": 10 } });
-    assert_eq!(status(client().put(url("settings")).json(&settings)), Some(200));
-    let mut wanted = vec![json!({ "eventType": "contact.privacyDeletion", "active": true })];
-    for kind in ["contact", "deal"] {
-        for what in ["creation", "deletion", "merge", "restore", "associationChange"] {
-            wanted.push(json!({ "eventType": format!("{kind}.{what}"), "active": true }));
-        }
-    }
-    for (kind, name) in
-        [("contact", "email"), ("contact", "hs_additional_emails"), ("deal", "pipeline"), ("deal", "dealstage"), ("deal", "amount")]
-    {
-        wanted.push(json!({ "eventType": format!("{kind}.propertyChange"), "propertyName": name, "active": true }));
-    }
-    for subscription in wanted {
-        assert_eq!(status(client().post(url("subscriptions")).json(&subscription)), Some(201));
-    }
-}
-
-fn client() -> reqwest::Client {
-    clickline::http::client(Duration::from_secs(10)).expect("a client")
-}
-
-fn status(call: reqwest::RequestBuilder) -> Option<u16> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async move { Some(call.send().await.ok()?.status().as_u16()) })
 }
 
 fn links(path: &std::path::Path) {

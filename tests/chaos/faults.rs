@@ -68,6 +68,23 @@ pub fn strike(company: &mut Company, rng: &mut StdRng) {
             company.table.start();
         }
         "the connections' database is put back from a backup" => restore(company),
+        "ClickHouse is killed" => {
+            company.clickhouse.kill();
+            thread::sleep(moment);
+            company.clickhouse.restart();
+        }
+        "ClickHouse is frozen" => {
+            company.clickhouse.signal("STOP");
+            thread::sleep(2 * moment);
+            company.clickhouse.signal("CONT");
+        }
+        "the clocks jump" => {
+            let ms: i64 = *[500, 5_000, 61_000, 3 * 3_600_000].choose(rng).expect("some");
+            company.shift_clocks(if rng.random_bool(0.5) { ms } else { -ms });
+            thread::sleep(moment);
+            // They are put right at once, which is a jump, too.
+            company.shift_clocks(0);
+        }
         "HubSpot is out of order" => {
             let faults = [
                 json!({ "kind": "reply", "status": 503 }),
@@ -84,7 +101,7 @@ pub fn strike(company: &mut Company, rng: &mut StdRng) {
 }
 
 /// How often, and what.
-const FAULTS: [(u32, &[&str]); 5] = [
+const FAULTS: [(u32, &[&str]); 7] = [
     (4, &["the job is killed", "the job is killed", "the job is killed while it starts", "the job is stopped", "the job is frozen"]),
     (1, &["the rules change"]),
     (
@@ -98,6 +115,8 @@ const FAULTS: [(u32, &[&str]); 5] = [
     ),
     (2, &["the broker is killed", "the broker is stopped", "the broker is frozen"]),
     (2, &["HubSpot is out of order", "the connections' database is away", "the connections' database is put back from a backup"]),
+    (1, &["ClickHouse is killed", "ClickHouse is frozen"]),
+    (2, &["the clocks jump"]),
 ];
 
 fn stop_job(company: &mut Company) {

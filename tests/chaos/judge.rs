@@ -4,6 +4,7 @@ use crate::against_oracle::frontier;
 use crate::company::{Company, PORTALS, tail};
 use crate::support::kafka::Broker;
 use clickline::kafka::Topics;
+use clickline::model::Named;
 use clickline::model::outputs::Topic;
 use clickline::model::time::Ms;
 use clickline::state::{LedgerKey, State};
@@ -25,6 +26,7 @@ const ROUND_TRIP_MS: u64 = 3_500;
 pub fn judge(mut company: Company) {
     let visitors = company.visitors.take().expect("came").leave();
     company.sandbox.clear_faults();
+    company.shift_clocks(0);
     company.outage = None;
 
     // Every part runs, and nothing is in its way: first the clicks, then the mirror, then the job, then the sink.
@@ -55,6 +57,7 @@ pub fn judge(mut company: Company) {
         assert!(began.elapsed() < LIMIT, "the job does not come to rest:\n{}\n{}", tail(&said), unsettled(&company).join("\n"));
         thread::sleep(Duration::from_millis(500));
     }
+    rows(&mut company);
     let status = company.job.take().expect("runs").stop();
     assert!(status.success(), "the job ends with {status}");
 
@@ -81,6 +84,27 @@ pub fn judge(mut company: Company) {
     );
     println!("{happened:?}");
     assert!(events > 20 && !answered.is_empty(), "the run says something");
+}
+
+/// Waits until ClickHouse has every click of the topic; each is one row there.
+fn rows(company: &mut Company) {
+    let mut clicks = BTreeSet::new();
+    company.course.broker.read("clicks", "read_uncommitted", |message| {
+        let record: Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
+        clicks.insert(record["id"].as_str().expect("a text").to_owned());
+    });
+    let wanted = format!("{0}\t{0}", clicks.len());
+    let began = Instant::now();
+    loop {
+        company.watch();
+        let found = company.clickhouse.try_ask("SELECT count(), uniqExact(id) FROM c.clicks");
+        if found.as_ref() == Some(&wanted) {
+            return;
+        }
+        let said = company.job.as_ref().expect("runs").said();
+        assert!(began.elapsed() < LIMIT, "rows and ids in ClickHouse: {found:?}, not {wanted:?}:\n{}", tail(&said));
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// Waits until the mirror writes nothing more: webhooks that found nobody have come again.
@@ -122,13 +146,16 @@ const DELTAS: [Topic; 3] = [Topic::Timeline, Topic::ContactProperties, Topic::De
 impl Deltas {
     fn read(company: &Company) -> Deltas {
         let state = State::look(&state_path(company.course.folder.path())).expect("opens");
-        let topics = Topics::default();
+        let (topics, erased) = (Topics::default(), state.erased().expect("reads"));
         let mut all = Vec::new();
         for topic in DELTAS {
             company.course.broker.read(topics.output(topic), "read_committed", |message| {
                 let record: Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
                 let id = record["id"].as_str().expect("an id");
                 let outcome = state.outcome(LedgerKey::of(topics.output(topic), id)).expect("reads");
+                // Of those the ledger keeps nothing.
+                let theirs = || erased.named(&Named::in_record(message.payload().unwrap_or_default()), &BTreeMap::new());
+                let outcome = outcome.or_else(|| theirs().then(|| "erased".to_owned()));
                 all.push((topic, record, outcome));
             });
         }
@@ -168,7 +195,8 @@ fn events(company: &Company, deltas: &Deltas, portal: &str, snapshot: &Snapshot)
         assert!(asked.insert(id), "event {id} was asked for twice");
         let outcome = outcome.expect("settled");
         // Who was erased takes the timeline along.
-        let gone = company.gone.iter().any(|(of, contact)| of == portal && event["person"]["contact_id"] == contact.as_str());
+        let gone = outcome == "erased"
+            || company.gone.iter().any(|(of, contact)| of == portal && event["person"]["contact_id"] == contact.as_str());
         assert!(outcome == "delivered" || gone, "event {id}: {outcome}");
         assert!(there.contains_key(id) || gone, "event {id} counts as delivered and is not there");
     }

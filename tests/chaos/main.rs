@@ -2,13 +2,14 @@
 //! people click, send forms and work in HubSpot. In the end nothing is lost, nothing doubled, and no deal was moved wrongly.
 //!
 //! # Meaning
-//! The parts are real: Apache Kafka, PostgreSQL for the connections, the redirect server and `clickline run` as processes, and the
+//! The parts are real: Apache Kafka, ClickHouse, PostgreSQL for the connections, the redirect server and `clickline run` as processes, and the
 //! HubSpot sandbox, which mirrors back what was written to it by webhooks. One random seed chooses what happens and when.
 //! Then everything is let go on until it is quiet, and judged:
 //!
 //! - every answered redirect is in `clicks`, once (`durable` capture);
 //! - the output topics hold what the oracle works out from the input topics, each record once;
 //! - every delta has an outcome; what counts as delivered is in the sandbox once, and nothing else is;
+//! - every click is one row in ClickHouse;
 //! - every stage that the app gave a deal follows from a delta, and from the stage that the delta names.
 //!
 //! # Cost
@@ -36,6 +37,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::clickhouse::ClickHouse;
 use support::kafka::Broker;
 use support::postgres::Postgres;
 
@@ -44,10 +46,11 @@ use support::postgres::Postgres;
 fn whatever_goes_wrong_nothing_is_lost_doubled_or_moved_wrongly() {
     let Some(broker) = Broker::start_if_there() else { return };
     let Some(table) = Postgres::start_if_there() else { return };
+    let Some(clickhouse) = ClickHouse::start_if_there() else { return };
     let (seconds, seed) = (number("CLICKLINE_CHAOS_SECONDS", 40), number("CLICKLINE_SEED", now()));
     println!("CLICKLINE_SEED={seed} CLICKLINE_CHAOS_SECONDS={seconds}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut company = Company::open(broker, table, seed, seconds);
+    let mut company = Company::open(broker, table, clickhouse, seed, seconds);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         faults::strike(&mut company, &mut rng);

@@ -6,7 +6,7 @@ use super::{Expect, Scenario};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clickline::dead_letters::Filter;
-use clickline::state::{LedgerKey, State};
+use clickline::state::{LedgerKey, Removed, State};
 use clickline_sandbox::{Request, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub fn check(scenario: &Scenario, world: &mut World, took: Duration) {
     }
     ledger(expect, world);
     log(expect, &requests);
+    forgotten(world, &requests);
     if let Some(least) = expect.takes {
         assert!(took >= least, "it took {took:?}");
     }
@@ -102,7 +103,7 @@ fn ledger(expect: &Expect, world: &World) {
         }
     }
     assert_eq!(state.parked_count().expect("reads"), expect.parked as u64, "records that wait for their contact");
-    assert_eq!(without, expect.parked + expect.left, "records without an outcome; those with one: {outcomes:?}");
+    assert_eq!(without, expect.parked + expect.left + expect.erased, "records without an outcome; those with one: {outcomes:?}");
     for (outcome, count) in &expect.outcomes {
         assert_eq!(outcomes.get(outcome).copied().unwrap_or(0), *count, "outcome {outcome:?} of {outcomes:?}");
     }
@@ -116,6 +117,33 @@ fn ledger(expect: &Expect, world: &World) {
     for (reason, word) in &expect.details {
         let fits = |letter: &&clickline::dead_letters::Letter| letter.letter.reason == *reason && letter.letter.detail.contains(word);
         assert!(letters.iter().any(|letter| fits(&letter)), "no {reason} says {word:?}: {letters:#?}");
+    }
+}
+
+/// Of a person who was forgotten nothing is left, and no request has named them since the scenario says so.
+fn forgotten(world: &World, requests: &[Request]) {
+    let state = State::open(&world.state()).expect("opens");
+    let letters = world.dead_letters().list(&Filter { decided: true, ..Filter::default() }).expect("lists");
+    for erasure in &world.forgotten {
+        assert_eq!(state.erasable(erasure).expect("looks"), Removed::default(), "it is all gone, and remembered");
+        for email in &erasure.emails {
+            for file in std::fs::read_dir(world.state().parent().expect("a folder")).expect("lists") {
+                let bytes = std::fs::read(file.expect("lists").path()).expect("reads");
+                assert!(!bytes.windows(email.len()).any(|part| part == email.as_bytes()), "the state database has {email}");
+            }
+        }
+        for text in erasure.emails.iter().chain(&erasure.contacts) {
+            let shown = letters.iter().map(|letter| String::from_utf8(letter.payload().expect("bytes")).expect("text"));
+            assert!(shown.into_iter().all(|shown| !shown.contains(text)), "a dead letter has {text}");
+        }
+    }
+    for (from, texts) in &world.unnamed {
+        for request in &requests[*from..] {
+            let body = request.request_body.as_deref().unwrap_or_default();
+            let all = [request.path.as_str(), request.query.as_deref().unwrap_or_default(), body].concat();
+            let named = texts.iter().find(|text| all.contains(*text));
+            assert_eq!(named, None, "named by {} {}: {body}", request.method, request.path);
+        }
     }
 }
 

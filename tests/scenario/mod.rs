@@ -207,6 +207,10 @@ pub enum Act {
     EraseContact(String),
     /// A person deletes a deal.
     ArchiveDeal(String),
+    /// Somebody has clickline forget a person: ids and addresses.
+    Forget(Vec<String>),
+    /// From now on no request names any of these.
+    Unnamed(Vec<String>),
     /// A person removes the app.
     Revoke(bool),
     /// Every access token ends.
@@ -236,7 +240,7 @@ pub enum SinkAct {
 }
 
 /// What must have come of it. What is left out is not looked at, but for what always holds: every record that was put has an outcome in
-/// the ledger (but for those that `parked` and `left` count), no event and no stage change is there twice, and every fault has struck.
+/// the ledger (but for those that `parked`, `left` and `erased` count), no event and no stage change is there twice, and every fault has struck.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
@@ -269,6 +273,8 @@ pub struct Expect {
     pub parked: usize,
     /// Records that are not settled.
     pub left: usize,
+    /// Records of persons who were forgotten: nothing is kept of them, no outcome either.
+    pub erased: usize,
     /// No more than so many requests that count in any ten seconds.
     pub in_ten_seconds: Option<usize>,
     /// It must have taken at least so long.

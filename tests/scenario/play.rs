@@ -18,7 +18,7 @@ pub fn play(name: &str, text: &str) {
         wait(&world, &scenario, began, &format!("step {at}"), |stats| began.elapsed() >= step.at && reached(stats, &step.once));
         perform(&mut world, step, at == 0);
     }
-    let waiting = scenario.expect.parked + scenario.expect.left;
+    let waiting = scenario.expect.parked + scenario.expect.left + scenario.expect.erased;
     wait(&world, &scenario, began, "the end", |stats| match scenario.expect.done.is_empty() {
         true => stats.is_some_and(|stats| counter(stats, "caught_up") == 1) && world.unsettled() == waiting,
         false => reached(stats, &scenario.expect.done),

@@ -2,11 +2,12 @@
 
 use super::{Act, Clicks, Deal, Earned, EarnedOther, Scenario, SinkAct};
 use clickline::dead_letters::{DeadLetters, Filter, Replayer};
+use clickline::forget::{How, Stores, sweep};
 use clickline::kafka::Kafka;
 use clickline::model::outputs::{ContactProperties, DealStage, Found, Guard, LastClick, Person, TimelineEvent, Topic, ValueFrom};
 use clickline::model::time::now;
 use clickline::sinks::hubspot::{Events, Secret, Settings, Sink, Stats};
-use clickline::state::{LedgerKey, State};
+use clickline::state::{Erased, Erasure, LedgerKey, State};
 use clickline_sandbox::Sandbox;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
@@ -39,6 +40,10 @@ pub struct World {
     pub earned_at: BTreeMap<String, u64>,
     /// Records that a replay put again.
     pub replayed: u64,
+    /// Who was forgotten.
+    pub forgotten: Vec<Erasure>,
+    /// From which request on none names any of these.
+    pub unnamed: Vec<(usize, Vec<String>)>,
 }
 
 impl World {
@@ -75,6 +80,8 @@ impl World {
             put: Vec::new(),
             earned_at: BTreeMap::new(),
             replayed: 0,
+            forgotten: Vec::new(),
+            unnamed: Vec::new(),
         }
     }
 
@@ -122,6 +129,8 @@ impl World {
             Act::ArchiveContact(id) => self.sandbox.archive_contact(PORTAL, id),
             Act::EraseContact(id) => self.sandbox.erase_contact(PORTAL, id),
             Act::ArchiveDeal(id) => self.sandbox.archive_deal(PORTAL, id),
+            Act::Forget(person) => self.forget(person),
+            Act::Unnamed(texts) => self.unnamed.push((self.sandbox.requests().len(), texts.clone())),
             Act::Revoke(_) => {
                 self.sandbox.revoke_grants(PORTAL);
                 self.sandbox.expire_access_tokens(PORTAL);
@@ -130,6 +139,19 @@ impl World {
             Act::Faults(rules) => self.sandbox.play_faults(json!({ "rules": rules })),
             Act::ClearFaults(_) => self.sandbox.clear_faults(),
         }
+    }
+
+    /// As `clickline forget` does it.
+    fn forget(&mut self, person: &[String]) {
+        let (emails, contacts) = person.iter().cloned().partition(|text| text.contains('@'));
+        let erasure = Erasure { portal: PORTAL.to_owned(), contacts, emails };
+        let state = State::open(&self.state()).expect("opens");
+        state.erase(&erasure, now()).expect("erases");
+        let workspaces = BTreeMap::from([("acme".to_owned(), vec![PORTAL.to_owned()])]);
+        let stores = Stores { kafka: &self.kafka, state: &state, clickhouse: None, workspaces: &workspaces, contacts: true };
+        let swept = sweep(&stores, &Erased::only(&erasure), How::Remove, now()).expect("sweeps");
+        assert_eq!(swept.failed, Vec::<String>::new());
+        self.forgotten.push(erasure);
     }
 
     pub fn events(&mut self, clicks: &Clicks) {

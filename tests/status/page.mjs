@@ -31,6 +31,10 @@ const status = () => ({
   sinks: {
     outbox: { transactions: 1, failed: 0, records: {}, last_at: 0 },
     hubspot: { lag: 1, parked: 0, delivered: 4, requests: 9, portals: [{ portal: "4242", window_left: 90, daily_left: null, queues: {}, oldest_waits_ms: 0, suspended: false }] },
+    clickhouse: [
+      { topic: "clicks", rows: 70, lag: 2, refused: 1, lost: 0, last_at: Date.now() - 3000, trouble: null },
+      { topic: "hubspot.timeline", rows: 0, lag: 9, refused: 0, lost: 0, last_at: null, trouble: { class: "setup", code: 164, since: Date.now() - 65000 } },
+    ],
   },
   connections: [{ portal: "4242", workspaces: ["acme"], state: "reinstall-required", problem: evil, refreshed_at: Date.now() - 60000, refreshes: { ok: 2 }, gated: [] }],
   dead_letters: { open: open.length, oldest_at: Date.now() - 9000, unreadable: {} }, snapshot_age_ms: null,
@@ -114,6 +118,11 @@ try {
   // Why a deal advanced, how connections stand.
   assert.match(await see("document.getElementById('advances').textContent"), /Deal 9 a → b.*contact 7: 3 clicks on tag x+.*3 are enough/);
   assert.equal(await see("document.querySelector('#connections a').getAttribute('href')"), "oauth/install?workspace=acme");
+
+  // How ClickHouse stands.
+  const facts = await see("document.getElementById('facts').textContent");
+  assert.match(facts, /ClickHouse, clicks70 rows, 2 records wait, the last batch [\d.]+ (ms|s) ago; 1 refused for good/);
+  assert.match(facts, /ClickHouse, hubspot.timeline0 rows, 9 records wait, no batch since the start; refused with code 164 for 6\d\.\d s: somebody must act/);
 
   // By keyboard alone: to the button, to a dead letter's, and that one is replayed.
   const focus = () => see("document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent");

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub mod clickhouse;
+pub mod http_faults;
 pub mod hubspot;
 pub mod job;
 pub mod kafka;

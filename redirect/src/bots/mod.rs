@@ -16,7 +16,9 @@
 
 mod agents;
 mod burst;
+mod machines;
 mod networks;
+mod people;
 mod words;
 
 pub(crate) use agents::Agents;

@@ -16,20 +16,11 @@
 //! Two processes with copies of one spool would use one number. Whoever finds a number that it cannot have stored is broken and says so.
 
 use super::counts::Counts;
-use super::produce::BatchProducer;
+use super::transactions::{Batch, End, Stop, Transactions};
 use crate::spool::{Cursor, Disk, Found, Shelf};
 use crate::{Error, KafkaConfig, failpoint};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{Offset, TopicPartitionList};
-use std::io;
-use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,73 +28,14 @@ use std::time::{Duration, Instant};
 const PACE: Duration = Duration::from_millis(50);
 /// Bytes of clicks in a transaction, about.
 const MAX_TRANSACTION: usize = 8 << 20;
-/// How long one call to Kafka may take before the end is looked for.
-const CALL: Duration = Duration::from_secs(1);
 /// How long to wait for something to send before the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 /// Before a new try after a failure.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The partition under which the position is stored.
-const PARTITION: i32 = 0;
-
-/// Tells the forwarder to end.
-#[derive(Debug, Default)]
-pub(crate) struct End(Mutex<Option<Instant>>);
-
-impl End {
-    /// Nothing more comes: send what is there, for so long at most.
-    pub(crate) fn within(&self, timeout: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + timeout);
-    }
-
-    /// When to give up, once the end was told.
-    fn at(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn over(&self) -> bool {
-        self.at().is_some_and(|at| Instant::now() >= at)
-    }
-}
-
-/// Why a session with Kafka ended.
-#[derive(Debug, thiserror::Error)]
-enum Stop {
-    #[error("the time to end has come")]
-    Over,
-    #[error("Kafka: {0}")]
-    Kafka(#[from] KafkaError),
-    #[error("the spool cannot be read: {0}")]
-    Disk(#[from] io::Error),
-    #[error("{0}")]
-    Foreign(String),
-}
-
-#[derive(Clone)]
-struct Context;
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, "Kafka: {reason}");
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
-
-    // A transaction fails as a whole: its commit tells.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
 
 /// Sends the spool; one thread's.
 pub(crate) struct Forwarder {
-    producer: ClientConfig,
-    consumer: ClientConfig,
-    topic: String,
+    transactions: Transactions,
     disk: Arc<dyn Disk>,
     shelf: Arc<Shelf>,
     counts: Arc<Counts>,
@@ -129,45 +61,10 @@ impl Forwarder {
         shelf: Arc<Shelf>,
         counts: Arc<Counts>,
     ) -> Result<Forwarder, Error> {
-        let id = format!("clickline-redirect-{}", found.id.hyphenated());
-        let mut producer = crate::kafka::client(
-            kafka,
-            &[
-                ("acks", "all"),
-                ("linger.ms", "5"),
-                ("compression.type", "lz4"),
-                // A transaction is bounded in bytes; this must not be what bounds it.
-                ("queue.buffering.max.kbytes", "262144"),
-                ("transaction.timeout.ms", "60000"),
-                ("message.timeout.ms", "30000"),
-            ],
-        );
-        // Not to be configured: the guarantee rests on them.
-        producer.set("transactional.id", &id).set("enable.idempotence", "true");
-        let mut consumer = crate::kafka::client(kafka, &[]);
-        consumer.set("group.id", &id).set("enable.auto.commit", "false");
-        let forwarder = Forwarder {
-            producer,
-            consumer,
-            topic: kafka.clicks_topic.clone(),
-            disk,
-            shelf,
-            counts,
-            end: Arc::default(),
-            first: found.first,
-            position: found.position,
-            known: false,
-            unsure: None,
-            sent: found.first,
-        };
-        // Options that are wrong are told at the start.
-        forwarder.connect()?;
-        Ok(forwarder)
-    }
-
-    fn connect(&self) -> Result<BatchProducer<Context>, Error> {
-        let producer: ThreadedProducer<Context> = self.producer.create_with_context(Context)?;
-        BatchProducer::new(producer, &self.topic).ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", self.topic)))
+        let transactions = Transactions::new(kafka, found.id, counts.clone())?;
+        let end = transactions.end.clone();
+        let (first, position) = (found.first, found.position);
+        Ok(Forwarder { transactions, disk, shelf, counts, end, first, position, known: false, unsure: None, sent: first })
     }
 
     pub(crate) fn end(&self) -> Arc<End> {
@@ -197,9 +94,8 @@ impl Forwarder {
 
     /// One producer's life. Ends well when all is sent and nothing more comes.
     fn session(&mut self) -> Result<(), Stop> {
-        let mut producer = self.connect().map_err(|error| Stop::Foreign(error.to_string()))?;
-        self.call(|| producer.producer().init_transactions(CALL))?;
-        self.learn_position()?;
+        let mut session = self.transactions.session()?;
+        self.learn(session.stored)?;
         let mut cursor = Cursor::default();
         let mut buffer = Vec::new();
         let mut batch = Batch::default();
@@ -215,7 +111,7 @@ impl Forwarder {
             let mut ahead = cursor.clone();
             batch.clear();
             let mut next = self.position;
-            while batch.bytes.len() < MAX_TRANSACTION {
+            while batch.size() < MAX_TRANSACTION {
                 let read = ahead.read(&self.shelf, &*self.disk, &mut buffer, |sequence, json| {
                     if sequence >= next {
                         batch.push(json);
@@ -230,17 +126,17 @@ impl Forwarder {
                     tracing::error!(bytes = damaged, "the spool is damaged: at least one click is lost; look after its disk");
                 }
             }
-            if batch.ends.is_empty() {
+            if batch.is_empty() {
                 cursor = ahead;
                 continue;
             }
             self.sent = self.sent.max(next);
-            if !self.transact(&mut producer, &batch, next)? {
+            if !self.transactions.transact(&mut session, &batch, next, &mut self.unsure)? {
                 // Aborted: the same clicks again, from the same place.
                 continue;
             }
             failpoint::hit("forward.committed");
-            self.counts.produced.fetch_add(batch.ends.len() as u64, Relaxed);
+            self.counts.produced.fetch_add(batch.len() as u64, Relaxed);
             (self.position, cursor) = (next, ahead);
             if let Err(error) = self.shelf.done(&*self.disk, &cursor, next) {
                 tracing::warn!(%error, "what is sent could not be removed from the spool");
@@ -252,93 +148,8 @@ impl Forwarder {
         }
     }
 
-    /// Sends a batch and the position behind it; false when that was undone.
-    fn transact(&mut self, producer: &mut BatchProducer<Context>, batch: &Batch, next: u64) -> Result<bool, Stop> {
-        producer.producer().begin_transaction()?;
-        let done = self.fill(producer, batch, next).and_then(|()| {
-            // From here on the commit may have been made, whatever is answered.
-            self.unsure = Some(next);
-            self.call(|| producer.producer().commit_transaction(CALL))
-        });
-        match done {
-            Ok(()) => {
-                self.unsure = None;
-                Ok(true)
-            }
-            Err(Stop::Kafka(KafkaError::Transaction(error))) if error.txn_requires_abort() => {
-                tracing::warn!(%error, "a transaction of clicks is undone; they are sent again");
-                self.counts.note(error.to_string());
-                self.call(|| producer.producer().abort_transaction(CALL))?;
-                self.unsure = None;
-                thread::sleep(AGAIN);
-                Ok(false)
-            }
-            Err(stop) => Err(stop),
-        }
-    }
-
-    fn fill(&self, producer: &mut BatchProducer<Context>, batch: &Batch, next: u64) -> Result<(), Stop> {
-        let mut left: Vec<Range<usize>> = batch.ranges().collect();
-        let mut refused = Vec::new();
-        while !left.is_empty() {
-            let reason = producer.produce(left.iter().map(|range| &batch.bytes[range.clone()]), &mut refused);
-            match reason {
-                None => break,
-                Some(RDKafkaErrorCode::QueueFull) if !self.end.over() => {
-                    left = refused.drain(..).map(|number| left[number].clone()).collect();
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Some(RDKafkaErrorCode::QueueFull) => return Err(Stop::Over),
-                // Not in order any more: the session is given up, and with it the transaction.
-                Some(reason) => return Err(Stop::Kafka(KafkaError::MessageProduction(reason))),
-            }
-        }
-        failpoint::hit("forward.produced");
-        let mut position = TopicPartitionList::new();
-        let offset = i64::try_from(next).map_err(|_| Stop::Foreign("the spool's numbers are used up".to_owned()))?;
-        position.add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset))?;
-        let group: BaseConsumer = self.consumer.create()?;
-        let group = group.group_metadata().ok_or_else(|| Stop::Foreign("a consumer without a group".to_owned()))?;
-        self.call(|| producer.producer().send_offsets_to_transaction(&position, &group, CALL))?;
-        failpoint::hit("forward.offsets");
-        Ok(())
-    }
-
-    /// Calls until there is an answer that another call would not change.
-    fn call(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Stop> {
-        loop {
-            match call() {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.txn_requires_abort() => {
-                    self.counts.note(error.to_string());
-                    if self.end.over() {
-                        return Err(Stop::Over);
-                    }
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Asks Kafka how far the spool is committed.
-    fn learn_position(&mut self) -> Result<(), Stop> {
-        let reader: BaseConsumer = self.consumer.create()?;
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(&self.topic, PARTITION);
-        let told = loop {
-            match reader.committed_offsets(asked.clone(), CALL) {
-                Ok(told) => break told,
-                Err(error) if self.end.over() => return Err(error.into()),
-                Err(error) => {
-                    self.counts.note(error.to_string());
-                    thread::sleep(LOOK);
-                }
-            }
-        };
-        let stored = match told.find_partition(&self.topic, PARTITION).map(|element| element.offset()) {
-            Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
-            _ => None,
-        };
+    /// Takes Kafka's word on how far the spool is committed.
+    fn learn(&mut self, stored: Option<u64>) -> Result<(), Stop> {
         let Some(stored) = stored else {
             if self.position > 0 {
                 tracing::warn!("Kafka has forgotten how far this spool was sent; going on from the spool's own note");
@@ -359,29 +170,5 @@ impl Forwarder {
         }
         (self.known, self.unsure, self.position) = (true, None, self.position.max(stored));
         Ok(())
-    }
-}
-
-/// The clicks of one transaction.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Batch {
-    fn push(&mut self, json: &[u8]) {
-        self.bytes.extend_from_slice(json);
-        self.ends.push(self.bytes.len());
-    }
-
-    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| std::mem::replace(&mut start, end)..end)
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
     }
 }

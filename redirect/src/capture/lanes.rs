@@ -112,8 +112,8 @@ impl Lanes {
 
     /// The carrier: waits for the next round. `idle` counts the rounds without a click; `at_once` goes on as soon as there is one.
     pub(crate) fn rest(&self, idle: u32, at_once: bool, round: Duration) {
-        if !at_once && idle < IDLE_ROUNDS {
-            thread::sleep(round);
+        if let Some(pause) = pause(idle, at_once, round) {
+            thread::sleep(pause);
             return;
         }
         let _ = self.carrier.set(thread::current());
@@ -124,6 +124,11 @@ impl Lanes {
         }
         self.asleep.store(false, Ordering::SeqCst);
     }
+}
+
+/// How long the carrier rests after a round; `None`: until it is woken.
+fn pause(idle: u32, at_once: bool, round: Duration) -> Option<Duration> {
+    (!at_once && idle < IDLE_ROUNDS).then_some(round)
 }
 
 #[cfg(test)]
@@ -172,6 +177,61 @@ mod tests {
         });
         assert_eq!((seen.len() as u64, tickets.len() as u64), (THREADS * TURNS, THREADS * TURNS));
         assert_eq!(lanes.bytes.load(Ordering::SeqCst), 0);
+    }
+
+    /// The carrier on a clock of its own: whenever a click comes, in a burst or after a silence, it is written within 5 ms, as long as writing a round
+    /// takes no more than 1.5 ms.
+    #[test]
+    fn a_click_is_written_within_5_ms() {
+        use rand::rngs::StdRng;
+        use rand::{RngExt, SeedableRng};
+        const WRITING: u64 = 1_500;
+        for seed in 0..50 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let lanes = Lanes::new(1 << 30);
+            let mut comes = 0;
+            // Microseconds; now and then a silence in which the carrier falls asleep.
+            let mut coming: std::collections::VecDeque<u64> = (0..2_000)
+                .map(|_| {
+                    comes += if random.random_range(0..100) == 0 { random.random_range(0..500_000) } else { random.random_range(0..3_000) };
+                    comes
+                })
+                .collect();
+            let mut leave_until = |now: u64| {
+                while coming.front().is_some_and(|at| *at <= now) {
+                    let mut batch = ClickBatch::default();
+                    let at = coming.pop_front().expect("seen");
+                    batch.push(|out| {
+                        out.push(b'x');
+                        at
+                    });
+                    assert!(lanes.leave(&batch, None));
+                }
+                coming.front().copied()
+            };
+            let (mut now, mut idle, mut latest, mut slept) = (0, 0, 0, 0);
+            loop {
+                let mut clicks = ClickBatch::default();
+                lanes.gather(&mut clicks, &mut Vec::new());
+                idle = if clicks.is_empty() { idle + 1 } else { 0 };
+                now += if clicks.is_empty() { 0 } else { WRITING };
+                latest = clicks.iter().map(|(at, _)| now - at).fold(latest, u64::max);
+                let Some(next) = leave_until(now) else { break };
+                match pause(idle, false, crate::capture::ROUND) {
+                    Some(pause) => now += u64::try_from(pause.as_micros()).expect("short"),
+                    None => {
+                        lanes.asleep.store(true, Ordering::SeqCst);
+                        slept += 1;
+                        now = next;
+                        leave_until(now);
+                        assert!(!lanes.asleep.load(Ordering::SeqCst), "the click woke it");
+                    }
+                }
+                leave_until(now);
+            }
+            assert!(latest <= 5_000, "{latest} µs");
+            assert!(slept > 0);
+        }
     }
 
     #[test]

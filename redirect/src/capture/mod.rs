@@ -14,6 +14,7 @@ pub(crate) mod lanes;
 pub(crate) mod produce;
 mod spool_sink;
 mod ticket;
+mod transactions;
 
 pub use spool_sink::SpoolSink;
 pub use ticket::Ticket;

@@ -14,8 +14,9 @@
 //! the sink is broken, and only a restart, which reads what is there, goes on.
 
 use super::counts::Counts;
-use super::forward::{self, Forwarder};
+use super::forward::Forwarder;
 use super::lanes::Lanes;
+use super::transactions::End;
 use super::{ROUND, Ticket};
 use crate::config::{Capture, SpoolConfig, WhenFull};
 use crate::sink::{ClickBatch, ClickSink, SinkCounts};
@@ -44,7 +45,7 @@ pub struct SpoolSink {
     full: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     carrier: Mutex<Option<JoinHandle<()>>>,
-    forwarder: Mutex<Option<(Arc<forward::End>, JoinHandle<()>)>>,
+    forwarder: Mutex<Option<(Arc<End>, JoinHandle<()>)>>,
 }
 
 impl SpoolSink {
@@ -225,7 +226,8 @@ impl Carrier {
             self.settle(false);
             return true;
         }
-        match self.store.append(&self.clicks, self.clock.now()) {
+        let now = self.clock.now();
+        match self.store.append(&self.clicks, now) {
             Ok(()) => {
                 failpoint::hit("spool.written");
                 if durable && let Err(error) = self.store.sync() {
@@ -235,7 +237,7 @@ impl Carrier {
                 }
                 failpoint::hit("spool.synced");
                 self.counts.spooled.fetch_add(self.clicks.len() as u64, Relaxed);
-                self.store.show();
+                self.store.show(now);
                 self.settle(true);
                 true
             }

@@ -1,7 +1,6 @@
 //! A link as workers see it: slices of the table's memory.
 
 use crate::query::Target;
-use serde::{Serialize, Serializer};
 
 /// No link expires later than this, in seconds since the Unix epoch: the year 2106.
 pub(super) const NEVER: u32 = u32::MAX;
@@ -54,11 +53,5 @@ impl<'a> Tags<'a> {
     /// Each tag, in the order they were given.
     pub(crate) fn iter(self) -> impl Iterator<Item = &'a str> {
         self.0.split('\n').filter(|tag| !tag.is_empty())
-    }
-}
-
-impl Serialize for Tags<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
     }
 }

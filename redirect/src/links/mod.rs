@@ -18,6 +18,7 @@ mod topic;
 
 pub(crate) use check::{Checked, plain_domain};
 pub use file::{LinkFile, Problem};
-pub(crate) use link::{Link, Tags};
+pub(crate) use link::Link;
+use link::Tags;
 pub(crate) use table::{Layer, Live, Table};
 pub(crate) use topic::TopicReader;

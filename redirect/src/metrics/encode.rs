@@ -88,7 +88,12 @@ fn sink(out: &mut DescriptorEncoder<'_>, counts: &SinkCounts) -> fmt::Result {
     ];
     counters(out, "clicks", "Clicks: on the spool; on Kafka; of these, after a restart or a failure; lost", "outcome", clicks)?;
     gauge(out, "spool_bytes", "Bytes on the spool that Kafka has not confirmed", counts.spool_bytes as f64)?;
-    gauge(out, "spool_oldest_seconds", "Age of the oldest of them at most; 0 when there are none", counts.spool_oldest_ms as f64 / 1e3)?;
+    gauge(
+        out,
+        "spool_oldest_seconds",
+        "Age of the oldest of them, to a second; 0 when there are none",
+        counts.spool_oldest_ms as f64 / 1e3,
+    )?;
     let damage = [("torn", counts.torn), ("corrupt", counts.corrupt)];
     counters(out, "spool_damage", "Torn ends that were cut off at the start, and damaged records, which are lost", "kind", damage)
 }

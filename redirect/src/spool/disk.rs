@@ -146,7 +146,7 @@ impl Appender for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        crate::failpoint::call("disk.sync", || self.sync_data())
     }
 }
 

@@ -18,8 +18,9 @@
 //!
 //! # Where things are
 //! `frame.rs` bytes of records, `disk.rs` the file system, `recover.rs` what a start finds, `store.rs` the writing end, `shelf.rs` what the two ends
-//! share and the reading end.
+//! share and the reading end, `ages.rs` since when what waits has waited.
 
+mod ages;
 pub(crate) mod disk;
 pub(crate) mod frame;
 pub mod fuzzing;

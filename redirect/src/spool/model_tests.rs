@@ -212,14 +212,14 @@ proptest! {
                             // A sync covers all of the segment, and earlier segments are synced when they end in durable mode.
                             synced.extend(taken.iter().copied().filter(|number| disk_has_synced(&disk, *number)));
                         }
-                        process.store.show();
+                        process.store.show(1);
                     }
                 }
                 Step::FullDisk { count, room } => {
                     disk.0.lock().expect("one thread").room = Some(room);
                     if process.store.append(&batch(next, count), 1).is_ok() {
                         taken.extend(next..next + count as u64);
-                        process.store.show();
+                        process.store.show(1);
                     }
                     next += count as u64;
                     disk.0.lock().expect("one thread").room = None;

@@ -1,5 +1,6 @@
 //! What the writing and the reading end of a spool share: which segments there are, and how far they may be read.
 
+use super::ages::Ages;
 use super::frame::{self, FRAME_HEADER, MAX_PAYLOAD, SEGMENT_HEADER};
 use super::recover::{Found, POSITION, position};
 use super::{Disk, segment_base};
@@ -29,6 +30,7 @@ struct State {
     extents: VecDeque<Extent>,
     /// Of the first segment, these bytes are done with.
     done: u64,
+    ages: Ages,
 }
 
 /// Shared by the two ends. Event loops never come here.
@@ -40,7 +42,7 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn new(found: &Found) -> Arc<Shelf> {
-        let state = State { extents: found.segments.iter().cloned().collect(), done: 0 };
+        let state = State { extents: found.segments.iter().cloned().collect(), ..State::default() };
         Arc::new(Shelf { state: Mutex::new(state), grown: Condvar::new() })
     }
 
@@ -53,15 +55,16 @@ impl Shelf {
         self.state().extents.iter().map(|extent| extent.length).sum()
     }
 
-    /// Bytes that are not done with, and when the oldest segment with such was begun (ms since the epoch).
+    /// Bytes that are not done with, and since when the first of them wait (ms since the epoch): less than a second too early for those of this
+    /// process, the beginning of their segment for those of an earlier one.
     pub(crate) fn waiting(&self) -> Option<(u64, u64)> {
         let state = self.state();
         let mut waiting = None;
         for (number, extent) in state.extents.iter().enumerate() {
-            let done = if number == 0 { state.done } else { SEGMENT_HEADER as u64 };
-            let left = extent.length.saturating_sub(done.max(SEGMENT_HEADER as u64));
+            let done = if number == 0 { state.done.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
+            let left = extent.length.saturating_sub(done);
             if left > 0 {
-                let (bytes, _) = waiting.get_or_insert((0, extent.created));
+                let (bytes, _) = waiting.get_or_insert_with(|| (0, state.ages.of((extent.base, done)).unwrap_or(extent.created)));
                 *bytes += left;
             }
         }
@@ -72,10 +75,14 @@ impl Shelf {
         self.state().extents.push_back(extent);
     }
 
-    /// Lets the last segment be read up to `length`.
-    pub(super) fn grow(&self, length: u64) {
-        if let Some(last) = self.state().extents.back_mut() {
-            last.length = length;
+    /// Lets the last segment be read up to `length`, from `now` on (ms since the epoch).
+    pub(super) fn grow(&self, length: u64, now: u64) {
+        {
+            let State { extents, ages, .. } = &mut *self.state();
+            if let Some(last) = extents.back_mut() {
+                ages.appended((last.base, last.length), now);
+                last.length = length;
+            }
         }
         self.grown.notify_one();
     }
@@ -100,6 +107,7 @@ impl Shelf {
                 state.extents.iter().take_while(|extent| extent.base < cursor.base).count().min(state.extents.len().saturating_sub(1));
             let gone = state.extents.drain(..count).map(|extent| extent.name).collect();
             state.done = if state.extents.front().is_some_and(|extent| extent.base == cursor.base) { cursor.offset } else { 0 };
+            state.ages.done((cursor.base, cursor.offset));
             gone
         };
         gone.iter().try_for_each(|name| disk.remove(name))

@@ -107,11 +107,11 @@ impl Store {
         })
     }
 
-    /// Shows what was appended to the reading end.
-    pub(crate) fn show(&mut self) {
+    /// Shows what was appended to the reading end, at `now` (ms since the epoch).
+    pub(crate) fn show(&mut self, now: u64) {
         if let Some(segment) = &mut self.segment {
             segment.shown = segment.length;
-            self.shelf.grow(segment.shown);
+            self.shelf.grow(segment.shown, now);
         }
     }
 

@@ -4,6 +4,10 @@
 //! Requests are answered in their order as soon as their heads are complete, several per read when they are pipelined. Nothing is
 //! copied while requests arrive whole; only the start of an unfinished one is kept.
 //!
+//! A read that leaves room in the buffer has emptied the socket, and the next bytes come with an event of their own (epoll(7), on edge-triggered
+//! descriptors): a request costs one read and one write. The client's end has no bytes to tell of it, so once an event has said that it
+//! came, reading goes on until it is there.
+//!
 //! # Deadlines
 //! A head must be complete `head_timeout` after its first byte (or after the connection was made), however slowly the bytes drip. A connection
 //! without requests ends after `idle_timeout`. Answers must be taken within `write_timeout`. See [`Limits`](crate::Limits).
@@ -15,59 +19,23 @@
 //! the answer.
 
 use super::limits::Place;
+use super::outgoing::{Flushed, Outgoing};
+use super::turn::{Outcome, Phase, Ready, Turn};
 use crate::answer::Desk;
-use crate::capture::Ticket;
 use crate::http::proxy_protocol::{self, Preamble};
-use crate::http::{MAX_HEAD, Parsed, Reader};
-use crate::{Limits, metrics::WorkerMetrics};
+use crate::http::{MAX_HEAD, Parsed};
 use memchr::memmem;
 use mio::net::TcpStream;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long what a refused client still sends is read.
 const LINGER: Duration = Duration::from_secs(1);
 /// Answers that may wait for a slow reader, in bytes: a pipeline of a few hundred clicks.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// Room for answers that a connection keeps, in bytes: one redirect with a long address.
-const KEPT_OUTPUT: usize = 1_024;
 /// Reads of one connection before others have their turn.
 const TURN_READS: usize = 8;
-
-/// What the worker does with the connection next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// Wait for the next event.
-    Wait,
-    /// Serve it again in the next turn; there may be no further event.
-    Again,
-    /// Close it.
-    End,
-}
-
-/// How near the server's end is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Running,
-    /// Connections are closed after their next answer.
-    Draining,
-    /// So are those that are idle.
-    Closing,
-}
-
-/// What a connection is served with.
-pub(super) struct Turn<'a> {
-    pub reader: &'a Reader,
-    pub desk: &'a mut Desk,
-    pub scratch: &'a mut [u8],
-    pub limits: &'a Limits,
-    pub metrics: &'a WorkerMetrics,
-    pub phase: Phase,
-    /// When the event loop woke up.
-    pub now: Instant,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -92,11 +60,13 @@ pub(super) struct Conn {
     input: Vec<u8>,
     /// How much of `input` is known to hold no end of a head.
     searched: usize,
-    /// Answers, of which `written` bytes are gone.
-    output: Vec<u8>,
-    written: usize,
-    /// What must be safe before the answers behind so many bytes of `output` go out.
-    held: Option<(usize, Arc<Ticket>)>,
+    output: Outgoing,
+    /// The event loop has it among those whose answers wait.
+    listed: bool,
+    /// There may be something to read; if not, an event will tell.
+    readable: bool,
+    /// The client's end is to be read, perhaps behind more bytes.
+    closing: bool,
     /// The client will send no more.
     ended: bool,
     deadline: Instant,
@@ -112,17 +82,23 @@ impl Conn {
             stage: if preamble { Stage::Preamble } else { Stage::Open },
             input: Vec::new(),
             searched: 0,
-            output: Vec::new(),
-            written: 0,
-            held: None,
+            output: Outgoing::default(),
+            listed: false,
+            readable: true,
+            closing: false,
             ended: false,
             deadline,
         }
     }
 
-    /// Whether its answers wait until their clicks are safe.
-    pub(super) fn parked(&self) -> bool {
-        self.held.is_some()
+    /// Whether its answers wait until their clicks are safe, and it is to be put on the list of those that do.
+    pub(super) fn park(&mut self) -> bool {
+        self.output.held() && !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// It has been taken from that list.
+    pub(super) fn unpark(&mut self) {
+        self.listed = false;
     }
 
     /// When it is closed unless something happens.
@@ -131,13 +107,15 @@ impl Conn {
     }
 
     /// Does what can be done without waiting.
-    pub(super) fn serve(&mut self, turn: &mut Turn<'_>) -> Outcome {
+    pub(super) fn serve(&mut self, ready: Ready, turn: &mut Turn<'_>) -> Outcome {
+        self.readable |= ready != Ready::AsBefore;
+        self.closing |= ready == Ready::End;
         let outcome = match self.try_serve(turn) {
             Ok(outcome) => outcome,
             // The client went away; there is nobody to tell.
             Err(_) => Outcome::End,
         };
-        let idle = matches!(self.stage, Stage::Open | Stage::Preamble) && self.input.is_empty() && self.waiting() == 0;
+        let idle = matches!(self.stage, Stage::Open | Stage::Preamble) && self.input.is_empty() && self.output.waiting() == 0;
         if turn.phase == Phase::Closing && outcome == Outcome::Wait && idle {
             return Outcome::End;
         }
@@ -165,7 +143,7 @@ impl Conn {
             if self.stage == Stage::Open && !self.input.is_empty() && self.searched == 0 {
                 let input = std::mem::take(&mut self.input);
                 self.take(&input, turn);
-                if self.waiting() > 0 {
+                if self.output.waiting() > 0 {
                     continue;
                 }
             }
@@ -175,9 +153,13 @@ impl Conn {
                 }
                 return Ok(Outcome::End);
             }
+            if !self.readable {
+                return Ok(Outcome::Wait);
+            }
             match self.stream.read(turn.scratch) {
                 Ok(0) => self.ended = true,
                 Ok(count) => {
+                    self.readable = self.closing || count == turn.scratch.len();
                     // Lent for the call, so that what was read needn't be copied.
                     let scratch = std::mem::take(&mut turn.scratch);
                     let taken = self.receive(&scratch[..count], turn);
@@ -186,7 +168,7 @@ impl Conn {
                         return Ok(Outcome::End);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Outcome::Wait),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -195,7 +177,7 @@ impl Conn {
         if self.release(turn.desk) {
             self.flush(turn)?;
         }
-        Ok(if self.parked() { Outcome::Wait } else { Outcome::Again })
+        Ok(if self.output.held() { Outcome::Wait } else { Outcome::Again })
     }
 
     /// Takes what was read; false when the connection is none that is served.
@@ -242,7 +224,7 @@ impl Conn {
     fn take(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
         let mut start = 0;
         let searched = std::mem::take(&mut self.searched);
-        while start < bytes.len() && self.stage == Stage::Open && self.waiting() < MAX_OUTPUT {
+        while start < bytes.len() && self.stage == Stage::Open && self.output.waiting() < MAX_OUTPUT {
             let rest = &bytes[start..];
             // A head that drips in byte by byte must not be parsed from its start each time. Its first bytes are always
             // parsed, so that what is no HTTP at all is refused at once.
@@ -255,12 +237,7 @@ impl Conn {
                 Parsed::Complete(head, length) => {
                     start += length;
                     let keep_alive = head.keep_alive && turn.phase == Phase::Running;
-                    let start_of_answer = self.output.len();
-                    turn.desk.answer(&head, keep_alive, &mut self.output);
-                    if let Some(ticket) = turn.desk.held() {
-                        // All of one turn have one ticket; what was answered before it in this turn may wait with it.
-                        self.held.get_or_insert((start_of_answer, ticket));
-                    }
+                    self.output.put(turn.desk, |desk, out| desk.answer(&head, keep_alive, out));
                     if !keep_alive {
                         self.stage = Stage::Last;
                     }
@@ -270,10 +247,7 @@ impl Conn {
                     self.searched = rest.len();
                     break;
                 }
-                Parsed::Bad(status) => {
-                    turn.desk.refuse(status, &mut self.output);
-                    self.stage = Stage::Last;
-                }
+                Parsed::Bad(status) => self.refuse(status, turn.desk),
             }
         }
         if self.stage != Stage::Open {
@@ -292,55 +266,32 @@ impl Conn {
     fn refuses_rest(&mut self, turn: &mut Turn<'_>) -> bool {
         let input = std::mem::take(&mut self.input);
         let Parsed::Bad(status) = turn.reader.read(&input, self.client) else { return false };
-        turn.desk.refuse(status, &mut self.output);
-        self.stage = Stage::Last;
+        self.refuse(status, turn.desk);
         true
     }
 
-    /// Whether the answers may go. Those whose clicks could not be kept are replaced by one that says to try again.
+    /// Answers what is no request, the last thing that is said here.
+    fn refuse(&mut self, status: u16, desk: &mut Desk) {
+        self.output.put(desk, |desk, out| desk.refuse(status, out));
+        self.stage = Stage::Last;
+    }
+
+    /// Whether the answers may go.
     fn release(&mut self, desk: &mut Desk) -> bool {
-        let Some((start, ticket)) = &self.held else { return true };
-        let Some(safe) = ticket.settled() else { return false };
+        let Some(safe) = self.output.release(desk) else { return false };
         if !safe {
-            self.output.truncate(*start);
-            desk.unsafe_now(&mut self.output);
             self.stage = Stage::Last;
         }
-        self.held = None;
         true
-    }
-
-    /// Bytes of answers that the client hasn't taken.
-    fn waiting(&self) -> usize {
-        self.output.len() - self.written
     }
 
     /// Writes what waits; false when the client must take some first.
     fn flush(&mut self, turn: &Turn<'_>) -> io::Result<bool> {
-        while self.waiting() > 0 {
-            match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Counts from the last progress; MAX_OUTPUT bounds how often there can be any.
-                    let latest = turn.now + turn.limits.write_timeout;
-                    if self.written > 0 {
-                        self.output.drain(..self.written);
-                        self.written = 0;
-                        self.deadline = latest;
-                    }
-                    self.deadline = self.deadline.min(latest);
-                    return Ok(false);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.written = 0;
-        self.output.clear();
-        // An idle connection holds no large buffer.
-        self.output.shrink_to(KEPT_OUTPUT);
-        Ok(true)
+        let Flushed::Blocked(progress) = self.output.flush(&mut self.stream)? else { return Ok(true) };
+        // Counts from the last progress; MAX_OUTPUT bounds how often there can be any.
+        let latest = turn.now + turn.limits.write_timeout;
+        self.deadline = if progress { latest } else { self.deadline.min(latest) };
+        Ok(false)
     }
 
     /// Reads and forgets until the client closes too.

@@ -23,20 +23,24 @@
 
 mod conn;
 mod limits;
+mod outgoing;
+mod turn;
 
 use crate::answer::{Desk, Shared};
 use crate::http::{Proxies, Reader};
 use crate::metrics::WorkerMetrics;
 use crate::{Limits, ProxyConfig};
-use conn::{Conn, Outcome, Phase, Turn};
+use conn::Conn;
 pub(crate) use limits::Connections;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use turn::{Outcome, Phase, Ready, Turn};
 
 /// How long idle connections are kept when the server stops.
 const IDLE_GRACE: Duration = Duration::from_millis(300);
@@ -60,7 +64,7 @@ pub(crate) struct Worker {
     /// Connections that had more to read when their turn was over.
     again: Vec<usize>,
     /// Connections whose answers wait until their clicks are safe.
-    parked: Vec<usize>,
+    parked: VecDeque<usize>,
     /// When to look whether connections wait in the listener's queue, of which there will be no further event.
     accept_at: Option<Instant>,
     /// When a lack of file handles was last told.
@@ -98,7 +102,7 @@ impl Worker {
             listener: Some(listener),
             conns: Slab::new(),
             again: Vec::new(),
-            parked: Vec::new(),
+            parked: VecDeque::new(),
             accept_at: None,
             told_at: None,
             connections,
@@ -133,21 +137,24 @@ impl Worker {
             let now = Instant::now();
             self.desk.begin();
             for index in std::mem::take(&mut self.again) {
-                self.serve(index, now);
+                self.serve(index, Ready::AsBefore, now);
             }
-            for index in std::mem::take(&mut self.parked) {
-                self.serve(index, now);
-            }
+            let mut settled = false;
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept(now),
-                    WAKER => {}
-                    Token(index) => self.serve(index, now),
+                    WAKER => settled = true,
+                    Token(index) => self.serve(index, Ready::of(event), now),
                 }
             }
             if now >= sweep_at {
                 sweep_at = now + SWEEP;
                 self.sweep(now);
+                // A waker may have failed.
+                settled = true;
+            }
+            if settled {
+                self.unpark(now);
             }
             if self.accept_at.is_some_and(|at| now >= at) {
                 self.accept(now);
@@ -197,7 +204,7 @@ impl Worker {
                     entry.insert(Conn::new(stream, place, client, self.preamble, now + self.limits.head_timeout));
                     self.metrics().opened();
                     // Most clients have sent their request by now: this saves a turn.
-                    self.serve(index, now);
+                    self.serve(index, Ready::Read, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
@@ -213,7 +220,7 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, index: usize, now: Instant) {
+    fn serve(&mut self, index: usize, ready: Ready, now: Instant) {
         // An event may be older than its connection's end.
         let Some(conn) = self.conns.get_mut(index) else { return };
         let metrics = self.shared.metrics.worker(self.number);
@@ -226,18 +233,33 @@ impl Worker {
             phase: self.phase,
             now,
         };
-        let outcome = conn.serve(&mut turn);
+        let outcome = conn.serve(ready, &mut turn);
         let answered = self.desk.take_answered();
         if answered > 0 {
             metrics.took(now.elapsed(), answered);
         }
         match outcome {
-            Outcome::Wait if conn.parked() => self.parked.push(index),
-            Outcome::Wait => {}
+            Outcome::Wait => {
+                if conn.park() {
+                    self.parked.push_back(index);
+                }
+            }
             Outcome::Again => self.again.push(index),
             Outcome::End => {
                 self.conns.remove(index);
                 metrics.closed(1);
+            }
+        }
+    }
+
+    /// Looks again at the connections whose answers wait.
+    fn unpark(&mut self, now: Instant) {
+        for _ in 0..self.parked.len() {
+            // Those that must wait on go to the back.
+            let Some(index) = self.parked.pop_front() else { return };
+            if let Some(conn) = self.conns.get_mut(index) {
+                conn.unpark();
+                self.serve(index, Ready::AsBefore, now);
             }
         }
     }
@@ -267,7 +289,7 @@ impl Worker {
                 let open: Vec<usize> = self.conns.iter().map(|(index, _)| index).collect();
                 for index in open {
                     // Answers what has arrived since the last event, then closes the connection if it is idle.
-                    self.serve(index, now);
+                    self.serve(index, Ready::Read, now);
                 }
             }
             _ => {}

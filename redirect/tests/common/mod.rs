@@ -1,6 +1,10 @@
 //! What the tests share: a links file, a sink that remembers, and a client that speaks raw bytes.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod load;
+pub mod node;
+pub mod process;
+
 use clickline_redirect::{ClickBatch, ClickSink, Clock, Config, Server, SinkCounts};
 use serde_json::Value;
 use std::io::{Read, Write};

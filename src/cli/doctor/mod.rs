@@ -7,6 +7,7 @@
 //! # Not
 //! It writes no record: that transactions work is seen by opening and aborting an empty one, under an id of its own, which leaves the running job alone.
 
+pub mod clickhouse;
 mod clock;
 mod topics;
 
@@ -14,7 +15,6 @@ use super::Failure;
 use crate::config::Config;
 use crate::dataflow::plan::Plan;
 use crate::kafka::Kafka;
-use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{self, Change, Standing};
 use anyhow::anyhow;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Err(error) => findings.push(Finding::new(Level::Failed, "kafka", format!("{error:#}"))),
     }
     of_hubspot(&config, &mut findings);
-    findings.extend(config.clickhouse.as_ref().map(of_clickhouse));
+    findings.extend(config.clickhouse.iter().flat_map(clickhouse::look));
     match args.format {
         Format::Text => findings.iter().for_each(|finding| println!("{finding}")),
         Format::Json => println!("{}", serde_json::to_string_pretty(&findings).map_err(anyhow::Error::new)?),
@@ -151,21 +151,6 @@ fn transactions(kafka: &Kafka) -> Finding {
             let advice =
                 "the brokers must allow transactional ids that begin with the progress topic's name, and have their transaction log";
             Finding::new(Level::Failed, what, format!("{error}; {advice}"))
-        }
-    }
-}
-
-/// Whether ClickHouse answers to this user.
-fn of_clickhouse(settings: &clickhouse::Settings) -> Finding {
-    let asked = clickhouse::Service::new(settings).and_then(|service| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(service.query("SELECT 1", &[])).map_err(anyhow::Error::new)
-    });
-    match asked {
-        Ok(_) => Finding::new(Level::Ok, "clickhouse", "answers"),
-        Err(error) => {
-            let says = format!("{error:#}; clicks wait in their topic, see that {} is reachable and takes this user", settings.url);
-            Finding::new(Level::Failed, "clickhouse", says)
         }
     }
 }

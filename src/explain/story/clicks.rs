@@ -3,8 +3,8 @@
 use super::{Sources, moment_of};
 use crate::config::rules::{Counted, Rule};
 use crate::dataflow::rows::{Resolved, Subject, Via, Who};
-use crate::explain::witness::RecordId;
-use crate::model::Click;
+use crate::explain::witness::{RecordId, id_of};
+use crate::model::PackedClick;
 use crate::model::outputs::Person;
 use crate::model::time::{HOLD, Ms};
 use serde::Serialize;
@@ -141,17 +141,17 @@ pub fn clicks(from: &Sources<'_>) -> Vec<OfClick> {
     let mut used: BTreeSet<(RecordId, Ms)> = BTreeSet::new();
     let mut clicks = Vec::with_capacity(arrivals.len());
     for (at, _, click) in arrivals {
-        let id = (ustr(&click.workspace), click.id.clone());
+        let id = id_of(click);
         let taken = from.witness.taken.get(&id).is_some_and(|ticks| ticks.contains(at)) && used.insert((id.clone(), *at));
         let outcome = if taken { outcome(from, &id, *at, click) } else { Outcome::Repeated };
         clicks.push(OfClick {
             ts: click.ts,
             at: *at,
-            id: click.id.clone(),
-            workspace: click.workspace.clone(),
-            link: click.link.clone(),
-            tags: click.tags.clone(),
-            deal_id: click.deal_id.clone(),
+            id: click.id_text().to_owned(),
+            workspace: click.workspace().to_owned(),
+            link: click.link().to_owned(),
+            tags: click.tags().map(str::to_owned).collect(),
+            deal_id: click.deal_id().map(str::to_owned),
             counted: !matches!(outcome, Outcome::Machine { .. } | Outcome::Repeated),
             outcome,
             counts_for: Vec::new(),
@@ -162,9 +162,9 @@ pub fn clicks(from: &Sources<'_>) -> Vec<OfClick> {
 }
 
 /// What became of a click that was taken at `at`.
-fn outcome(from: &Sources<'_>, id: &RecordId, at: Ms, click: &Click) -> Outcome {
-    if let Some(reason) = &click.bot {
-        return Outcome::Machine { reason: reason.clone() };
+fn outcome(from: &Sources<'_>, id: &RecordId, at: Ms, click: &PackedClick) -> Outcome {
+    if let Some(reason) = click.bot() {
+        return Outcome::Machine { reason: reason.to_owned() };
     }
     // An id that was seen long ago may be taken anew: what follows belongs to the last time before it.
     let next = from.witness.taken.get(id).and_then(|ticks| ticks.range(at + 1..).next()).copied().unwrap_or(Ms::MAX);
@@ -186,42 +186,40 @@ fn outcome(from: &Sources<'_>, id: &RecordId, at: Ms, click: &Click) -> Outcome 
         return Outcome::Expired { at: *expired };
     }
     let connected = from.plan.connections(id.0).iter().any(|connection| connection.portal == from.portal);
-    match click {
+    match (click.contact_id(), click.gclid(), click.fbclid()) {
         _ if !connected => Outcome::Unconnected,
-        Click { contact_id: None, gclid: None, fbclid: None, .. } => Outcome::Anonymous,
+        (None, None, None) => Outcome::Anonymous,
         _ => Outcome::Held { until: click.ts.saturating_add(HOLD) },
     }
 }
 
 /// The ids of the clicks that a rule counts for a subject now, by their times.
 pub fn counting(from: &Sources<'_>, rule: &Rule, subject: Subject) -> Vec<String> {
-    let counts = |click: &Click| {
+    let counts = |click: &PackedClick| {
         let named = match &rule.counted {
-            Counted::Tag(tag) => click.tags.contains(tag),
-            Counted::Link(link) => click.link == *link,
+            Counted::Tag(tag) => click.tags().any(|of| of == tag),
+            Counted::Link(link) => click.link() == link,
         };
-        named && subject.workspace == click.workspace && click.ts <= from.end && from.end < click.ts.saturating_add(rule.window)
+        named && subject.workspace == click.workspace() && click.ts <= from.end && from.end < click.ts.saturating_add(rule.window)
     };
-    let mut clicks: BTreeMap<(Ms, &str, usize), &Click> = BTreeMap::new();
+    let mut clicks: BTreeMap<(Ms, &str, usize), &PackedClick> = BTreeMap::new();
     if subject.who.is_deal() {
-        let taken = |at: Ms, click: &Click| {
-            from.witness.taken.get(&(ustr(&click.workspace), click.id.clone())).is_some_and(|ticks| ticks.contains(&at))
-        };
+        let taken = |at: Ms, click: &PackedClick| from.witness.taken.get(&id_of(click)).is_some_and(|ticks| ticks.contains(&at));
         let theirs = from
             .witness
             .clicks
             .iter()
-            .filter(|(at, _, click)| click.bot.is_none() && click.deal_id.as_deref() == Some(subject.who.text()) && taken(*at, click));
+            .filter(|(at, _, click)| click.bot().is_none() && click.deal_id() == Some(subject.who.text()) && taken(*at, click));
         // A repetition in the same tick is the same click.
-        let once: BTreeMap<(&str, Ms), &Click> = theirs.map(|(at, _, click)| ((click.id.as_str(), *at), click.as_ref())).collect();
-        clicks.extend(once.values().filter(|click| counts(click)).enumerate().map(|(n, click)| ((click.ts, click.id.as_str(), n), *click)));
+        let once: BTreeMap<(&str, Ms), &PackedClick> = theirs.map(|(at, _, click)| ((click.id_text(), *at), click.as_ref())).collect();
+        clicks.extend(once.values().filter(|click| counts(click)).enumerate().map(|(n, click)| ((click.ts, click.id_text(), n), *click)));
     } else {
         let resolved = from.witness.resolved.values().flatten();
         let theirs = resolved.filter(|(_, resolved)| from.known.person(from.portal, resolved.hit.subject.who) == subject.who);
         let theirs = theirs.map(|(_, resolved)| resolved.hit.click.as_ref()).filter(|click| counts(click));
-        clicks.extend(theirs.enumerate().map(|(n, click)| ((click.ts, click.id.as_str(), n), click)));
+        clicks.extend(theirs.enumerate().map(|(n, click)| ((click.ts, click.id_text(), n), click)));
     }
-    clicks.into_values().map(|click| click.id.clone()).collect()
+    clicks.into_values().map(|click| click.id_text().to_owned()).collect()
 }
 
 /// All forms by their times.

@@ -21,6 +21,12 @@ impl Exposed {
     pub fn show(&self, topics: Vec<(&'static str, Shared)>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = topics;
     }
+
+    /// The counters as of now, by topic; nothing where there is no sink.
+    pub fn stats(&self) -> Vec<(&'static str, Stats)> {
+        let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.iter().map(|(topic, stats)| (*topic, *stats.lock().unwrap_or_else(PoisonError::into_inner))).collect()
+    }
 }
 
 /// Which of the figures.
@@ -28,9 +34,7 @@ type Figure = fn(&Stats) -> u64;
 
 impl Collector for Exposed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read: Vec<_> = topics.iter().map(|(topic, stats)| (*topic, *stats.lock().unwrap_or_else(PoisonError::into_inner))).collect();
-        drop(topics);
+        let read = self.stats();
         if read.is_empty() {
             return Ok(());
         }
@@ -55,12 +59,15 @@ impl Collector for Exposed {
                 one(&mut family, &[("topic", *topic), ("class", class)], &ConstCounter::new(count))?;
             }
         }
-        let gauges: [(&str, &str, Figure); 3] = [
+        let gauges: [(&str, &str, Figure); 4] = [
             ("clickhouse_lag_records", "Records in the topic and not yet in the table", |of| of.lag),
             ("clickhouse_oldest_unsent_timestamp_seconds", "When the oldest unacknowledged record was appended; 0: none", |of| {
                 of.oldest_at / 1000
             }),
             ("clickhouse_last_success_timestamp_seconds", "When a batch was last acknowledged; 0: never", |of| of.last_at / 1000),
+            ("clickhouse_trouble_since_timestamp_seconds", "Since when every request has failed; 0: the last one was answered", |of| {
+                of.trouble.map_or(0, |trouble| trouble.since / 1000)
+            }),
         ];
         for (name, help, value) in gauges {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

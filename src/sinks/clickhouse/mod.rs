@@ -37,10 +37,11 @@ mod sink;
 mod stats;
 
 pub use exposed::Exposed;
-pub use forget::{Forgotten, forget};
+pub use forget::{Forgotten, Of, addresses, forget};
 pub use outcome::{Class, classify};
-pub use schema::{Standing, migrate, standing};
+pub use record::{ClickRow, DeltaRow, Key, Raw, Stream, with_click, with_delta};
+pub use schema::{Standing, TABLES, migrate, standing};
 pub use service::{Failure, Service};
-pub use settings::Settings;
+pub use settings::{Settings, delta_topic};
 pub use sink::Sink;
-pub use stats::Stats;
+pub use stats::{Stats, Trouble};

@@ -3,7 +3,7 @@
 use crate::model::inputs::{Click, Input as _};
 use crate::model::outputs::Topic;
 use crate::model::time::{Ms, rfc3339};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// The last time that ClickHouse's DateTime64 is documented to hold: the end of 2298.
@@ -41,51 +41,57 @@ pub struct Key {
     pub id: String,
 }
 
-#[derive(Serialize)]
-struct ClickRow<'a> {
-    workspace: &'a str,
-    id: &'a str,
-    ts: String,
-    link: &'a str,
-    title: &'a str,
-    destination: &'a str,
-    tags: &'a [String],
-    deal_id: &'a str,
-    contact_id: &'a str,
-    fbclid: &'a str,
-    gclid: &'a str,
-    utm_source: &'a str,
-    utm_medium: &'a str,
-    utm_campaign: &'a str,
-    utm_term: &'a str,
-    utm_content: &'a str,
-    referrer: &'a str,
-    user_agent: &'a str,
-    device: &'a str,
-    os: &'a str,
-    browser: &'a str,
-    country: &'a str,
-    bot: &'a str,
-    batch: u64,
-    kafka_partition: i32,
-    kafka_offset: i64,
+/// A row of `clicks`; what is absent is empty.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the columns are those of docs/topics.md and docs/clickhouse.md")]
+pub struct ClickRow<'a> {
+    pub workspace: &'a str,
+    pub id: &'a str,
+    #[serde(serialize_with = "stamp")]
+    pub ts: Ms,
+    pub link: &'a str,
+    pub title: &'a str,
+    pub destination: &'a str,
+    pub tags: &'a [String],
+    pub deal_id: &'a str,
+    pub contact_id: &'a str,
+    pub fbclid: &'a str,
+    pub gclid: &'a str,
+    pub utm_source: &'a str,
+    pub utm_medium: &'a str,
+    pub utm_campaign: &'a str,
+    pub utm_term: &'a str,
+    pub utm_content: &'a str,
+    pub referrer: &'a str,
+    pub user_agent: &'a str,
+    pub device: &'a str,
+    pub os: &'a str,
+    pub browser: &'a str,
+    pub country: &'a str,
+    pub bot: &'a str,
+    pub batch: u64,
+    pub kafka_partition: i32,
+    pub kafka_offset: i64,
 }
 
-#[derive(Serialize)]
-struct DeltaRow<'a> {
-    topic: &'static str,
-    portal: &'a str,
-    workspace: &'a str,
-    id: &'a str,
-    at: String,
-    contact_id: &'a str,
-    email: &'a str,
-    click_id: &'a str,
-    deal_id: &'a str,
-    record: &'a str,
-    batch: u64,
-    kafka_partition: i32,
-    kafka_offset: i64,
+/// A row of `deltas`.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "the columns are those of docs/clickhouse.md")]
+pub struct DeltaRow<'a> {
+    pub topic: &'static str,
+    pub portal: &'a str,
+    pub workspace: &'a str,
+    pub id: &'a str,
+    #[serde(serialize_with = "stamp")]
+    pub at: Ms,
+    pub contact_id: &'a str,
+    pub email: &'a str,
+    pub click_id: &'a str,
+    pub deal_id: &'a str,
+    pub record: &'a str,
+    pub batch: u64,
+    pub kafka_partition: i32,
+    pub kafka_offset: i64,
 }
 
 impl Stream {
@@ -107,18 +113,44 @@ impl Stream {
 
     /// A record as a row of batch `seq`; `None` for what is no record, which the job has put among the dead letters.
     pub fn row(self, raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
+        let (key, line) = match self {
+            Stream::Clicks => with_click(raw, seq, |row| (row.key(), line(row))),
+            Stream::Deltas(topic) => with_delta(topic, raw, seq, |row| (row.key(), line(row))),
+        }?;
+        Some((key, line?))
+    }
+
+    /// What a record is known by, and its own time; `None` for what is no record.
+    pub fn key(self, raw: &Raw) -> Option<(Key, Ms)> {
         match self {
-            Stream::Clicks => click(raw, seq),
-            Stream::Deltas(topic) => delta(topic, raw, seq),
+            Stream::Clicks => with_click(raw, 0, |row| (row.key(), row.ts)),
+            Stream::Deltas(topic) => with_delta(topic, raw, 0, |row| (row.key(), row.at)),
         }
     }
+}
+
+impl ClickRow<'_> {
+    fn key(&self) -> Key {
+        Key { portal: String::new(), workspace: self.workspace.to_owned(), id: self.id.to_owned() }
+    }
+}
+
+impl DeltaRow<'_> {
+    fn key(&self) -> Key {
+        Key { portal: self.portal.to_owned(), workspace: self.workspace.to_owned(), id: self.id.to_owned() }
+    }
+}
+
+fn stamp<S: Serializer>(at: &Ms, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&rfc3339(*at))
 }
 
 fn text(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or_default()
 }
 
-fn click(raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
+/// Gives `take` a click's row of batch `seq`; `None` for what is no click.
+pub fn with_click<T>(raw: &Raw, seq: u64, take: impl FnOnce(&ClickRow<'_>) -> T) -> Option<T> {
     let click = Click::read(&raw.payload).ok().filter(|click| click.ts <= LAST)?;
     // Without `..`: a field that is added is written, or left out on purpose.
     let Click {
@@ -146,7 +178,7 @@ fn click(raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
     let row = ClickRow {
         workspace,
         id,
-        ts: rfc3339(*ts),
+        ts: *ts,
         link,
         title: text(title),
         destination: text(destination),
@@ -171,11 +203,11 @@ fn click(raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
         kafka_partition: raw.partition,
         kafka_offset: raw.offset,
     };
-    let key = Key { portal: String::new(), workspace: workspace.clone(), id: id.clone() };
-    Some((key, line(&row)?))
+    Some(take(&row))
 }
 
-fn delta(topic: Topic, raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
+/// Gives `take` a delta's row of batch `seq`; `None` for what is no delta.
+pub fn with_delta<T>(topic: Topic, raw: &Raw, seq: u64, take: impl FnOnce(&DeltaRow<'_>) -> T) -> Option<T> {
     let record = std::str::from_utf8(&raw.payload).ok()?;
     let value: Value = serde_json::from_str(record).ok()?;
     let field = |name: &str| value[name].as_str().unwrap_or_default();
@@ -189,7 +221,7 @@ fn delta(topic: Topic, raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
         portal: field("portal"),
         workspace: or("workspace", "workspace"),
         id: Some(or("id", "id")).filter(|id| !id.is_empty())?,
-        at: rfc3339(value["at"].as_u64().filter(|at| *at <= LAST)?),
+        at: value["at"].as_u64().filter(|at| *at <= LAST)?,
         contact_id: or("contact_id", "contact_id"),
         email: field("email"),
         click_id: Some(or("click_id", "id")).filter(|id| !id.is_empty()).unwrap_or(last_click),
@@ -199,8 +231,7 @@ fn delta(topic: Topic, raw: &Raw, seq: u64) -> Option<(Key, Vec<u8>)> {
         kafka_partition: raw.partition,
         kafka_offset: raw.offset,
     };
-    let key = Key { portal: row.portal.to_owned(), workspace: row.workspace.to_owned(), id: row.id.to_owned() };
-    Some((key, line(&row)?))
+    Some(take(&row))
 }
 
 fn line(row: &impl Serialize) -> Option<Vec<u8>> {

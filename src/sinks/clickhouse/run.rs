@@ -395,11 +395,14 @@ impl Run {
             });
             let failure = match answer {
                 None => return Err(Stopped),
-                Some(Ok(answer)) => return Ok(Ok(answer)),
+                Some(Ok(answer)) => {
+                    self.stats().trouble = None;
+                    return Ok(Ok(answer));
+                }
                 Some(Err(failure)) => failure,
             };
             let class = failure.class();
-            self.stats().failed(class);
+            self.stats().failed(class, failure.code(), time::now());
             match class {
                 Class::Rows => return Ok(Err(())),
                 Class::Setup => tracing::error!(
@@ -421,11 +424,18 @@ impl Run {
         for failures in 1.. {
             self.go()?;
             match ask(self) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.stats().trouble = None;
+                    return Ok(answer);
+                }
                 Err(error) => {
-                    let class = error.downcast_ref::<Failure>().map_or(Class::Transient, Failure::class);
-                    self.stats().failed(class);
-                    tracing::warn!(topic = self.topics.0, failures, "ClickHouse sink: {what}: {error:#}; still trying");
+                    let failure = error.downcast_ref::<Failure>();
+                    let class = failure.map_or(Class::Transient, Failure::class);
+                    self.stats().failed(class, failure.and_then(Failure::code), time::now());
+                    match class {
+                        Class::Setup => tracing::error!(topic = self.topics.0, "ClickHouse sink: {what}: {error:#}; still trying"),
+                        _ => tracing::warn!(topic = self.topics.0, failures, "ClickHouse sink: {what}: {error:#}; still trying"),
+                    }
                 }
             }
             self.pause(failures)?;

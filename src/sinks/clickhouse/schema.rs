@@ -12,6 +12,22 @@ use serde::Deserialize;
 /// What a resend of the last batch must find: one entry a part, so one for each month that a batch touches.
 const TABLE: &str = "SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1";
 
+/// All tables and views of the present version, for whoever looks whether they are there.
+pub const TABLES: [&str; 12] = [
+    "migrations",
+    "clicks",
+    "deltas",
+    "batches",
+    "clicks_by_link",
+    "clicks_by_link_view",
+    "clicks_by_tag",
+    "clicks_by_tag_view",
+    "clicks_by_campaign",
+    "clicks_by_campaign_view",
+    "clicks_by_day",
+    "clicks_by_day_view",
+];
+
 /// Statements by version, from 1. A version that was released never changes.
 fn migrations(keep_days: u64) -> Vec<Vec<String>> {
     let totals = |name: &str, columns: &str, key: &str, select: &str, group: &str| {

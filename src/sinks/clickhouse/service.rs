@@ -48,9 +48,14 @@ pub enum Failure {
 impl Failure {
     /// What to do about it.
     pub fn class(&self) -> Class {
+        classify(self.code())
+    }
+
+    /// ClickHouse's code; none where it did not answer.
+    pub fn code(&self) -> Option<u32> {
         match self {
-            Failure::Unanswered(_) => classify(None),
-            Failure::Refused { code, .. } => classify(Some(*code)),
+            Failure::Unanswered(_) => None,
+            Failure::Refused { code, .. } => Some(*code),
         }
     }
 }
@@ -90,9 +95,7 @@ impl Service {
     /// # Errors
     /// See [`Failure`].
     pub async fn query(&self, sql: &str, parameters: &[(&str, &str)]) -> Result<Vec<u8>, Failure> {
-        let own: Vec<(String, &str)> = parameters.iter().map(|(name, value)| (format!("param_{name}"), *value)).collect();
-        let pairs: Vec<(&str, &str)> = own.iter().map(|(name, value)| (&**name, *value)).collect();
-        self.send(&self.database, &pairs, "text/plain", sql.as_bytes().to_vec()).await
+        self.ask(&self.database, sql, parameters).await
     }
 
     /// Makes the database where it is not there.
@@ -111,6 +114,15 @@ impl Service {
     /// See [`Failure`]; also rows of another shape.
     pub async fn rows<T: DeserializeOwned>(&self, sql: &str, parameters: &[(&str, &str)]) -> Result<Vec<T>, Failure> {
         parsed(&self.query(sql, parameters).await?)
+    }
+
+    /// Asks the server rather than its database, which need not be there.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn ask_server(&self, sql: &str, parameters: &[(&str, &str)]) -> Result<String, Failure> {
+        let body = self.ask("default", sql, parameters).await?;
+        Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
     }
 
     /// Inserts rows (JSON, one a line) under a token: the same token inserts once.
@@ -140,6 +152,12 @@ impl Service {
         let mut pairs = vec![("query", sql), ("given_structure", structure), ("given_format", "JSONEachRow")];
         pairs.extend(own.iter().map(|(name, value)| (&**name, *value)));
         parsed(&self.send(&self.database, &pairs, &format!("multipart/form-data; boundary={BOUNDARY}"), body).await?)
+    }
+
+    async fn ask(&self, database: &str, sql: &str, parameters: &[(&str, &str)]) -> Result<Vec<u8>, Failure> {
+        let own: Vec<(String, &str)> = parameters.iter().map(|(name, value)| (format!("param_{name}"), *value)).collect();
+        let pairs: Vec<(&str, &str)> = own.iter().map(|(name, value)| (&**name, *value)).collect();
+        self.send(database, &pairs, "text/plain", sql.as_bytes().to_vec()).await
     }
 
     async fn send(&self, database: &str, pairs: &[(&str, &str)], content: &str, body: Vec<u8>) -> Result<Vec<u8>, Failure> {

@@ -3,7 +3,7 @@
 use crate::config::raw::Length;
 use crate::model::outputs::Topic;
 use crate::sinks::hubspot::{Secret, read_secret};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -77,14 +77,11 @@ impl Settings {
     /// # Errors
     /// A name that is none of them.
     pub fn topics(&self) -> anyhow::Result<Vec<Topic>> {
-        let known = [Topic::Timeline, Topic::DealStages, Topic::ContactProperties, Topic::Unresolved];
         let mut found = Vec::with_capacity(self.deltas.len());
         for name in &self.deltas {
-            match known.into_iter().find(|topic| topic.default_name() == name) {
-                Some(topic) if found.contains(&topic) => bail!("clickhouse.deltas names {name:?} twice"),
-                Some(topic) => found.push(topic),
-                None => bail!("clickhouse.deltas: {name:?} is none of {}", known.map(Topic::default_name).join(", ")),
-            }
+            let topic = delta_topic(name).context("clickhouse.deltas")?;
+            ensure!(!found.contains(&topic), "clickhouse.deltas names {name:?} twice");
+            found.push(topic);
         }
         Ok(found)
     }
@@ -100,6 +97,16 @@ impl Settings {
     pub(super) fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline.0)
     }
+}
+
+/// A topic whose records are rows of `deltas`, by its default name.
+///
+/// # Errors
+/// A name that is none of them.
+pub fn delta_topic(name: &str) -> anyhow::Result<Topic> {
+    let known = [Topic::Timeline, Topic::DealStages, Topic::ContactProperties, Topic::Unresolved];
+    let found = known.into_iter().find(|topic| topic.default_name() == name);
+    found.with_context(|| format!("{name:?} is none of {}", known.map(Topic::default_name).join(", ")))
 }
 
 fn database() -> String {

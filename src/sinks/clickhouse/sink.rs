@@ -1,6 +1,6 @@
 //! The sink's threads: one a topic, so that none waits for another.
 
-use super::exposed::Shared;
+use super::exposed::{Exposed, Shared};
 use super::record::Stream;
 use super::run::Run;
 use super::settings::Settings;
@@ -9,14 +9,14 @@ use crate::kafka::Kafka;
 use crate::metrics::Metrics;
 use crate::stop::Stop;
 use anyhow::Context as _;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// The running sink. Trouble with ClickHouse never ends it: it waits, and what it waits for stays in Kafka.
 #[derive(Debug)]
 pub struct Sink {
     stop: Stop,
-    topics: Vec<(&'static str, Shared)>,
+    topics: Exposed,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -29,21 +29,23 @@ impl Sink {
         settings.check()?;
         let streams = std::iter::once(Stream::Clicks).chain(settings.topics()?.into_iter().map(Stream::Deltas));
         let settings = Arc::new(settings);
-        let mut sink = Sink { stop: Stop::new(), topics: Vec::new(), threads: Vec::new() };
+        let mut sink = Sink { stop: Stop::new(), topics: Exposed::default(), threads: Vec::new() };
+        let mut topics = Vec::new();
         for stream in streams {
             let stats = Shared::default();
             let run = Run::new(stream, Arc::clone(&settings), kafka, sink.stop.clone(), Arc::clone(&stats))?;
-            sink.topics.push((stream.word(), stats));
+            topics.push((stream.word(), stats));
             let thread = std::thread::Builder::new().name(format!("clickhouse-{}", stream.word()));
             sink.threads.push(thread.spawn(move || run.run()).context("no thread for the ClickHouse sink")?);
         }
-        metrics.clickhouse.show(sink.topics.clone());
+        sink.topics.show(topics.clone());
+        metrics.clickhouse.show(topics);
         Ok(sink)
     }
 
     /// The counters as of now, by topic.
     pub fn stats(&self) -> Vec<(&'static str, Stats)> {
-        self.topics.iter().map(|(topic, stats)| (*topic, *stats.lock().unwrap_or_else(PoisonError::into_inner))).collect()
+        self.topics.stats()
     }
 
     /// Ends it; a batch under way is sent again by the next start.

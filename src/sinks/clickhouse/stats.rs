@@ -1,6 +1,18 @@
 //! What the sink counts.
 
 use super::outcome::Class;
+use crate::model::time::Ms;
+
+/// What keeps a topic from its table at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is to be done about it.
+    pub class: Class,
+    /// ClickHouse's code; none where it did not answer.
+    pub code: Option<u32>,
+    /// Since when every request has failed, ms since the Unix epoch.
+    pub since: Ms,
+}
 
 /// Counters since the start, and the present state, of one topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +43,36 @@ pub struct Stats {
     pub oldest_at: u64,
     /// When a batch was last acknowledged, ms since the Unix epoch; 0: never.
     pub last_at: u64,
+    /// What the last request failed with; none once one is answered.
+    pub trouble: Option<Trouble>,
 }
 
 impl Stats {
-    /// Counts a failure.
-    pub fn failed(&mut self, class: Class) {
+    /// Counts a failure at `now`.
+    pub fn failed(&mut self, class: Class, code: Option<u32>, now: Ms) {
+        let since = self.trouble.map_or(now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { class, code, since });
         match class {
             Class::Transient => self.transient += 1,
             Class::Rows => self.of_rows += 1,
             Class::Setup => self.setup += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_lasts_from_the_first_failure_in_a_row() {
+        let mut stats = Stats::default();
+        stats.failed(Class::Transient, None, 5);
+        stats.failed(Class::Setup, Some(164), 9);
+        assert_eq!(stats.trouble, Some(Trouble { class: Class::Setup, code: Some(164), since: 5 }));
+        assert_eq!((stats.transient, stats.of_rows, stats.setup), (1, 0, 1));
+        stats.trouble = None;
+        stats.failed(Class::Rows, Some(27), 11);
+        assert_eq!(stats.trouble.map(|trouble| trouble.since), Some(11));
     }
 }

@@ -137,6 +137,7 @@ impl Run {
         self.catch_up();
         let ledger_for = u64::try_from(self.settings.ledger_for.as_millis()).unwrap_or(u64::MAX);
         self.state.prune(wall.saturating_sub(ledger_for), PRUNE)?;
+        self.state.prune_erasures(wall.saturating_sub(ledger_for))?;
         self.stats.parked = self.state.parked_count()?;
         let (open, oldest) = self.state.dead_letters_open()?;
         self.stats.dead_letters_open = open;
@@ -210,7 +211,9 @@ impl Run {
             let raw = Raw { partition: row.partition, offset: row.offset, key: row.key, payload: row.payload };
             let parked = Some((row.parked_at, row.tries));
             let failing_since = self.state.failing_since(row.ledger_key)?;
-            let receipt = Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since, fresh: false };
+            let person = delta.person().cloned();
+            let receipt =
+                Receipt { lane, portal: row.portal, raw, ledger_key: row.ledger_key, parked, failing_since, person, fresh: false };
             if self.loaded.entry(portal.to_owned()).or_default().insert(row.ledger_key) {
                 self.with(portal, |account| account.lanes.push(delta, receipt, now));
             }

@@ -16,7 +16,7 @@ use super::record::{Delta, Lane, Raw, Receipt};
 use super::request::{self, Method, Request};
 use super::settings::Settings;
 use crate::kafka::Kafka;
-use crate::state::{LedgerKey, Standing, State};
+use crate::state::{Erased, LedgerKey, Standing, State};
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
 use rdkafka::Message as _;
@@ -40,6 +40,8 @@ pub struct Planned {
     pub calls: u64,
     /// Deltas that the ledger knows as settled.
     pub skipped: u64,
+    /// Deltas of erased persons, which are dropped.
+    pub erased: u64,
     /// Stage deltas of rules that only watch.
     pub shadow: u64,
     /// Records that are no delta and would become dead letters.
@@ -55,7 +57,8 @@ pub struct Planned {
 pub fn run(settings: &Settings, kafka: &Kafka, portals: &[String], state: &State, stop: &Stop, out: impl Write) -> anyhow::Result<Planned> {
     let accounts = portals.iter().map(|portal| (portal.clone(), Lanes::default())).collect();
     let parked = state.parked_count()?;
-    let mut dry = Dry { settings, state, out, accounts, planned: Planned { parked, ..Planned::default() } };
+    let erased = state.erased()?;
+    let mut dry = Dry { settings, state, erased, out, accounts, planned: Planned { parked, ..Planned::default() } };
     for lane in Lane::ALL {
         dry.lane(kafka, lane, stop)?;
     }
@@ -65,6 +68,7 @@ pub fn run(settings: &Settings, kafka: &Kafka, portals: &[String], state: &State
 struct Dry<'a, W> {
     settings: &'a Settings,
     state: &'a State,
+    erased: Erased,
     out: W,
     accounts: BTreeMap<String, Lanes>,
     planned: Planned,
@@ -120,6 +124,10 @@ impl<W: Write> Dry<'_, W> {
         };
         let portal = delta.portal().to_owned();
         let Some(lanes) = self.accounts.get_mut(&portal) else { return Ok(()) };
+        if delta.person().is_some_and(|person| self.erased.person(&portal, person)) {
+            self.planned.erased += 1;
+            return Ok(());
+        }
         let ledger_key = LedgerKey::of(topic, delta.id());
         if self.state.standing(ledger_key)? == Standing::Settled {
             self.planned.skipped += 1;
@@ -134,7 +142,7 @@ impl<W: Write> Dry<'_, W> {
         let raw = Raw { payload: Vec::new(), ..raw };
         lanes.push(
             delta,
-            Receipt { lane, portal: portal.clone(), raw, ledger_key, parked: None, failing_since: None, fresh: true },
+            Receipt { lane, portal: portal.clone(), raw, ledger_key, parked: None, failing_since: None, person: None, fresh: true },
             Instant::now(),
         );
         while let Some(batch) = self.accounts.get_mut(&portal).and_then(|lanes| take(lanes, false)) {

@@ -15,6 +15,7 @@ pub fn receipt(lane: Lane, offset: i64) -> Receipt {
         ledger_key: LedgerKey::of(lane.topic().default_name(), &offset.to_string()),
         parked: None,
         failing_since: None,
+        person: None,
         fresh: true,
     }
 }

@@ -4,7 +4,9 @@ use super::reader::{Read, Start};
 use super::reason;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::Run;
+use crate::model::Named;
 use crate::state::{LedgerKey, Standing};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Accounts that are named as not configured; of further ones nothing is said.
@@ -61,7 +63,12 @@ impl Run {
                 self.stats.read += 1;
                 let place = format!("{}:{}", raw.partition, raw.offset);
                 let ledger_key = LedgerKey::of(self.topic(lane), &place);
-                let receipt = Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None, fresh: false };
+                let receipt =
+                    Receipt { lane, portal: String::new(), ledger_key, raw, parked: None, failing_since: None, person: None, fresh: false };
+                if self.erased.named(&Named::in_record(&receipt.raw.payload), &BTreeMap::new()) {
+                    self.drop_erased(&receipt);
+                    return Ok(());
+                }
                 self.dead(&receipt, reason::MALFORMED, &detail);
                 return Ok(());
             }
@@ -97,8 +104,13 @@ impl Run {
             }
             Standing::New => None,
         };
-        let receipt = Receipt { lane, portal: portal.clone(), ledger_key, raw, parked: None, failing_since, fresh };
+        let person = delta.person().cloned();
+        let receipt = Receipt { lane, portal: portal.clone(), ledger_key, raw, parked: None, failing_since, person, fresh };
         self.with(&portal, |account| account.held[lane.index()] += 1);
+        if receipt.person.as_ref().is_some_and(|person| self.erased.person(&portal, person)) {
+            self.drop_erased(&receipt);
+            return Ok(());
+        }
         if matches!(&delta, Delta::Stage(delta) if delta.shadow) {
             self.stats.shadow += 1;
             self.settle(&receipt, "shadow".to_owned());

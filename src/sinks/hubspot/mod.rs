@@ -14,6 +14,7 @@
 //!  HubSpot                            suspects.rs  what makes HubSpot stumble
 //!                                     behind.rs    accounts that can't keep up
 //!                                     dead_letters.rs  refused records to their topic
+//!                                     erased.rs    persons who are not to be written to
 //! ```
 //!
 //! # Guarantee
@@ -21,6 +22,9 @@
 //! they came from, stages because the deal is read before it is moved. What was delivered is in the ledger, so that reading a topic
 //! again sends nothing twice. Per contact and per deal, deltas are applied in order; a value that came from an older click never
 //! replaces one from a newer click.
+//!
+//! A person who was erased ([`crate::forget`]) is in no request that is begun after the sink has heard of it: what waits for them goes, and
+//! deltas that come later are dropped and counted.
 //!
 //! Not guaranteed: an order between contacts or deals, and that nobody moves a deal in the one round trip between reading and
 //! writing it: HubSpot has no conditional write.
@@ -43,6 +47,7 @@ mod deal;
 pub mod dry;
 mod emails;
 mod entries;
+mod erased;
 mod event_api;
 mod events;
 mod exposed;

@@ -137,6 +137,15 @@ impl<V: Fold> Queue<V> {
         self.waiting.extract_if(|key, _| !taken.contains(key)).map(|(key, (value, _))| (key, value)).collect()
     }
 
+    /// Shows each value that waits, with its key, also those whose key is taken; where `gone` says so it is taken out, for good.
+    pub fn sift(&mut self, mut gone: impl FnMut(&str, &mut V) -> bool) {
+        let taken_out: HashSet<String> = self.waiting.extract_if(|key, (value, _)| gone(key, value)).map(|(key, _)| key).collect();
+        if !taken_out.is_empty() {
+            self.ready.retain(|key| !taken_out.contains(key));
+            self.later.retain(|_, key| !taken_out.contains(key));
+        }
+    }
+
     /// A taken key is done with; what arrived for it meanwhile may go.
     pub fn release(&mut self, key: &str) {
         if self.taken.remove(key)

@@ -1,6 +1,6 @@
 //! The records the sink reads, and what it must know to settle each of them.
 
-use crate::model::outputs::{ContactProperties, DealStage, TimelineEvent, Topic};
+use crate::model::outputs::{ContactProperties, DealStage, Person, TimelineEvent, Topic};
 use crate::state::{LedgerKey, Park};
 
 /// Kinds of delta, in the order of their priority.
@@ -70,6 +70,8 @@ pub struct Receipt {
     pub parked: Option<(u64, u32)>,
     /// Since when HubSpot has failed to take it, ms since the Unix epoch; kept over restarts.
     pub failing_since: Option<u64>,
+    /// Whose it is; nobody's where it names no person.
+    pub person: Option<Person>,
     /// No earlier process can have sent it: it was appended after this one had begun to read, and is no replay.
     pub fresh: bool,
 }
@@ -153,6 +155,15 @@ impl Delta {
             Delta::Stage(delta) => &delta.portal,
             Delta::Properties(delta) => &delta.portal,
             Delta::Event(delta) => &delta.portal,
+        }
+    }
+
+    /// Whose it is; nobody's for a rule that counts a deal's own links.
+    pub fn person(&self) -> Option<&Person> {
+        match self {
+            Delta::Stage(delta) => delta.person.as_ref(),
+            Delta::Properties(delta) => Some(&delta.person),
+            Delta::Event(delta) => Some(&delta.person),
         }
     }
 

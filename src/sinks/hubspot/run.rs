@@ -25,7 +25,7 @@ use super::work::{Desk, Report};
 use super::{contacts, emails, entries, events, prepare, stages};
 use crate::kafka::Kafka;
 use crate::model::time::now as wall_ms;
-use crate::state::{ALIVE_EVERY, LedgerKey, Settlement, State};
+use crate::state::{ALIVE_EVERY, Erased, LedgerKey, Settlement, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -79,6 +79,8 @@ pub struct Run {
     pub(super) topics: [String; 3],
     pub(super) accounts: BTreeMap<String, Account>,
     pub(super) tracker: super::tracker::Tracker,
+    /// Who was erased, as far as is known.
+    pub(super) erased: Erased,
     /// What the next commit holds.
     pub(super) settlement: Settlement,
     /// Parked records in memory, by account.
@@ -147,6 +149,7 @@ impl Run {
             dead_letters: Arc::new(dead_letters),
             topics,
             tracker: super::tracker::Tracker::default(),
+            erased: Erased::default(),
             settlement: Settlement::default(),
             loaded: BTreeMap::new(),
             appeared: Vec::new(),
@@ -191,6 +194,7 @@ impl Run {
         }
         loop {
             let now = Instant::now();
+            self.look_at_erasures()?;
             if now >= self.chores_at {
                 self.chores_at = now + CHORES;
                 self.look_around(now)?;
@@ -358,9 +362,13 @@ impl Run {
             self.dead_commits += 1;
             self.published = false;
         }
-        let mut settlement = std::mem::take(&mut self.settlement);
-        settlement.offsets = moved.iter().map(|(lane, partition, next)| (self.topic(*lane).to_owned(), *partition, *next)).collect();
-        self.state.settle(&settlement, wall_ms()).context("the state database can't be written")?;
+        self.settlement.offsets = moved.iter().map(|(lane, partition, next)| (self.topic(*lane).to_owned(), *partition, *next)).collect();
+        let failed = "the state database can't be written";
+        while !self.state.settle_unless_erased(&self.settlement, &self.erased, wall_ms()).context(failed)? {
+            // Somebody was erased since the last look; what waits to be committed may name them.
+            self.look_at_erasures()?;
+        }
+        let settlement = std::mem::take(&mut self.settlement);
         self.stats.parked = if settlement.park.is_empty() { self.stats.parked } else { self.state.parked_count()? };
         self.tracker.committed(&moved);
         self.committed_at = now;

@@ -152,8 +152,12 @@ impl Run {
     pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
         let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Work::Stages, report, now) {
+            let sent = entry.value.steps.front().map(|(_, receipt)| receipt.ledger_key);
+            self.drop_erased_of(portal, &entry.key, &mut entry.value);
             let left = entry.value.steps.len();
-            if let Fate::Again(again) = fate {
+            if entry.value.steps.front().map(|(_, receipt)| receipt.ledger_key) != sent {
+                // What came of the request is not to be known of an erased person.
+            } else if let Fate::Again(again) = fate {
                 if let Some(at) = self.again((portal, Work::Stages), &mut entry, again, spread, now)
                     && entry.value.steps.len() == left
                 {
@@ -203,6 +207,10 @@ impl Run {
     pub(super) fn events_done(&mut self, portal: &str, report: Report<Event>, now: Instant) {
         let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Work::Events, report, now) {
+            if self.drop_erased_of(portal, &entry.key, &mut entry.value) {
+                self.with(portal, |account| account.lanes.events.release(&entry.key));
+                continue;
+            }
             match fate {
                 Fate::Again(again) => {
                     if let Some(at) = self.again((portal, Work::Events), &mut entry, again, spread, now) {
@@ -233,6 +241,10 @@ impl Run {
     pub(super) fn emails_done(&mut self, portal: &str, report: Report<Addressed>, now: Instant) {
         let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Work::Emails, report, now) {
+            if self.drop_erased_of(portal, &entry.key, &mut entry.value) {
+                self.with(portal, |account| account.lanes.emails.release(&entry.key));
+                continue;
+            }
             match fate {
                 Fate::Contact(id) => {
                     // Whatever is parked for the address need not wait either.
@@ -277,6 +289,10 @@ impl Run {
     pub(super) fn contacts_done(&mut self, portal: &str, report: Report<Properties>, now: Instant) {
         let spread = rand::random();
         for (mut entry, fate) in self.reported(portal, Work::Contacts, report, now) {
+            if self.drop_erased_of(portal, &entry.key, &mut entry.value) {
+                self.with(portal, |account| account.lanes.contacts.release(&entry.key));
+                continue;
+            }
             match fate {
                 Fate::Delivered => {
                     for (property, change) in std::mem::take(&mut entry.value.changes) {

@@ -21,6 +21,8 @@ pub struct Stats {
     pub skipped: u64,
     /// Records of portals that this sink does not serve.
     pub foreign: u64,
+    /// Records of erased persons, dropped.
+    pub erased: u64,
     /// Stage deltas whose deal no longer qualified.
     pub dropped: u64,
     /// Stage deltas of rules that only watch.

@@ -25,6 +25,11 @@ pub struct Suspects {
 }
 
 impl Suspects {
+    /// Records of which `gone` says so wait no longer: none of them is waited for to be answered alone.
+    pub fn left(&mut self, gone: impl Fn(&str) -> bool) {
+        self.canary.take_if(|key| gone(key));
+    }
+
     /// Looks at what came of a batch at `now` and shrinks the batches of those that fail; `pick` chooses the canary.
     pub fn look<V>(&mut self, fates: &mut [(Entry<V>, Fate)], now: Instant, pick: usize) {
         let failed = |fate: &Fate| matches!(fate, Fate::Again(Again { counts: true, .. }));

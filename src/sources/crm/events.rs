@@ -2,7 +2,7 @@
 //!
 //! # Meaning
 //! An event is taken for a hint and no more: it says which records to read again. So it does not matter in which order events
-//! come, how often, or what they say of values.
+//! come, how often, or what they say of values. One thing nobody can read again: that a person has wished to be erased.
 
 use super::mirror::Hints;
 use super::object::{Id, Object};
@@ -27,6 +27,9 @@ pub fn hint(event: &Value) -> Option<(String, Hints)> {
         for id in ids(event) {
             hints.add(object, id);
         }
+        if object == Object::Contacts && erases(event) {
+            hints.erased.clone_from(&hints.contacts);
+        }
     }
     (!hints.is_empty()).then_some((portal, hints))
 }
@@ -38,6 +41,12 @@ fn text<'a>(event: &'a Value, name: &str) -> Option<&'a str> {
 /// `contact.propertyChange`; HubSpot's payloads say `subscriptionType`, a table in its documents says `eventType`.
 fn subscription(event: &Value) -> Option<&str> {
     text(event, "subscriptionType").or_else(|| text(event, "eventType"))
+}
+
+/// Whether a record was deleted for good at its person's wish: `contact.privacyDeletion`, in the journal `gdprPrivacyDeletion`.
+fn erases(event: &Value) -> bool {
+    let says = |text: &str| text.to_ascii_lowercase().ends_with("privacydeletion");
+    subscription(event).is_some_and(says) || text(event, "type").is_some_and(says) || text(event, "action") == Some("GDPR_DELETE")
 }
 
 fn object(event: &Value) -> Option<Object> {
@@ -99,6 +108,14 @@ mod tests {
         let change = json!({"eventId":3816279340u64,"portalId":33,"subscriptionType":"deal.propertyChange","objectId":1246965,"propertyName":"dealstage"});
         assert_eq!(of(&change), (vec![], vec![1_246_965]));
         assert_eq!(of(&json!({"portalId":"33","eventType":"contact.privacyDeletion","objectId":"801"})), (vec![801], vec![]));
+        for erasure in [
+            json!({"portalId":33,"subscriptionType":"contact.privacyDeletion","objectId":801}),
+            json!({"portalId":33,"type":"gdprPrivacyDeletion","action":"GDPR_DELETE","objectTypeId":"0-1","objectId":801}),
+        ] {
+            assert_eq!(hint(&erasure).expect("ours").1.erased, BTreeSet::from([801]), "{erasure}");
+        }
+        let deletion = json!({"portalId":33,"subscriptionType":"contact.deletion","objectId":801});
+        assert_eq!(hint(&deletion).expect("ours").1.erased, BTreeSet::new(), "who was deleted may be restored");
         let generic = json!({"portalId":33,"subscriptionType":"object.creation","objectTypeId":"0-1","objectId":5});
         assert_eq!(of(&generic), (vec![5], vec![]));
         let merge = json!({"portalId":33,"subscriptionType":"contact.merge","objectId":1,"primaryObjectId":1,"mergedObjectIds":[2,3],"newObjectId":4});

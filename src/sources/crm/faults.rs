@@ -7,6 +7,8 @@ use std::future::Future;
 /// A place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Somebody was erased, and the mirror's own record of them is still there.
+    Erased,
     /// HubSpot has answered, nothing was written.
     Read,
     /// Records were handed to the producer; nobody knows whether they are in the topic.

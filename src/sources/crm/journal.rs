@@ -125,10 +125,7 @@ impl Journal {
         let mut hints = Hints::default();
         for event in self.file(url).await? {
             match events::hint(&event) {
-                Some((portal, named)) if portal == self.portal => {
-                    hints.contacts.extend(named.contacts);
-                    hints.deals.extend(named.deals);
-                }
+                Some((portal, named)) if portal == self.portal => hints.extend(named),
                 _ => {}
             }
         }

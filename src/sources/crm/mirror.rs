@@ -3,7 +3,8 @@
 //! # Order
 //! States go before tombstones, and a tombstone is written only when the states are acknowledged: a contact that was merged is
 //! with its survivor before its own record ends, so that no click is between the two. Deals that name a contact which is gone
-//! are read again before its record ends: after a crash in between it is still the contact's record that leads to them.
+//! are read again before its record ends: after a crash in between it is still the contact's record that leads to them. Who was erased is
+//! noted in the state database before anything else: the record says which ids and addresses are theirs.
 //!
 //! # Not guaranteed
 //! HubSpot has no reading of several records at one moment: a deal and its contacts may be of different moments, until the next change of
@@ -16,13 +17,17 @@ use super::ledger::Ledger;
 use super::object::{Id, Object};
 use super::record::{self, Reading};
 use super::stats::Stats;
-use crate::kafka::Topics;
+use crate::forget::{Asked, find};
+use crate::kafka::Kafka;
+use crate::sources::kafka::Clock;
 use crate::sources::trouble::Trouble;
 use crate::sources::writer::{Record, Writer};
+use crate::state::{Erased, State};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What somebody says has changed; it is read from HubSpot, whatever was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,15 +38,26 @@ pub struct Hints {
     /// Deals.
     #[serde(default)]
     pub deals: BTreeSet<Id>,
+    /// Contacts that were deleted for good, at the person's own wish; they are among the contacts, too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub erased: BTreeSet<Id>,
 }
 
 impl Hints {
     /// Ids of one kind.
     pub fn of(object: Object, ids: BTreeSet<Id>) -> Self {
         match object {
-            Object::Contacts => Hints { contacts: ids, deals: BTreeSet::new() },
-            Object::Deals => Hints { contacts: BTreeSet::new(), deals: ids },
+            Object::Contacts => Hints { contacts: ids, ..Hints::default() },
+            Object::Deals => Hints { deals: ids, ..Hints::default() },
         }
+    }
+
+    /// Takes in what somebody else says.
+    pub fn extend(&mut self, other: Hints) {
+        let Hints { contacts, deals, erased } = other;
+        self.contacts.extend(contacts);
+        self.deals.extend(deals);
+        self.erased.extend(erased);
     }
 
     /// One more.
@@ -54,12 +70,11 @@ impl Hints {
 
     /// Whether nothing was said.
     pub fn is_empty(&self) -> bool {
-        self.contacts.is_empty() && self.deals.is_empty()
+        self.contacts.is_empty() && self.deals.is_empty() && self.erased.is_empty()
     }
 }
 
 /// One account's mirror.
-#[derive(Debug)]
 pub struct Mirror {
     /// The account.
     pub portal: String,
@@ -69,8 +84,14 @@ pub struct Mirror {
     pub ledger: Ledger,
     /// The way to the topics.
     pub writer: Rc<Writer>,
-    /// Their names.
-    pub topics: Topics,
+    /// Their names, and the brokers.
+    pub kafka: Kafka,
+    /// Where it stands who was erased.
+    pub state: Arc<State>,
+    /// Who was, as far as is known.
+    pub erased: Erased,
+    /// The wall clock.
+    pub now: Clock,
     /// What was done.
     pub stats: Stats,
     /// Where a test lets it end.
@@ -83,13 +104,44 @@ impl Mirror {
     /// # Errors
     /// See [`Trouble`]; what was written until then stands, and the same again finishes it.
     pub async fn refresh(&mut self, hints: Hints) -> Result<(), Trouble> {
-        let Hints { contacts, mut deals } = hints;
+        let Hints { mut contacts, mut deals, erased } = hints;
+        contacts.extend(self.erase(erased).await?);
+        self.learn()?;
         let mut ended = self.read_again(Object::Contacts, contacts).await?;
         ended.retain(|id| self.ledger.has(Object::Contacts, *id));
         deals.extend(self.ledger.naming(&ended));
         let gone = self.read_again(Object::Deals, deals).await?;
         self.end(Object::Deals, gone).await?;
         self.end(Object::Contacts, ended).await
+    }
+
+    /// HubSpot has erased these contacts: so does everybody who shares the state database, before the mirror's own records of them end, for
+    /// these say who it is. Gives back all ids that go with them.
+    async fn erase(&self, ids: BTreeSet<Id>) -> Result<BTreeSet<Id>, Trouble> {
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        let (kafka, portals, state, now) = (self.kafka.clone(), [self.portal.clone()], Arc::clone(&self.state), (self.now)());
+        let asked = Asked::Contacts(ids.iter().map(Id::to_string).collect());
+        let erased = tokio::task::spawn_blocking(move || -> anyhow::Result<BTreeSet<Id>> {
+            let mut ids = BTreeSet::new();
+            for (erasure, _) in find(&kafka, &portals, &asked)? {
+                state.erase(&erasure, now)?;
+                ids.extend(erasure.contacts.iter().filter_map(|id| id.parse::<Id>().ok()));
+            }
+            Ok(ids)
+        });
+        let erased = erased.await.map_err(anyhow::Error::new).and_then(|erased| erased);
+        let erased =
+            erased.map_err(|error| Trouble::Later(format!("a contact that HubSpot has erased can't be erased here: {error:#}"), None))?;
+        tracing::info!(portal = self.portal, contacts = ids.len(), "HubSpot has erased contacts; what is kept of them here goes, too");
+        self.faults.hit(Step::Erased)?;
+        Ok(erased)
+    }
+
+    fn learn(&mut self) -> Result<(), Trouble> {
+        let learned = self.erased.learn(&self.state);
+        learned.map(drop).map_err(|error| Trouble::Later(format!("who was erased can't be read: {error:#}"), None))
     }
 
     /// Reads records by id and writes those that are there; gives back those that are not.
@@ -118,6 +170,7 @@ impl Mirror {
     /// # Errors
     /// As [`Mirror::refresh`].
     pub async fn load(&mut self, load: &Load) -> Result<Option<Load>, Trouble> {
+        self.learn()?;
         let object = load.object;
         let page = self.client.list(object, load.after.as_deref()).await?;
         self.faults.hit(Step::Read)?;
@@ -193,7 +246,9 @@ impl Mirror {
         let mut changed = Vec::new();
         for reading in readings.into_values() {
             gone.extend(reading.merged.iter().copied().filter(|id| self.ledger.has(object, *id)));
-            let Some(value) = &reading.value else {
+            // Somebody whom HubSpot still has and who was erased here is not mirrored.
+            let erased = object == Object::Contacts && self.erased.contact(&self.portal, &reading.id.to_string());
+            let Some(value) = reading.value.as_ref().filter(|_| !erased) else {
                 gone.insert(reading.id);
                 continue;
             };
@@ -208,7 +263,7 @@ impl Mirror {
                 changed.push(reading);
             }
         }
-        let topic = object.topic(&self.topics).to_owned();
+        let topic = object.topic(&self.kafka.topics).to_owned();
         let records: Vec<Record<'_>> = changed
             .iter()
             .map(|reading| Record { topic: &topic, key: format!("{}/{}", self.portal, reading.id), value: reading.value.clone() })
@@ -224,7 +279,7 @@ impl Mirror {
     /// Ends records.
     async fn end(&mut self, object: Object, mut gone: BTreeSet<Id>) -> Result<(), Trouble> {
         gone.retain(|id| self.ledger.has(object, *id));
-        let topic = object.topic(&self.topics).to_owned();
+        let topic = object.topic(&self.kafka.topics).to_owned();
         let records: Vec<Record<'_>> =
             gone.iter().map(|id| Record { topic: &topic, key: format!("{}/{id}", self.portal), value: None }).collect();
         self.write(&records).await?;
@@ -255,7 +310,7 @@ impl Mirror {
     pub async fn commit(&self, cursor: &Cursor) -> Result<(), Trouble> {
         let value = serde_json::to_vec(cursor).map_err(|error| Trouble::Kafka(error.into()))?;
         self.faults.hit(Step::Commit)?;
-        self.writer.write(&[Record { topic: &self.topics.sources, key: key(&self.portal), value: Some(value) }]).await?;
+        self.writer.write(&[Record { topic: &self.kafka.topics.sources, key: key(&self.portal), value: Some(value) }]).await?;
         self.faults.hit(Step::Committed)
     }
 }

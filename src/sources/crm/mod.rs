@@ -51,6 +51,7 @@ use crate::kafka::{Isolation, Kafka};
 use crate::metrics::Metrics;
 use crate::model::inputs::split_key;
 use crate::sinks::hubspot::{Paths, Secret, Service, Settings};
+use crate::state::{Erased, State};
 use crate::stop::Stop;
 use anyhow::Context as _;
 use client::Client;
@@ -89,14 +90,17 @@ pub struct Crm {
     pub now: Clock,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Where it stands who was erased.
+    pub state: Arc<State>,
     faults: Faults,
 }
 
 impl Crm {
-    /// For these accounts.
+    /// For these accounts; `state` says who was erased, and is told who was.
     ///
     /// # Errors
     /// When the app's secret, or a certificate authority, can't be read.
+    #[expect(clippy::too_many_arguments)]
     pub(crate) fn new(
         kafka: Kafka,
         settings: CrmSettings,
@@ -105,6 +109,7 @@ impl Crm {
         portals: Vec<String>,
         now: Clock,
         metrics: Arc<Metrics>,
+        state: Arc<State>,
     ) -> anyhow::Result<Self> {
         let app = |settings: &CrmSettings| -> anyhow::Result<Access> {
             Ok(Access {
@@ -119,7 +124,7 @@ impl Crm {
         };
         let access = if settings.changes == Changes::Search { None } else { Some(app(&settings)?) };
         let (paths, per) = (hubspot.paths.clone(), hubspot.budget.per);
-        Ok(Crm { kafka, settings, portals, service, paths, per, access, now, metrics, faults: Faults::default() })
+        Ok(Crm { kafka, settings, portals, service, paths, per, access, now, metrics, state, faults: Faults::default() })
     }
 
     /// The app's secret, with which HubSpot signs webhooks; none where changes are searched for.
@@ -147,7 +152,18 @@ impl Crm {
                 Changes::Webhooks => Way::Webhooks(Box::new(self.kafka.clone()), None),
             };
             let (stats, faults) = (Stats::of(&self.metrics, &portal), self.faults.clone());
-            let mirror = Mirror { portal, client, ledger, writer: Rc::clone(&writer), topics: self.kafka.topics.clone(), stats, faults };
+            let mirror = Mirror {
+                portal,
+                client,
+                ledger,
+                writer: Rc::clone(&writer),
+                kafka: self.kafka.clone(),
+                state: Arc::clone(&self.state),
+                erased: Erased::default(),
+                now: Arc::clone(&self.now),
+                stats,
+                faults,
+            };
             let follower = Follower { mirror, cursor, way, settings: self.settings.clone(), now: Arc::clone(&self.now) };
             followers.spawn_local(follower.run());
         }

@@ -95,9 +95,7 @@ async fn take(
     };
     let mut hints: BTreeMap<String, Hints> = BTreeMap::new();
     for (portal, named) in events.iter().filter_map(events::hint).filter(|(portal, _)| endpoint.portals.contains(portal)) {
-        let of = hints.entry(portal).or_default();
-        of.contacts.extend(named.contacts);
-        of.deals.extend(named.deals);
+        hints.entry(portal).or_default().extend(named);
     }
     let records: Vec<Record<'_>> = hints
         .into_iter()
@@ -180,8 +178,7 @@ impl Changes {
                     if message.key() == Some(self.portal.as_bytes())
                         && let Some(named) = message.payload().and_then(|payload| serde_json::from_slice::<Hints>(payload).ok())
                     {
-                        hints.contacts.extend(named.contacts);
-                        hints.deals.extend(named.deals);
+                        hints.extend(named);
                     }
                 }
                 Some(Err(KafkaError::MessageConsumption(

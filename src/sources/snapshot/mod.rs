@@ -35,7 +35,7 @@ mod writer;
 pub use reader::{Copied, Next};
 use rows::Damaged;
 pub use rows::Row;
-pub use segment::{Last, Opened};
+pub use segment::{Last, Opened, clear};
 pub use writer::{Place, Recorder};
 
 use super::Kind;

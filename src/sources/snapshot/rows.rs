@@ -6,13 +6,13 @@
 //! with every build, which their label tells apart.
 //!
 //! # Cost
-//! One look-up a text when written; when read, one allocation a text, which the record needs anyway.
+//! One look-up a text when written; when read, a click's texts are packed into one.
 
 use crate::dataflow::rows::{Arrival, ClickId, Place};
 use crate::dataflow::step::Map;
 use crate::model::outputs::DeadLetter;
 use crate::model::time::Ms;
-use crate::model::{Click, Form, Utm};
+use crate::model::{ClickView, Form, PackedClick};
 use std::sync::Arc;
 
 /// A record that was read.
@@ -79,11 +79,11 @@ impl Encoder {
         }
     }
 
-    fn click(&mut self, click: &Click, log_time: Ms) {
+    fn click(&mut self, click: &PackedClick, log_time: Ms) {
         // Field by field, so that a new one can't be forgotten.
-        let Click {
+        let ClickView {
             v,
-            id,
+            id: _,
             ts,
             workspace,
             link,
@@ -94,7 +94,11 @@ impl Encoder {
             contact_id,
             fbclid,
             gclid,
-            utm,
+            source,
+            medium,
+            campaign,
+            term,
+            content,
             referrer,
             user_agent,
             device,
@@ -102,17 +106,16 @@ impl Encoder {
             browser,
             country,
             bot,
-        } = click;
-        let Utm { source, medium, campaign, term, content } = utm;
-        self.number(u64::from(*v));
-        self.id(id);
+        } = click.view();
+        self.number(u64::from(v));
+        self.id(&click.id);
         self.signed(ts.wrapping_sub(log_time).cast_signed());
         self.text(Some(workspace));
         self.text(Some(link));
         self.number(tags.len() as u64);
         tags.iter().for_each(|tag| self.text(Some(tag)));
-        self.plain_option(fbclid.as_deref());
-        self.plain_option(gclid.as_deref());
+        self.plain_option(fbclid);
+        self.plain_option(gclid);
         for text in [
             title,
             destination,
@@ -131,14 +134,14 @@ impl Encoder {
             country,
             bot,
         ] {
-            self.text(text.as_deref());
+            self.text(text);
         }
     }
 
     fn form(&mut self, form: &Form, log_time: Ms) {
         let Form { v, id, ts, workspace, email, fbclid, gclid } = form;
         self.number(u64::from(*v));
-        self.id(id);
+        self.id(&ClickId::of(id));
         self.signed(ts.wrapping_sub(log_time).cast_signed());
         self.text(Some(workspace));
         self.plain(email);
@@ -175,15 +178,15 @@ impl Encoder {
     }
 
     /// A UUID in its canonical spelling takes 16 bytes: 0 and those; any other text 1 and itself.
-    fn id(&mut self, id: &str) {
-        match ClickId::of(id) {
+    fn id(&mut self, id: &ClickId) {
+        match id {
             ClickId::Uuid(uuid) => {
                 self.bytes.push(0);
-                self.bytes.extend_from_slice(&uuid);
+                self.bytes.extend_from_slice(uuid);
             }
-            ClickId::Text(_) => {
+            ClickId::Text(text) => {
                 self.bytes.push(1);
-                self.plain(id);
+                self.plain(text);
             }
         }
     }
@@ -239,23 +242,23 @@ impl<'a> Decoder<'a> {
         Ok(Some(Row { offset, log_time, arrival, bytes: self.given }))
     }
 
-    fn click(&mut self, log_time: Ms) -> Result<Click, Damaged> {
+    fn click(&mut self, log_time: Ms) -> Result<PackedClick, Damaged> {
         let v = u32::try_from(self.number()?).map_err(|_| Damaged)?;
         let id = self.id()?;
         let ts = log_time.wrapping_add(self.signed()?.cast_unsigned());
         let workspace = self.text()?.ok_or(Damaged)?;
         let link = self.text()?.ok_or(Damaged)?;
         let tags = self.number()?;
-        let tags = (0..tags).map(|_| self.text()?.ok_or(Damaged)).collect::<Result<Vec<String>, Damaged>>()?;
+        let tags = (0..tags).map(|_| self.text()?.ok_or(Damaged)).collect::<Result<_, Damaged>>()?;
         let (fbclid, gclid) = (self.plain_option()?, self.plain_option()?);
         let (title, destination, deal_id, contact_id) = (self.text()?, self.text()?, self.text()?, self.text()?);
         let (source, medium, campaign) = (self.text()?, self.text()?, self.text()?);
-        let utm = Utm { source, medium, campaign, term: self.text()?, content: self.text()? };
+        let (term, content) = (self.text()?, self.text()?);
         let (referrer, user_agent, device) = (self.text()?, self.text()?, self.text()?);
         let (os, browser, country, bot) = (self.text()?, self.text()?, self.text()?, self.text()?);
-        Ok(Click {
+        let click = ClickView {
             v,
-            id,
+            id: &id,
             ts,
             workspace,
             link,
@@ -266,7 +269,11 @@ impl<'a> Decoder<'a> {
             contact_id,
             fbclid,
             gclid,
-            utm,
+            source,
+            medium,
+            campaign,
+            term,
+            content,
             referrer,
             user_agent,
             device,
@@ -274,7 +281,8 @@ impl<'a> Decoder<'a> {
             browser,
             country,
             bot,
-        })
+        };
+        Ok(click.packed())
     }
 
     fn form(&mut self, log_time: Ms) -> Result<Form, Damaged> {
@@ -282,10 +290,10 @@ impl<'a> Decoder<'a> {
             v: u32::try_from(self.number()?).map_err(|_| Damaged)?,
             id: self.id()?,
             ts: log_time.wrapping_add(self.signed()?.cast_unsigned()),
-            workspace: self.text()?.ok_or(Damaged)?,
+            workspace: self.text()?.ok_or(Damaged)?.to_owned(),
             email: self.plain()?.to_owned(),
-            fbclid: self.plain_option()?,
-            gclid: self.plain_option()?,
+            fbclid: self.plain_option()?.map(str::to_owned),
+            gclid: self.plain_option()?.map(str::to_owned),
         })
     }
 
@@ -324,10 +332,10 @@ impl<'a> Decoder<'a> {
         std::str::from_utf8(self.slice(len)?).map_err(|_| Damaged)
     }
 
-    fn plain_option(&mut self) -> Result<Option<String>, Damaged> {
+    fn plain_option(&mut self) -> Result<Option<&'a str>, Damaged> {
         match self.number()? {
             0 => Ok(None),
-            len => Ok(Some(std::str::from_utf8(self.slice(len - 1)?).map_err(|_| Damaged)?.to_owned())),
+            len => Ok(Some(std::str::from_utf8(self.slice(len - 1)?).map_err(|_| Damaged)?)),
         }
     }
 
@@ -342,18 +350,18 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn text(&mut self) -> Result<Option<String>, Damaged> {
+    fn text(&mut self) -> Result<Option<&'a str>, Damaged> {
         match self.number()? {
             0 => Ok(None),
             1 => {
                 let text = self.plain()?;
                 self.texts.push(text);
-                Ok(Some(text.to_owned()))
+                Ok(Some(text))
             }
             number => {
                 let text = usize::try_from(number - 2).ok().and_then(|number| self.texts.get(number)).ok_or(Damaged)?;
                 self.given += text.len();
-                Ok(Some((*text).to_owned()))
+                Ok(Some(text))
             }
         }
     }

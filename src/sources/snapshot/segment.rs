@@ -70,6 +70,40 @@ pub struct Opened {
     pub(super) segments: Vec<Segment>,
 }
 
+/// Deletes all copies below `folder` that no job holds, or with `remove` unset only counts them. Gives back the number of files, and that of
+/// the partitions' folders that a job holds.
+///
+/// # Errors
+/// The disk's.
+pub fn clear(folder: &Path, remove: bool) -> io::Result<(usize, usize)> {
+    let (mut files, mut held) = (0, 0);
+    let folders = match fs::read_dir(folder) {
+        Ok(folders) => folders,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, 0)),
+        Err(error) => return Err(error),
+    };
+    for found in folders {
+        let lock = found?.path().join("lock");
+        // What has no lock is no copy of ours.
+        let Ok(opened) = File::options().write(true).open(&lock) else { continue };
+        match opened.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                held += 1;
+                continue;
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        for copy in names(lock.parent().unwrap_or(folder))? {
+            files += 1;
+            if remove {
+                fs::remove_file(copy)?;
+            }
+        }
+    }
+    Ok((files, held))
+}
+
 impl Opened {
     /// Opens a partition's folder and looks at what is in it; what can't be used is said and deleted. `None` when another
     /// process holds it.

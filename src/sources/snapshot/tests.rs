@@ -74,7 +74,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
             at: 7,
         }))
     });
-    prop_oneof![8 => click().prop_map(move |click| Arrival::Click(at, Arc::new(click))), 2 => form, 1 => dead]
+    prop_oneof![8 => click().prop_map(move |click| Arrival::Click(at, click.into())), 2 => form, 1 => dead]
 }
 
 /// Rows with offsets and log times that rise, in the batches in which they are handed over.
@@ -199,7 +199,7 @@ proptest! {
 fn rows(from: i64, count: i64) -> Vec<Row> {
     let click = |offset: i64| {
         let click = Click { v: 1, id: format!("c{offset:05}"), workspace: "w".into(), link: "l".repeat(900), ..Click::default() };
-        Arrival::Click(At { partition: 3, offset }, Arc::new(click))
+        Arrival::Click(At { partition: 3, offset }, click.into())
     };
     let log_time = |offset: i64| 1_700_000_000_000 + offset.cast_unsigned() * 1_000;
     (from..from + count).map(|offset| Row { offset, log_time: log_time(offset), arrival: click(offset), bytes: 0 }).collect()
@@ -210,8 +210,22 @@ fn a_folder_has_one_writer() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = open(folder.path());
     assert!(Opened::open(spot(folder.path())).expect("a disk").is_none());
+    assert_eq!(clear(folder.path(), true).expect("a disk"), (0, 1), "what a job holds is left alone");
     drop(first);
     drop(open(folder.path()));
+}
+
+#[test]
+fn what_no_job_holds_can_be_cleared() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(clear(&folder.path().join("none"), true).expect("a disk"), (0, 0));
+    write(folder.path(), &[rows(5, 3), rows(8, 3)]);
+    fs::write(folder.path().join("file"), "not ours").expect("a disk");
+    assert_eq!(clear(folder.path(), false).expect("a disk"), (1, 0));
+    assert!(open(folder.path()).last().is_some(), "a look deletes nothing");
+    assert_eq!(clear(folder.path(), true).expect("a disk"), (1, 0));
+    assert!(open(folder.path()).last().is_none() && folder.path().join("file").exists());
+    assert_eq!(clear(folder.path(), true).expect("a disk"), (0, 0));
 }
 
 #[test]
@@ -260,7 +274,7 @@ fn what_nobody_needs_any_more_is_deleted() {
         let mut batch: Vec<(Row, Last)> = rows(from, 1_000).into_iter().map(|row| (row.clone(), last(&row))).collect();
         for (row, _) in &mut batch {
             if let Arrival::Click(_, click) = &mut row.arrival {
-                Arc::make_mut(click).gclid = Some(format!("{}{}", row.offset, "g".repeat(1_200)));
+                *click = Click { gclid: Some(format!("{}{}", row.offset, "g".repeat(1_200))), ..click.unpacked() }.into();
             }
         }
         while !recorder.take(3, &mut batch) {

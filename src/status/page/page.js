@@ -73,6 +73,19 @@ function advance(of, now) {
   return make("li", "", head, make("p", why), make("p", last));
 }
 
+/** How a topic stands in ClickHouse. */
+function clickhouse(of, now) {
+  const last = of.last_at ? `the last batch ${ago(now, of.last_at)}` : "no batch since the start";
+  const parts = [`${of.rows} rows, ${of.lag} records wait, ${last}`];
+  if (of.refused) parts.push(`${of.refused} refused for good`);
+  if (of.lost) parts.push(`up to ${of.lost} deleted unread`);
+  const trouble = of.trouble;
+  const who = { transient: "still trying", rows: "looking for the row", setup: "somebody must act, see clickline doctor" };
+  const why = trouble && (trouble.code ? `refused with code ${trouble.code}` : "no answer");
+  if (trouble) parts.push(`${why} for ${length(Math.max(0, now - trouble.since))}: ${who[trouble.class] ?? trouble.class}`);
+  return [`ClickHouse, ${of.topic}`, parts.join("; ")];
+}
+
 function show(status) {
   const now = status.at;
   const clicks = status.read.clicks;
@@ -101,6 +114,7 @@ function show(status) {
   ];
   if (hubspot) facts.push(["Delivered to HubSpot", hubspot.delivered], ["Waiting for HubSpot", hubspot.lag], ["Parked", hubspot.parked]);
   if (hubspot) for (const of of hubspot.portals) facts.push([`Quota left, ${of.portal}`, `${of.window_left} now, ${of.daily_left ?? "?"} today`]);
+  for (const of of status.sinks.clickhouse ?? []) facts.push(clickhouse(of, now));
   at("facts").replaceChildren(...facts.map(([name, value]) => make("div", "", make("dt", name), make("dd", String(value)))));
   list("connections", status.connections.map((of) => connection(of, now)), "No HubSpot account is connected by this process.");
   const rule = (of) =>

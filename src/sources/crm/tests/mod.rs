@@ -11,6 +11,7 @@ use crate::model::time;
 use crate::serve::{Bound, Server};
 use crate::sinks::hubspot::{Method, Outcome, Request, Service, Settings, Share};
 use crate::sources::writer::Writer;
+use crate::state::{Erasure, LedgerKey, Park, Settlement, State};
 use crate::stop::Stop;
 use clickline_sandbox::{Config, Sandbox, Snapshot};
 use rdkafka::mocking::MockCluster;
@@ -31,6 +32,7 @@ struct World {
     sandbox: Sandbox,
     settings: Settings,
     service: Arc<Service>,
+    state: Arc<State>,
     _folder: tempfile::TempDir,
 }
 
@@ -55,7 +57,8 @@ impl World {
         let (portals, metrics) = ([PORTAL.to_owned()], Arc::new(Metrics::default()));
         let service = Service::open(&settings, &folder.path().join("state.db"), &portals, metrics).expect("a service");
         let service = Arc::new(service);
-        World { kafka, _broker: broker, sandbox, settings, service, _folder: folder }
+        let state = Arc::new(State::open(&folder.path().join("state.db")).expect("opens"));
+        World { kafka, _broker: broker, sandbox, settings, service, state, _folder: folder }
     }
 
     fn crm(&self, changes: Changes) -> Crm {
@@ -68,7 +71,8 @@ impl World {
             ..CrmSettings::default()
         };
         let (service, now) = (Arc::clone(&self.service), Arc::new(time::now));
-        Crm::new(self.kafka.clone(), settings, &self.settings, service, vec![PORTAL.to_owned()], now, Arc::default()).expect("a mirror")
+        let (portals, state) = (vec![PORTAL.to_owned()], Arc::clone(&self.state));
+        Crm::new(self.kafka.clone(), settings, &self.settings, service, portals, now, Arc::default(), state).expect("a mirror")
     }
 
     /// The endpoint of webhooks, which the sandbox is told to call for everything that the mirror lives on.
@@ -268,6 +272,70 @@ fn a_record_that_vanished_while_nobody_looked_is_found_missing_by_the_next_load(
         world.agrees().await;
         world.says_nothing_twice().await;
         running.abort();
+    });
+}
+
+#[test]
+fn who_is_erased_in_hubspot_is_erased_here_whatever_crashes() {
+    block_on(async {
+        let world = World::new();
+        let crm = world.crm(Changes::Webhooks);
+        let _server = world.webhooks(&crm);
+        let parked = |email: &str| Park {
+            ledger_key: LedgerKey::of("t", email),
+            portal: PORTAL.to_owned(),
+            email: email.to_owned(),
+            topic: "t".to_owned(),
+            partition: 0,
+            offset: 1,
+            key: None,
+            payload: b"{}".to_vec(),
+            parked_at: 1,
+            next_at: 1,
+            tries: 1,
+        };
+        let park = vec![parked("someone@example.com")];
+        world.state.settle(&Settlement { park, ..Default::default() }, 1).expect("settles");
+        let running = tokio::task::spawn_local(mirror(crm.clone(), vec![]));
+        world.agrees().await;
+        running.abort();
+        // The erasure itself, what comes of it in the topics, and the cursor.
+        for places in 0..5 {
+            let contact = |name: &str| world.sandbox.create_contact(PORTAL, None, &[("email", &format!("{name}{places}@example.com"))]);
+            let (kept, merged, other) = (contact("kept"), contact("merged"), contact("other"));
+            world.sandbox.merge_contacts(PORTAL, &kept, &merged);
+            let running = tokio::task::spawn_local(mirror(crm.clone(), vec![]));
+            world.agrees().await;
+            running.abort();
+            let park = vec![parked(&format!("merged{places}@example.com"))];
+            world.state.settle(&Settlement { park, ..Default::default() }, 1).expect("settles");
+            world.sandbox.erase_contact(PORTAL, &kept);
+            let running = tokio::task::spawn_local(mirror(crm.clone(), vec![places]));
+            world.agrees().await;
+            running.abort();
+            let erased = world.state.erased().expect("reads");
+            for (id, name) in [(&kept, "kept"), (&merged, "merged")] {
+                assert!(erased.contact(PORTAL, id) && erased.email(PORTAL, &format!("{name}{places}@example.com")), "{name}, {places}");
+            }
+            assert!(!erased.contact(PORTAL, &other) && !erased.email(PORTAL, &format!("other{places}@example.com")));
+            assert_eq!(world.state.parked_count().expect("reads"), 1, "nobody else's");
+        }
+        world.says_nothing_twice().await;
+        // Who is erased here and is still there in HubSpot is not mirrored again, by changes or by a load.
+        let erasure = Erasure { portal: PORTAL.to_owned(), contacts: ["801".to_owned()].into(), ..Erasure::default() };
+        world.sandbox.create_contact(PORTAL, Some("801"), &[("email", "ada@example.com")]);
+        world.state.erase(&erasure, 1).expect("erases");
+        let mut crm = crm;
+        crm.settings.reload_every = Some(1);
+        let running = tokio::task::spawn_local(mirror(crm, vec![]));
+        let last = world.sandbox.create_contact(PORTAL, None, &[("email", "last@example.com")]);
+        let began = Instant::now();
+        while !world.mirrored().await.contains_key(&format!("crm.contacts {PORTAL}/{last}")) {
+            assert!(began.elapsed() < PATIENCE, "the mirror goes on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        running.abort();
+        assert!(!world.records().await.iter().any(|(key, _)| key.ends_with("/801")));
     });
 }
 

@@ -1,0 +1,264 @@
+//! The spool's transactions with Kafka: clicks, and the position behind them, committed together or not at all.
+
+use super::counts::Counts;
+use super::produce::BatchProducer;
+use crate::{Error, KafkaConfig, failpoint};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// How long one call to Kafka may take before the end is looked for.
+const CALL: Duration = Duration::from_secs(1);
+/// Before the position is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Before a new try after an undone transaction.
+const AGAIN: Duration = Duration::from_millis(500);
+/// While librdkafka's queue is full.
+const FULL: Duration = Duration::from_millis(5);
+/// The partition under which the position is stored.
+const PARTITION: i32 = 0;
+
+/// Tells the forwarder to end.
+#[derive(Debug, Default)]
+pub(crate) struct End(Mutex<Option<Instant>>);
+
+impl End {
+    /// Nothing more comes: send what is there, for so long at most.
+    pub(crate) fn within(&self, timeout: Duration) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + timeout);
+    }
+
+    /// When to give up, once the end was told.
+    pub(super) fn at(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn over(&self) -> bool {
+        self.at().is_some_and(|at| Instant::now() >= at)
+    }
+}
+
+/// Why a session with Kafka ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    #[error("the time to end has come")]
+    Over,
+    #[error("Kafka: {0}")]
+    Kafka(#[from] KafkaError),
+    #[error("the spool cannot be read: {0}")]
+    Disk(#[from] io::Error),
+    #[error("{0}")]
+    Foreign(String),
+}
+
+#[derive(Clone)]
+pub(super) struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::kafka::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, "Kafka: {reason}");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    // A transaction fails as a whole: its commit tells.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// The clicks of one transaction.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, json: &[u8]) {
+        self.bytes.extend_from_slice(json);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Bytes of clicks.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Number of clicks.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| std::mem::replace(&mut start, end)..end)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+/// One producer's life.
+pub(super) struct Session {
+    producer: BatchProducer<Context>,
+    /// Under which a transaction says how far it went.
+    group: ConsumerGroupMetadata,
+    /// How far all transactions before this session went, as Kafka has it; `None` when it has forgotten.
+    pub(super) stored: Option<u64>,
+}
+
+/// Makes sessions and transactions.
+pub(super) struct Transactions {
+    producer: ClientConfig,
+    consumer: ClientConfig,
+    topic: String,
+    counts: Arc<Counts>,
+    pub(super) end: Arc<End>,
+}
+
+impl Transactions {
+    /// Checks the options; no connection yet.
+    pub(super) fn new(kafka: &KafkaConfig, spool: Uuid, counts: Arc<Counts>) -> Result<Transactions, Error> {
+        let id = format!("clickline-redirect-{}", spool.hyphenated());
+        let mut producer = crate::kafka::client(
+            kafka,
+            &[
+                ("acks", "all"),
+                ("linger.ms", "5"),
+                ("compression.type", "lz4"),
+                // A transaction is bounded in bytes; this must not be what bounds it.
+                ("queue.buffering.max.kbytes", "262144"),
+                ("transaction.timeout.ms", "60000"),
+                ("message.timeout.ms", "30000"),
+            ],
+        );
+        // Not to be configured: the guarantee rests on them.
+        producer.set("transactional.id", &id).set("enable.idempotence", "true");
+        // The commit tells of all of them; a report for each click would only be thrown away.
+        producer.set("delivery.report.only.error", "true");
+        let mut consumer = crate::kafka::client(kafka, &[]);
+        consumer.set("group.id", &id).set("enable.auto.commit", "false");
+        let transactions = Transactions { producer, consumer, topic: kafka.clicks_topic.clone(), counts, end: Arc::default() };
+        // Options that are wrong are told at the start.
+        transactions.connect()?;
+        Ok(transactions)
+    }
+
+    fn connect(&self) -> Result<BatchProducer<Context>, Error> {
+        let producer: ThreadedProducer<Context> = self.producer.create_with_context(Context)?;
+        BatchProducer::new(producer, &self.topic).ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", self.topic)))
+    }
+
+    /// Fences all sessions before this one and waits until their last transaction has ended; then asks how far it went.
+    pub(super) fn session(&self) -> Result<Session, Stop> {
+        let producer = self.connect().map_err(|error| Stop::Foreign(error.to_string()))?;
+        self.call(|| producer.producer().init_transactions(CALL))?;
+        let reader: BaseConsumer = self.consumer.create()?;
+        let group = reader.group_metadata().ok_or_else(|| Stop::Foreign("a consumer without a group".to_owned()))?;
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&self.topic, PARTITION);
+        let told = loop {
+            match reader.committed_offsets(asked.clone(), CALL) {
+                Ok(told) => break told,
+                Err(error) if self.end.over() => return Err(error.into()),
+                Err(error) => {
+                    self.counts.note(error.to_string());
+                    thread::sleep(ASK_AGAIN);
+                }
+            }
+        };
+        let stored = match told.find_partition(&self.topic, PARTITION).map(|element| element.offset()) {
+            Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
+            _ => None,
+        };
+        Ok(Session { producer, group, stored })
+    }
+
+    /// Sends a batch and the position behind it; false when that was undone. `unsure` is set while the commit may have been made or not, whatever is
+    /// answered.
+    pub(super) fn transact(&self, session: &mut Session, batch: &Batch, next: u64, unsure: &mut Option<u64>) -> Result<bool, Stop> {
+        session.producer.producer().begin_transaction()?;
+        let done = self.fill(session, batch, next).and_then(|()| {
+            *unsure = Some(next);
+            self.call(|| session.producer.producer().commit_transaction(CALL))
+        });
+        match done {
+            Ok(()) => {
+                *unsure = None;
+                Ok(true)
+            }
+            Err(Stop::Kafka(KafkaError::Transaction(error))) if error.txn_requires_abort() => {
+                tracing::warn!(%error, "a transaction of clicks is undone; they are sent again");
+                self.counts.note(error.to_string());
+                self.call(|| session.producer.producer().abort_transaction(CALL))?;
+                *unsure = None;
+                thread::sleep(AGAIN);
+                Ok(false)
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn fill(&self, session: &mut Session, batch: &Batch, next: u64) -> Result<(), Stop> {
+        let Session { producer, group, .. } = session;
+        let mut left: Vec<Range<usize>> = batch.ranges().collect();
+        let mut refused = Vec::new();
+        while !left.is_empty() {
+            let reason = producer.produce(left.iter().map(|range| &batch.bytes[range.clone()]), &mut refused);
+            match reason {
+                None => break,
+                Some(RDKafkaErrorCode::QueueFull) if !self.end.over() => {
+                    left = refused.drain(..).map(|number| left[number].clone()).collect();
+                    thread::sleep(FULL);
+                }
+                Some(RDKafkaErrorCode::QueueFull) => return Err(Stop::Over),
+                // Not in order any more: the session is given up, and with it the transaction.
+                Some(reason) => return Err(Stop::Kafka(KafkaError::MessageProduction(reason))),
+            }
+        }
+        failpoint::hit("forward.produced");
+        let mut position = TopicPartitionList::new();
+        let offset = i64::try_from(next).map_err(|_| Stop::Foreign("the spool's numbers are used up".to_owned()))?;
+        position.add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset))?;
+        self.call(|| producer.producer().send_offsets_to_transaction(&position, group, CALL))?;
+        failpoint::hit("forward.offsets");
+        Ok(())
+    }
+
+    /// Calls until there is an answer that another call would not change.
+    fn call(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Stop> {
+        loop {
+            match call() {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.txn_requires_abort() => {
+                    self.counts.note(error.to_string());
+                    if self.end.over() {
+                        return Err(Stop::Over);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

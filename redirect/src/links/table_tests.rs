@@ -1,0 +1,137 @@
+use super::*;
+use proptest::prelude::*;
+
+fn link(domain: &str, slug: &str, destination: &str) -> Checked {
+    of("w", domain, slug, destination)
+}
+
+fn of(workspace: &str, domain: &str, slug: &str, destination: &str) -> Checked {
+    Checked::from_value(&serde_json::json!({"domain": domain, "slug": slug, "workspace": workspace, "destination": destination}))
+        .expect("a link")
+}
+
+#[test]
+fn the_topic_wins_and_its_tombstone_shows_the_file_again() {
+    let live = Live::default();
+    let mut file = Layer::default();
+    file.insert(&link("d.example", "a", "https://file.example/"), 1);
+    live.set_file(file);
+    let mut topic = Layer::default();
+    topic.insert(&link("d.example", "a", "https://topic.example/"), 0);
+    live.set_topic(topic.clone());
+    let destination = |live: &Live| live.table().get("d.example/a").map(|link| link.destination().to_owned());
+    assert_eq!(destination(&live).as_deref(), Some("https://topic.example/"));
+    topic.remove("d.example/a");
+    live.set_topic(topic);
+    assert_eq!(destination(&live).as_deref(), Some("https://file.example/"));
+    live.set_file(Layer::default());
+    assert_eq!(destination(&live), None);
+}
+
+#[test]
+fn a_domain_is_known_while_it_has_a_link() {
+    let mut layer = Layer::default();
+    layer.insert(&link("d.example", "a", "https://x.example/"), 1);
+    layer.insert(&link("d.example", "a", "https://y.example/"), 2);
+    assert_eq!((layer.len(), layer.line("d.example/a")), (1, Some(2)));
+    layer.insert(&link("d.example", "b", "https://x.example/"), 3);
+    assert_eq!(layer.len(), 2);
+    layer.remove("d.example/a");
+    layer.remove("d.example/a");
+    layer.remove("d.example/none");
+    let table = Table { file: Arc::new(layer.clone()), topic: Arc::default() };
+    assert!(table.has_domain("d.example"));
+    layer.remove("d.example/b");
+    let table = Table { file: Arc::new(layer), topic: Arc::default() };
+    assert!(!table.has_domain("d.example"));
+}
+
+#[test]
+fn a_change_leaves_the_older_table_as_it_was() {
+    let mut layer = Layer::default();
+    for slug in 0..5_000 {
+        layer.insert(&link("d.example", &format!("s{slug}"), "https://x.example/"), slug);
+    }
+    let before = layer.clone();
+    layer.insert(&link("d.example", "s7", "https://y.example/"), 0);
+    layer.remove("d.example/s8");
+    assert_eq!(before.get("d.example/s7").expect("s7").destination(), "https://x.example/");
+    assert_eq!((before.len(), layer.len()), (5_000, 4_999));
+    assert!(before.get("d.example/s8").is_some() && layer.get("d.example/s8").is_none());
+}
+
+#[test]
+fn a_domain_is_one_workspaces() {
+    let mut layer = Layer::default();
+    layer.insert(&of("w", "d.example", "a", "https://x.example/"), 1);
+    assert_eq!(layer.other_owner(&of("v", "d.example", "b", "https://x.example/")), Some("w"));
+    assert_eq!(layer.other_owner(&of("v", "e.example", "b", "https://x.example/")), None);
+    assert_eq!(layer.other_owner(&of("v", "d.example", "a", "https://x.example/")), None, "its only link may change hands");
+    layer.insert(&of("v", "d.example", "a", "https://x.example/"), 1);
+    assert_eq!(layer.other_owner(&of("w", "d.example", "b", "https://x.example/")), Some("v"));
+    layer.remove("d.example/a");
+    assert_eq!(layer.other_owner(&of("w", "d.example", "b", "https://x.example/")), None);
+}
+
+/// A change to a layer.
+#[derive(Clone, Debug)]
+enum Change {
+    Insert(u8, u8, String),
+    Remove(u8, u8),
+    Keep,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        6 => (0..3u8, 0..40u8, "[a-zé]{0,12}").prop_map(|(domain, slug, text)| Change::Insert(domain, slug, text)),
+        3 => (0..3u8, 0..40u8).prop_map(|(domain, slug)| Change::Remove(domain, slug)),
+        1 => Just(Change::Keep),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_layer_is_a_map(changes in prop::collection::vec(change(), 0..300)) {
+        // All in one shard would be likelier to go wrong than spread over thousands: half of the cases change links often enough
+        // that their text is written anew.
+        let mut shard = Shard::default();
+        let mut layer = Layer::default();
+        let mut map = std::collections::BTreeMap::new();
+        let mut kept = Vec::new();
+        for change in changes {
+            match change {
+                Change::Insert(domain, slug, text) => {
+                    let record = serde_json::json!({
+                        "domain": format!("d{domain}.example"), "slug": format!("s{slug}"), "workspace": "w", "title": text.repeat(20),
+                        "destination": format!("https://x.example/{text}"), "tags": [text, "t"],
+                    });
+                    let link = Checked::from_value(&record).expect("a link");
+                    shard.insert(hash(&link.key), &link, 0);
+                    layer.insert(&link, 0);
+                    map.insert(link.key.clone(), link);
+                }
+                Change::Remove(domain, slug) => {
+                    let key = format!("d{domain}.example/s{slug}");
+                    shard.remove(hash(&key), &key);
+                    layer.remove(&key);
+                    map.remove(&key);
+                }
+                Change::Keep => kept.push((layer.clone(), map.clone())),
+            }
+        }
+        kept.push((layer, map.clone()));
+        for (layer, map) in kept {
+            prop_assert_eq!(layer.len(), map.len());
+            for key in (0..3).flat_map(|domain| (0..40).map(move |slug| format!("d{domain}.example/s{slug}"))) {
+                let expected = map.get(&key).map(|link| format!("{:?}", link.view()));
+                prop_assert_eq!(layer.get(&key).map(|link| format!("{link:?}")), expected);
+            }
+        }
+        for key in (0..3).flat_map(|domain| (0..40).map(move |slug| format!("d{domain}.example/s{slug}"))) {
+            let expected = map.get(&key).map(|link| format!("{:?}", link.view()));
+            prop_assert_eq!(shard.get(hash(&key), &key).map(|link| format!("{link:?}")), expected);
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! What ClickHouse refuses, loses, delays or breaks off, one after the other on one real server.
+//!
+//! Each case brings a fault about, puts clicks on their topic, waits until the sink has said what it found, mends it, and then holds the tables to
+//! a recount: one row a click, nothing lost, nothing counted twice.
+
+use super::{assert_exact, clicks, differences, produce, put, wait_for_rows};
+use crate::support::clickhouse::ClickHouse;
+use crate::support::http_faults::{Fault, HttpFaults};
+use crate::support::kafka::Broker;
+use crate::support::ports::free_addresses;
+use crate::support::process::wait_for;
+use clickline::kafka::Kafka;
+use clickline::metrics::Metrics;
+use clickline::model::outputs::DeadLetter;
+use clickline::model::time::now;
+use clickline::sinks::clickhouse::{Class, Failure, Service, Settings, Sink, Stats};
+use rdkafka::Message as _;
+use serde_json::json;
+use std::io::Write;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// Named so that lines of the log are known to be of this test.
+const TOPIC: &str = "faults";
+/// Clicks of one case.
+const CLICKS: usize = 30;
+
+/// The log of this process.
+static LOG: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(Mutex::default);
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines of this test's sink from byte `from` on that hold these words.
+fn said(from: usize, words: &str) -> Option<String> {
+    let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = String::from_utf8_lossy(&log[from..]).into_owned();
+    text.lines().find(|line| line.contains(TOPIC) && line.contains(words)).map(str::to_owned)
+}
+
+fn log_length() -> usize {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
+/// The parts of this test, and how many clicks were put on the topic.
+struct World {
+    broker: Broker,
+    server: ClickHouse,
+    proxy: HttpFaults,
+    through: String,
+    kafka: Kafka,
+    made: usize,
+}
+
+/// A fault, and what the sink must make of it.
+struct Case {
+    name: &'static str,
+    begin: &'static [&'static str],
+    request: Option<(&'static str, Fault)>,
+    mend: &'static [&'static str],
+    class: Class,
+    says: &'static str,
+}
+
+const ANY: &str = "POST ";
+const ROWS: &str = "INSERT+INTO+clicks";
+const CUTS: &str = "INSERT+INTO+batches";
+
+const CASES: [Case; 17] = [
+    Case {
+        name: "the user may only read",
+        begin: &[],
+        request: Some((ANY, Fault::Parameters("readonly=1"))),
+        mend: &[],
+        class: Class::Setup,
+        says: "code 164: READONLY",
+    },
+    Case {
+        name: "nobody of this name",
+        begin: &[],
+        request: Some((ANY, Fault::Instead("x-clickhouse-user: default", "x-clickhouse-user: nobody"))),
+        mend: &[],
+        class: Class::Setup,
+        says: "code 516: AUTHENTICATION_FAILED",
+    },
+    Case {
+        name: "a time limit",
+        begin: &[],
+        request: Some((ROWS, Fault::Parameters("max_execution_time=0.0001"))),
+        mend: &[],
+        class: Class::Transient,
+        says: "code 159: TIMEOUT_EXCEEDED",
+    },
+    Case {
+        name: "a memory limit",
+        begin: &[],
+        request: Some((ANY, Fault::Parameters("max_memory_usage=1000&max_untracked_memory=0"))),
+        mend: &[],
+        class: Class::Transient,
+        says: "code 241: MEMORY_LIMIT_EXCEEDED",
+    },
+    Case {
+        name: "the disk is full",
+        begin: &["ALTER TABLE c.clicks MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000000"],
+        request: None,
+        mend: &["ALTER TABLE c.clicks RESET SETTING min_free_disk_bytes_to_perform_insert"],
+        class: Class::Transient,
+        says: "code 243: NOT_ENOUGH_SPACE",
+    },
+    Case {
+        name: "the disk is full when the clicks are written and their totals are not",
+        begin: &["ALTER TABLE c.clicks_by_tag MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000000"],
+        request: None,
+        mend: &["ALTER TABLE c.clicks_by_tag RESET SETTING min_free_disk_bytes_to_perform_insert"],
+        class: Class::Transient,
+        says: "code 243: NOT_ENOUGH_SPACE",
+    },
+    Case {
+        name: "too many parts",
+        begin: &["SYSTEM STOP MERGES c.clicks", "ALTER TABLE c.clicks MODIFY SETTING parts_to_delay_insert = 1, parts_to_throw_insert = 1"],
+        request: None,
+        mend: &["ALTER TABLE c.clicks RESET SETTING parts_to_delay_insert, parts_to_throw_insert", "SYSTEM START MERGES c.clicks"],
+        class: Class::Transient,
+        says: "code 252: TOO_MANY_PARTS",
+    },
+    Case {
+        name: "somebody's own view fails behind the clicks",
+        begin: &["CREATE MATERIALIZED VIEW c.theirs ENGINE = Memory AS SELECT throwIf(link != '') AS x FROM c.clicks"],
+        request: None,
+        mend: &["DROP VIEW c.theirs"],
+        class: Class::Transient,
+        says: "code 395: FUNCTION_THROW_IF_VALUE_IS_NON_ZERO",
+    },
+    Case {
+        name: "a column that is written is gone",
+        begin: &["ALTER TABLE c.clicks RENAME COLUMN title TO away"],
+        request: None,
+        mend: &["ALTER TABLE c.clicks RENAME COLUMN away TO title"],
+        class: Class::Setup,
+        says: "code 117: INCORRECT_DATA",
+    },
+    Case {
+        name: "a column that is asked for is gone",
+        begin: &["ALTER TABLE c.clicks RENAME COLUMN batch TO away"],
+        request: None,
+        mend: &["ALTER TABLE c.clicks RENAME COLUMN away TO batch"],
+        class: Class::Setup,
+        says: "code 47: UNKNOWN_IDENTIFIER",
+    },
+    Case {
+        name: "a table is gone",
+        begin: &["RENAME TABLE c.batches TO c.away"],
+        request: None,
+        mend: &["RENAME TABLE c.away TO c.batches"],
+        class: Class::Setup,
+        says: "code 60: UNKNOWN_TABLE",
+    },
+    Case {
+        name: "the database is gone",
+        begin: &["DETACH DATABASE c"],
+        request: None,
+        mend: &["ATTACH DATABASE c"],
+        class: Class::Setup,
+        says: "code 81: UNKNOWN_DATABASE",
+    },
+    Case {
+        name: "the answer about the rows is lost",
+        begin: &[],
+        request: Some((ROWS, Fault::LoseAnswer)),
+        mend: &[],
+        class: Class::Transient,
+        says: "a batch can't be inserted: ClickHouse does not answer",
+    },
+    Case {
+        name: "the answer about the cut is lost",
+        begin: &[],
+        request: Some((CUTS, Fault::LoseAnswer)),
+        mend: &[],
+        class: Class::Transient,
+        says: "a batch can't be recorded: ClickHouse does not answer",
+    },
+    Case {
+        name: "half of the rows arrive",
+        begin: &[],
+        request: Some((ROWS, Fault::CutRequest)),
+        mend: &[],
+        class: Class::Transient,
+        says: "a batch can't be inserted: ClickHouse does not answer",
+    },
+    Case {
+        name: "nothing comes back until the deadline",
+        begin: &[],
+        request: Some((ANY, Fault::Silence)),
+        mend: &[],
+        class: Class::Transient,
+        says: "ClickHouse does not answer",
+    },
+    Case {
+        name: "a proxy answers in its place",
+        begin: &[],
+        request: Some((ANY, Fault::Page)),
+        mend: &[],
+        class: Class::Transient,
+        says: "is a proxy between us?",
+    },
+];
+
+fn settings(through: &str, more: &str) -> Settings {
+    let text = format!("{{url: 'http://{through}', database: c, batch_wait: 100ms, deadline: 1s{more}}}");
+    serde_saphyr::from_str(&text).expect("settings")
+}
+
+fn count(stats: &Stats, class: Class) -> u64 {
+    match class {
+        Class::Transient => stats.transient,
+        Class::Rows => stats.of_rows,
+        Class::Setup => stats.setup,
+    }
+}
+
+impl World {
+    fn produce(&mut self) {
+        produce(&self.broker, TOPIC, self.made..self.made + CLICKS);
+        self.made += CLICKS;
+    }
+
+    fn sink(&self) -> Sink {
+        Sink::start(settings(&self.through, ""), &self.kafka, &Metrics::default()).expect("starts")
+    }
+
+    /// Nothing is missing, nothing is there twice.
+    fn assert_exact(&self, sink: &Sink, name: &str) {
+        println!("{name}: mended");
+        wait_for_rows(&self.server, self.made);
+        // Totals come right behind their rows.
+        wait_for("the batch to be acknowledged", || (clicks(sink).oldest_at == 0 && differences(&self.server).is_empty()).then_some(()));
+        assert_exact(&self.server, self.made);
+    }
+
+    fn case(&mut self, sink: &Sink, case: &Case) {
+        println!("{}", case.name);
+        let (from, before) = (log_length(), count(&clicks(sink), case.class));
+        case.begin.iter().for_each(|sql| drop(self.server.ask(sql)));
+        if let Some((word, fault)) = case.request {
+            self.proxy.set(word, fault);
+        }
+        self.produce();
+        // Twice: what is tried again meets what the first attempt has left.
+        wait_for("the sink to meet it twice", || (count(&clicks(sink), case.class) >= before + 2).then_some(()));
+        let line = wait_for(&format!("the sink to say `{}`", case.says), || said(from, case.says));
+        let level = if case.class == Class::Setup { "ERROR" } else { "WARN" };
+        assert!(line.contains(level) && line.contains("still trying"), "{}: {line}", case.name);
+        assert!(case.request.is_none() || self.proxy.hits() >= 2);
+        self.proxy.lift();
+        case.mend.iter().for_each(|sql| drop(self.server.ask(sql)));
+        self.assert_exact(sink, case.name);
+    }
+
+    /// A server that takes longer than the deadline: it goes on with what nobody waits for any more, beside what is sent again.
+    fn slow(&mut self, sink: &Sink) {
+        let before = clicks(sink).transient;
+        self.server.ask("CREATE MATERIALIZED VIEW c.slow ENGINE = Memory AS SELECT sleep(1.5) AS x FROM c.clicks");
+        self.produce();
+        wait_for("two deadlines to pass", || (clicks(sink).transient >= before + 2).then_some(()));
+        self.server.ask("DROP VIEW c.slow");
+        self.assert_exact(sink, "slower than the deadline");
+    }
+
+    /// It dies while it works on a batch.
+    fn dies(&mut self, sink: &Sink) {
+        let from = log_length();
+        self.server.ask("CREATE MATERIALIZED VIEW c.slow ENGINE = Memory AS SELECT sleep(0.7) AS x FROM c.clicks");
+        self.produce();
+        wait_for("it to be at work", || {
+            let at_work = self.server.ask("SELECT count() FROM system.processes WHERE query LIKE 'INSERT INTO clicks%'");
+            (at_work != "0").then_some(())
+        });
+        self.server.kill();
+        wait_for("the sink to notice", || said(from, "ClickHouse does not answer"));
+        self.server.restart();
+        self.server.ask("DROP VIEW c.slow");
+        self.assert_exact(sink, "killed within a batch");
+    }
+
+    /// Rows that the table can't take are dead letters, and all others are rows.
+    fn poison(&mut self, sink: &Sink) {
+        self.server.ask("ALTER TABLE c.clicks ADD CONSTRAINT theirs CHECK link != 'poison'");
+        self.server.ask("ALTER TABLE c.clicks RENAME COLUMN utm_term TO away");
+        self.server.ask("ALTER TABLE c.clicks ADD COLUMN utm_term UInt32");
+        let refused = clicks(sink).refused;
+        let poison = |id: &str, link: &str, term: &str| {
+            json!({"id": id, "ts": now(), "workspace": "w", "link": link, "utm": {"term": term}}).to_string()
+        };
+        let (made, half) = (self.made, self.made + CLICKS / 2);
+        produce(&self.broker, TOPIC, made..half);
+        put(&self.broker, TOPIC, [poison("poison1", "poison", ""), poison("poison2", "d/1", "no number")]);
+        produce(&self.broker, TOPIC, half..made + CLICKS);
+        self.made += CLICKS;
+        wait_for("both to be dead letters", || (clicks(sink).refused == refused + 2).then_some(()));
+        self.assert_exact(sink, "rows that can't be taken");
+        let mut letters: Vec<DeadLetter> = Vec::new();
+        self.broker.read("dead-letters", "read_committed", |message| {
+            letters.push(serde_json::from_slice(message.payload().unwrap_or_default()).expect("a dead letter"));
+        });
+        assert_eq!(letters.len(), 2);
+        for letter in &letters {
+            assert_eq!((letter.reason.as_str(), letter.source.as_str()), ("clickhouse", TOPIC));
+            let mut there = None;
+            self.broker.read(TOPIC, "read_uncommitted", |message| {
+                if (message.partition(), message.offset()) == (letter.partition, letter.offset) {
+                    there = message.payload().map(<[u8]>::to_vec);
+                }
+            });
+            let text = String::from_utf8(there.expect("the record it names")).expect("text");
+            assert!(text.contains("poison"), "the letter names the record that is to blame");
+        }
+        self.server.ask("ALTER TABLE c.clicks DROP CONSTRAINT theirs");
+        self.server.ask("ALTER TABLE c.clicks DROP COLUMN utm_term");
+        self.server.ask("ALTER TABLE c.clicks RENAME COLUMN away TO utm_term");
+    }
+
+    /// What the requests' own settings must see to, whatever the server's defaults are.
+    fn settings_hold(&self) {
+        let (runtime, service) =
+            (tokio::runtime::Runtime::new().expect("a runtime"), Service::new(&settings(&self.through, "")).expect("a client"));
+        let ask = |sql: &str| runtime.block_on(service.query(sql, &[]));
+        assert_eq!(self.server.ask("SELECT getSetting('async_insert')"), "true", "26.7 inserts later, unless it is told not to");
+        assert_eq!(ask("SELECT getSetting('async_insert')").expect("answers"), b"false\n");
+        let late = "SELECT throwIf(number = 3000000) FROM numbers(10000000) FORMAT TSV";
+        assert!(matches!(ask(late), Err(Failure::Refused { code: 395, .. })), "an answer is whole before it begins");
+        // A proxy between us may see to it that it is not.
+        self.proxy.set(ANY, Fault::Instead("wait_end_of_query=1", "wait_end_of_query=0"));
+        let failure = ask(late).expect_err("there is an exception behind the rows");
+        self.proxy.lift();
+        assert!(matches!(&failure, Failure::Unanswered(_)) && failure.class() == Class::Transient, "{failure:?}");
+    }
+}
+
+#[test]
+fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
+    let (Some(broker), Some(server)) = (Broker::start_if_there(), ClickHouse::start_if_there()) else { return };
+    // The only test of this process that installs a subscriber.
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::WARN).with_writer(|| Log);
+    tracing::subscriber::set_global_default(lines.finish()).expect("no other subscriber");
+    broker.create_topic(TOPIC, 3, &[]);
+    broker.create_topic("dead-letters", 1, &[]);
+    let [through] = free_addresses();
+    let proxy = HttpFaults::start(&through, server.address());
+    let mut kafka = Kafka::at(broker.address());
+    kafka.topics.clicks = TOPIC.to_owned();
+    let mut world = World { broker, server, proxy, through, kafka, made: 0 };
+    // It is not there at the start, and then without its tables.
+    world.server.kill();
+    let from = log_length();
+    world.produce();
+    let sink = world.sink();
+    wait_for("the sink to miss it", || (clicks(&sink).transient > 0).then_some(()));
+    world.server.restart();
+    world.assert_exact(&sink, "not there at the start");
+    assert!(said(from, "its tables can't be made: ClickHouse does not answer").is_some());
+    for case in &CASES {
+        world.case(&sink, case);
+    }
+    world.slow(&sink);
+    world.dies(&sink);
+    world.poison(&sink);
+    world.settings_hold();
+    let rows = clicks(&sink).rows;
+    assert!(rows as usize >= world.made, "{rows}");
+    sink.stop();
+    // All of it again: nothing is new.
+    world.server.ask("TRUNCATE TABLE c.batches");
+    let sink = world.sink();
+    wait_for("everything to be known", || (clicks(&sink).known as usize >= world.made).then_some(()));
+    sink.stop();
+    assert_exact(&world.server, world.made);
+}
