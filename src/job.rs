@@ -154,7 +154,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         self.stop.ask();
         if let Err(error) = self.join() {
-            tracing::error!("the job failed: {error:#}");
+            tracing::error!(event = "job_failed", "the job failed: {error:#}");
         }
     }
 }
@@ -235,7 +235,14 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
     if carries {
         plan.resumes_at(resume);
     }
-    tracing::info!(workers, processes = hosts.map_or(1, |hosts| hosts.addresses.len()), resume, rules = rules.len(), "the job starts");
+    tracing::info!(
+        event = "job_started",
+        workers,
+        processes = hosts.map_or(1, |hosts| hosts.addresses.len()),
+        resume,
+        rules = rules.len(),
+        "the job starts"
+    );
 
     let (of_outbox, thread) = match outbox {
         Some((outbox, state)) => {
@@ -293,7 +300,7 @@ fn begin(reading: &Reading, plan: &Plan, workers: usize, hosts: Option<&Hosts>) 
         None => None,
     };
     if let Some(other) = met.as_mut().filter(|met| !met.hosts.leads()) {
-        tracing::info!("all processes are there; process 0 takes the outbox over");
+        tracing::info!(event = "processes_met", "all processes are there; process 0 takes the outbox over");
         return Ok(Begun { start: other.hear(stop)?, met, outbox: None });
     }
     topics::ensure(kafka, &topics::needed(kafka, plan), stop)?;

@@ -256,9 +256,9 @@ impl Kafka {
                     if !partitions.is_empty() {
                         break partitions;
                     }
-                    tracing::warn!(topic, "the topic does not exist yet; still trying");
+                    tracing::warn!(event = "topic_missing", topic, "the topic does not exist yet; still trying");
                 }
-                Err(error) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
+                Err(error) => tracing::warn!(event = "topic_unreadable", topic, %error, "cannot read the topic; still trying"),
             }
             thread::sleep(PAUSE);
         };
@@ -272,8 +272,8 @@ impl Kafka {
             match consumer.poll(PATIENCE) {
                 Some(Ok(message)) => each((message.partition(), message.offset()), message.key(), message.payload())?,
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-                Some(Err(error)) => tracing::warn!(topic, %error, "cannot read the topic; still trying"),
-                None => tracing::warn!(topic, "the brokers send nothing; still trying"),
+                Some(Err(error)) => tracing::warn!(event = "topic_unreadable", topic, %error, "cannot read the topic; still trying"),
+                None => tracing::warn!(event = "topic_silent", topic, "the brokers send nothing; still trying"),
             }
         }
         Ok(())

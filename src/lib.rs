@@ -19,6 +19,8 @@ pub mod history;
 pub mod http;
 pub mod job;
 pub mod kafka;
+#[cfg(test)]
+mod log_events;
 pub mod metrics;
 pub mod model;
 pub mod oauth;

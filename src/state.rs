@@ -201,7 +201,10 @@ impl State {
         if (1..OVERWRITES).contains(&version)
             && let Err(error) = db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
         {
-            tracing::warn!("deleted rows of before can't be overwritten, run `VACUUM` on the state database yourself: {error}");
+            tracing::warn!(
+                event = "vacuum_needed",
+                "deleted rows of before can't be overwritten, run `VACUUM` on the state database yourself: {error}"
+            );
         }
         Ok(State { db: Mutex::new(db) })
     }

@@ -125,6 +125,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILTER", env = "CLICKLINE_LOG", default_value = "info")]
     log: String,
 
+    /// How log lines are written: text, or one JSON object per line
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    pub(crate) log_format: String,
+
     /// Check the options and the links file, list every problem, and end
     #[arg(long)]
     pub(crate) check: bool,

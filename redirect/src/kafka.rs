@@ -57,10 +57,10 @@ pub(crate) fn client(kafka: &KafkaConfig, own: &[(&str, &str)]) -> ClientConfig 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::warn!(facility, "librdkafka: {message}");
+            tracing::warn!(event = "librdkafka", facility, "librdkafka: {message}");
         }
-        RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::info!(facility, "librdkafka: {message}"),
-        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {message}"),
+        RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::info!(event = "librdkafka", facility, "librdkafka: {message}"),
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(event = "librdkafka", facility, "librdkafka: {message}"),
     }
 }
 
@@ -76,7 +76,7 @@ impl ClientContext for Context {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.0.set_broken(format!("the Kafka producer cannot go on: {reason}"));
         } else {
-            tracing::warn!(%error, "Kafka: {reason}");
+            tracing::warn!(event = "kafka_error", %error, "Kafka: {reason}");
         }
     }
 }
@@ -142,7 +142,10 @@ impl KafkaSink {
         let carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         self.stopping.store(true, Relaxed);
         carrier.thread().unpark();
-        carrier.join().inspect_err(|_| tracing::error!("the thread that hands clicks to Kafka had panicked")).ok()
+        carrier
+            .join()
+            .inspect_err(|_| tracing::error!(event = "thread_panicked", "the thread that hands clicks to Kafka had panicked"))
+            .ok()
     }
 }
 
@@ -204,7 +207,7 @@ impl ClickSink for KafkaSink {
             // Whatever is still here is given up now, so that the counts are final.
             producer.producer().purge(PurgeConfig::default().queue().inflight());
             if let Err(error) = producer.producer().flush(PURGE_TIMEOUT) {
-                tracing::warn!(%error, "some clicks ended without a report; they count neither as delivered nor as lost");
+                tracing::warn!(event = "clicks_unaccounted", %error, "some clicks ended without a report; they count neither as delivered nor as lost");
             }
         }
         self.counts()

@@ -21,11 +21,11 @@ const LOOK: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(args.log_filter())
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let lines = tracing_subscriber::fmt().with_env_filter(args.log_filter()).with_writer(std::io::stderr);
+    match args.log_format.as_str() {
+        "json" => lines.json().flatten_event(true).init(),
+        _ => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
     let done = match &args.command {
         Some(Command::Sign(args)) => sign::run(args, &Clock::system(), std::io::stdin().lock(), std::io::stdout().lock()),
         None if args.check => check(&args),

@@ -95,7 +95,7 @@ impl Server {
         } = config;
         if let Some(path) = &links_file {
             let file = LinkFile::read(path, &shared.shared_domains)?.without_problems(path)?;
-            tracing::info!(links = file.len(), "read the links in {}", path.display());
+            tracing::info!(event = "links_read", links = file.len(), "read the links in {}", path.display());
             shared.live.set_file(file.layer);
         }
         let listeners = listen_on(listen, workers)?;
@@ -126,13 +126,13 @@ impl Server {
                 .name(format!("redirect-{number}"))
                 .spawn(move || {
                     if let Err(error) = worker.run() {
-                        tracing::error!(%error, "a worker stopped; restart the server");
+                        tracing::error!(event = "worker_stopped", %error, "a worker stopped; restart the server");
                     }
                 })
                 .map_err(|source| Error::Start { part: "a worker thread", source })?;
             server.workers.push((waker, thread));
         }
-        tracing::info!(%address, workers, "redirecting");
+        tracing::info!(event = "redirect_listening", %address, workers, "redirecting");
         Ok(server)
     }
 
@@ -194,7 +194,7 @@ impl Server {
     pub fn stop(mut self) -> Stats {
         self.end();
         let stats = self.stats();
-        tracing::info!(served = stats.served, delivered = stats.delivered, lost = stats.lost, "stopped");
+        tracing::info!(event = "redirect_stopped", served = stats.served, delivered = stats.delivered, lost = stats.lost, "stopped");
         stats
     }
 
@@ -207,12 +207,12 @@ impl Server {
         for (waker, _) in &self.workers {
             if let Err(error) = waker.wake() {
                 // It sees the flag at its next look at the deadlines, within a second.
-                tracing::warn!(%error, "a worker could not be woken");
+                tracing::warn!(event = "wake_failed", %error, "a worker could not be woken");
             }
         }
         for (_, thread) in self.workers.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a worker had panicked");
+                tracing::error!(event = "thread_panicked", "a worker had panicked");
             }
         }
         self.topic.take();

@@ -67,7 +67,7 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.reload.take();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the supervisor had panicked");
+            tracing::error!(event = "thread_panicked", "the supervisor had panicked");
         }
     }
 }
@@ -111,7 +111,7 @@ impl Watch {
         let read = self.read(shared);
         if self::state(&self.path) != state {
             // The next look will find it steady, or changing still.
-            tracing::info!("{} changed while it was read; reading it again", self.path.display());
+            tracing::info!(event = "links_changing", "{} changed while it was read; reading it again", self.path.display());
             self.seen = None;
             self.loaded = None;
             return;
@@ -119,13 +119,13 @@ impl Watch {
         self.loaded = state;
         match read {
             Ok(file) => {
-                tracing::info!(links = file.len(), "read the links in {}", self.path.display());
+                tracing::info!(event = "links_read", links = file.len(), "read the links in {}", self.path.display());
                 shared.live.set_file(file.layer);
                 shared.metrics.reloaded(true);
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
-                tracing::error!("{error}{cause}; the links stay as they were");
+                tracing::error!(event = "links_unreadable", "{error}{cause}; the links stay as they were");
                 shared.metrics.reloaded(false);
             }
         }
@@ -167,7 +167,14 @@ impl Losses {
         let (refused, failed) = (counts.refused - self.refused, counts.failed - self.failed);
         if refused + failed > 0 {
             let reason = shared.sink.trouble().unwrap_or_default();
-            tracing::error!(refused, failed, reason, "clicks were lost in the last {} s; visitors are still redirected", TELL.as_secs());
+            tracing::error!(
+                event = "clicks_lost",
+                refused,
+                failed,
+                reason,
+                "clicks were lost in the last {} s; visitors are still redirected",
+                TELL.as_secs()
+            );
         }
         (self.refused, self.failed) = (counts.refused, counts.failed);
     }

@@ -22,10 +22,10 @@ fn serves_until_it_is_told_to_stop() {
     let path = folder.path().join("links.yaml");
     std::fs::write(&path, LINKS).expect("the links file");
     let mut child = program()
-        .args(["--listen", "127.0.0.1:0", "--workers", "1", "--default-domain", "s.elido.me", "--links"])
+        .args(["--listen", "127.0.0.1:0", "--workers", "1", "--default-domain", "s.elido.me", "--log-format", "json", "--links"])
         .arg(&path)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map(|line| line.expect("a line"));
@@ -45,6 +45,14 @@ fn serves_until_it_is_told_to_stop() {
     signal("-TERM");
     assert_eq!(lines.last().as_deref(), Some("2 clicks served, 0 delivered, 0 lost"));
     assert_eq!(child.wait().expect("ends").code(), Some(0));
+    let log = std::io::read_to_string(child.stderr.take().expect("piped")).expect("its log");
+    let events: Vec<String> = log
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("one JSON object a line")["event"].as_str().expect("a name").to_owned()
+        })
+        .collect();
+    assert_eq!(events, ["links_read", "redirect_listening", "links_read", "redirect_stopped"]);
 }
 
 /// With few file handles the server takes as many connections as it can, and the others as soon as those end.

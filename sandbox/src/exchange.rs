@@ -51,7 +51,7 @@ pub(crate) async fn observe(State(app): State<AppState>, request: Request, next:
     if let (Some(Hit { name, fault: Fault::Edit { object, id, properties }, .. }), Some(portal)) = (&hit, portal.as_deref()) {
         let values: Vec<(String, String)> = properties.clone().into_iter().collect();
         if let Err(error) = Kind::parse(object).and_then(|kind| app.edit(portal, kind, id, &values)) {
-            tracing::error!(rule = name, reason = error.message(), "a scripted edit could not be made");
+            tracing::error!(event = "sandbox_edit_failed", rule = name, reason = error.message(), "a scripted edit could not be made");
         }
     }
     let name = hit.as_ref().map(|hit| hit.name.clone());
@@ -59,7 +59,7 @@ pub(crate) async fn observe(State(app): State<AppState>, request: Request, next:
     let (answer, wire, tag) = perform(parts, bytes.clone(), hit, next, at_ms).await;
     let portal = tag.or(portal);
     let status = answer.as_ref().map_or(0, |a| a.status.as_u16());
-    tracing::debug!(method = %asked.method, status, portal, fault = name, "request");
+    tracing::debug!(event = "sandbox_request", method = %asked.method, status, portal, fault = name, "request");
     app.world().note(Exchange {
         at_ms,
         portal,

@@ -107,7 +107,7 @@ async fn serve(listener: tokio::net::TcpListener, app: AppState) {
                     connections.spawn(connection(stream, router.clone(), app.watch()));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(event = "sandbox_connection_failed", %error, "a connection could not be accepted");
                     sleep(ACCEPT_AGAIN).await;
                 }
             },
@@ -145,6 +145,6 @@ async fn connection(stream: TcpStream, router: Router, running: watch::Receiver<
     };
     if let Err(error) = outcome {
         // The caller went away, or a fault closed the connection: both are a caller's matter.
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(event = "sandbox_connection_ended", %error, "a connection ended early");
     }
 }

@@ -158,7 +158,7 @@ fn each(
     }
     writeln!(out, "{count} of {} {done}", letters.len())?;
     let Some(first) = failed.pop() else { return Ok(()) };
-    failed.iter().for_each(|error| tracing::error!("{error:#}"));
+    failed.iter().for_each(|error| tracing::error!(event = "dead_letter_decision_failed", "{error:#}"));
     Err(first.context("some are as they were"))
 }
 

@@ -43,7 +43,10 @@ impl Reload {
             return None;
         }
         if !alone {
-            tracing::error!("configuration not reloaded: a job of several processes needs the same one in all; stop all, start all");
+            tracing::error!(
+                event = "reload_refused",
+                "configuration not reloaded: a job of several processes needs the same one in all; stop all, start all"
+            );
             return None;
         }
         let new = match Config::load(&self.path) {
@@ -51,27 +54,31 @@ impl Reload {
             Err(error) => {
                 // One line for each mistake: each is one to mend.
                 for problem in format!("{:#}", anyhow::Error::new(error)).lines() {
-                    tracing::error!(problem, "configuration not reloaded");
+                    tracing::error!(event = "reload_refused", problem, "configuration not reloaded");
                 }
                 return None;
             }
         };
         let difference = Difference::between(now, &new);
         if difference.is_empty() {
-            tracing::info!("configuration not reloaded: nothing is different");
+            tracing::info!(event = "reload_unchanged", "configuration not reloaded: nothing is different");
             return None;
         }
         if !difference.refused.is_empty() {
             let fields = difference.refused.join(", ");
-            tracing::error!(fields, "configuration not reloaded: only a new process takes these up; the rest of the file waits with them");
+            tracing::error!(
+                event = "reload_refused",
+                fields,
+                "configuration not reloaded: only a new process takes these up; the rest of the file waits with them"
+            );
             return None;
         }
         if let Err(error) = secrets(&new) {
-            tracing::error!(problem = format!("{error:#}"), "configuration not reloaded");
+            tracing::error!(event = "reload_refused", problem = format!("{error:#}"), "configuration not reloaded");
             return None;
         }
         for change in &difference.changes {
-            tracing::info!(change, "configuration reloaded");
+            tracing::info!(event = "reloaded", change, "configuration reloaded");
         }
         Some(new)
     }

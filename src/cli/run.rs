@@ -180,7 +180,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         }
         None => {
             let where_then = if leads || args.no_sink { "the deltas stay in their topics" } else { "it is process 0's" };
-            tracing::info!("no HubSpot sink here: {where_then}");
+            tracing::info!(event = "hubspot_sink_absent", "no HubSpot sink here: {where_then}");
             None
         }
     };
@@ -266,10 +266,10 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         return Err(anyhow!("the HubSpot sink has ended by itself").into());
     }
     if next.is_some() && !signalled.asked() {
-        tracing::info!("going over to the new configuration");
+        tracing::info!(event = "configuration_switched", "going over to the new configuration");
         return Ok(next);
     }
-    tracing::info!("stopped as asked");
+    tracing::info!(event = "stopped", "stopped as asked");
     Ok(None)
 }
 
@@ -306,6 +306,7 @@ impl CatchingUp {
         if job.ready() {
             self.bar.finish_and_clear();
             tracing::info!(
+                event = "ready",
                 records = read,
                 from_snapshots = job.meter().copied(),
                 seconds = format!("{:.1}", self.began.elapsed().as_secs_f64()),
@@ -317,7 +318,13 @@ impl CatchingUp {
         self.bar.set_position(read);
         if self.bar.is_hidden() && of > 0 && self.said.elapsed() > SAY {
             self.said = Instant::now();
-            tracing::info!(records = read, of, percent = read.saturating_mul(100) / of.max(1), "reading again what earlier runs have read");
+            tracing::info!(
+                event = "catching_up",
+                records = read,
+                of,
+                percent = read.saturating_mul(100) / of.max(1),
+                "reading again what earlier runs have read"
+            );
         }
         Some(self)
     }

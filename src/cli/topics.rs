@@ -68,15 +68,15 @@ pub fn log(kafka: &Kafka, topics: Vec<Needed>, stop: &Stop) {
                 Ok(found) if found.iter().all(|found| found.standing != Standing::Absent) => {
                     for (wrong, line) in told(&kafka, &found) {
                         match wrong {
-                            true => tracing::error!("{line}"),
-                            false => tracing::warn!("{line}"),
+                            true => tracing::error!(event = "topic_settings", "{line}"),
+                            false => tracing::warn!(event = "topic_settings", "{line}"),
                         }
                     }
                     return;
                 }
                 // The job itself says that it waits for them.
                 Ok(_) => {}
-                Err(error) => tracing::debug!("the topics can't be looked at: {error:#}"),
+                Err(error) => tracing::debug!(event = "topics_not_looked_at", "the topics can't be looked at: {error:#}"),
             }
             let until = Instant::now() + AGAIN;
             while Instant::now() < until && !stop.asked() {
@@ -85,6 +85,6 @@ pub fn log(kafka: &Kafka, topics: Vec<Needed>, stop: &Stop) {
         }
     };
     if let Err(error) = thread::Builder::new().name("topics".to_owned()).spawn(looks) {
-        tracing::warn!("the topics are not looked at: no thread: {error}");
+        tracing::warn!(event = "topics_not_looked_at", "the topics are not looked at: no thread: {error}");
     }
 }

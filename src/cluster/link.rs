@@ -206,7 +206,7 @@ impl Comms {
             drop(guard);
         });
         if leaving.is_ok() && wait.recv_timeout(FAREWELL) == Err(RecvTimeoutError::Timeout) {
-            tracing::debug!("another process takes its time to end");
+            tracing::debug!(event = "cluster_peer_slow", "another process takes its time to end");
         }
         for stream in self.streams {
             // Gone already, or goes now.
@@ -226,7 +226,7 @@ fn quiet_consequences() {
         std::panic::set_hook(Box::new(move |panic| {
             let of_timely = thread::current().name().is_some_and(|name| name.starts_with("timely:"));
             if of_timely && LOST.load(Ordering::SeqCst) {
-                tracing::debug!("{panic}");
+                tracing::debug!(event = "cluster_peer_panicked", "{panic}");
             } else {
                 before(panic);
             }

@@ -103,7 +103,7 @@ pub fn meet(hosts: &Hosts, terms: &Terms, stop: &Stop) -> anyhow::Result<Met> {
             return Ok(met);
         }
         if say <= Instant::now() {
-            tracing::info!(process = me, processes, "waiting for {}", missing.join(", "));
+            tracing::info!(event = "cluster_waiting", process = me, processes, "waiting for {}", missing.join(", "));
             say = Instant::now() + SAY;
         }
         std::thread::sleep(LOOK);
@@ -148,7 +148,7 @@ impl Met {
             Ok(Word::Hello { process, terms }) => (process, terms),
             Ok(_) => return Ok(()),
             Err(error) => {
-                tracing::warn!(from, %error, "somebody connected who is no process of this job");
+                tracing::warn!(event = "cluster_stranger_refused", from, %error, "somebody connected who is no process of this job");
                 return Ok(());
             }
         };
@@ -161,18 +161,26 @@ impl Met {
         match self.peers.get(process) {
             Some(None) if process > self.hosts.process => {}
             Some(Some(there)) if alive(there) => {
-                tracing::warn!(from, "a second process {process} does not get in: the first one is still there");
+                tracing::warn!(
+                    event = "cluster_stranger_refused",
+                    from,
+                    "a second process {process} does not get in: the first one is still there"
+                );
                 return Ok(());
             }
             Some(Some(_)) => {}
             _ => {
-                tracing::warn!(from, "somebody connected as process {process}; such a one dials others, not this one");
+                tracing::warn!(
+                    event = "cluster_stranger_refused",
+                    from,
+                    "somebody connected as process {process}; such a one dials others, not this one"
+                );
                 return Ok(());
             }
         }
         match write(&mut stream, &hello) {
             Ok(()) => self.peers[process] = Some(stream),
-            Err(error) => tracing::debug!(%error, "{} has gone again", self.hosts.name(process)),
+            Err(error) => tracing::debug!(event = "cluster_peer_left", %error, "{} has gone again", self.hosts.name(process)),
         }
         Ok(())
     }
@@ -211,7 +219,7 @@ impl Met {
                 Ok(Word::Refused { why }) => return Err(Misfit(why).into()),
                 Ok(word) => self.told = Some(word),
                 // It has gone, or will be found to have.
-                Err(error) => tracing::debug!(%error, "process 0 breaks off"),
+                Err(error) => tracing::debug!(event = "cluster_peer_left", %error, "process 0 breaks off"),
             }
         }
         Ok(())
@@ -223,7 +231,7 @@ impl Met {
             if peer.as_ref().is_some_and(|stream| !alive(stream)) {
                 *peer = None;
                 self.told = self.told.take().filter(|_| process > 0);
-                tracing::info!("process {process} has gone again");
+                tracing::info!(event = "cluster_peer_left", "process {process} has gone again");
             }
         }
     }

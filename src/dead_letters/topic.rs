@@ -47,7 +47,7 @@ pub fn read(kafka: &Kafka, topic: &str, mut each: impl FnMut(Id, DeadLetter) -> 
                 let id = Id { partition: message.partition(), offset: message.offset() };
                 match serde_json::from_slice(message.payload().unwrap_or_default()) {
                     Ok(letter) => each(id, letter)?,
-                    Err(_) => tracing::warn!(%id, topic, "this record is no dead letter of clickline's"),
+                    Err(_) => tracing::warn!(event = "dead_letter_unknown", %id, topic, "this record is no dead letter of clickline's"),
                 }
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),

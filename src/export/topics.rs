@@ -107,7 +107,7 @@ impl Topic {
                 Some(Err(KafkaError::MessageConsumption(
                     rdkafka::error::RDKafkaErrorCode::AutoOffsetReset | rdkafka::error::RDKafkaErrorCode::OffsetOutOfRange,
                 ))) => anyhow::bail!("records of {name} were deleted while it was read; run it again"),
-                Some(Err(error)) => tracing::warn!(topic = name, "Kafka: {error}"),
+                Some(Err(error)) => tracing::warn!(event = "kafka_error", topic = name, "Kafka: {error}"),
                 None => {}
             }
             anyhow::ensure!(silent < SILENCE, "the brokers have given nothing of {name} for half a minute; run it again");

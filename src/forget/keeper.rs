@@ -68,7 +68,7 @@ impl Keeper {
                 match state.least_swept() {
                     Ok(least) if due(least, last, now) => last = Some((now, self.round(&state, now))),
                     Ok(_) => {}
-                    Err(error) => tracing::warn!("whether somebody was erased can't be read: {error:#}"),
+                    Err(error) => tracing::warn!(event = "erasure_unreadable", "whether somebody was erased can't be read: {error:#}"),
                 }
             }
         };
@@ -94,16 +94,21 @@ impl Keeper {
         match round {
             Ok(swept) => {
                 if swept.count() > 0 {
-                    tracing::info!(removed = swept.count(), "what is kept of erased persons was removed");
+                    tracing::info!(event = "erasure_swept", removed = swept.count(), "what is kept of erased persons was removed");
                 }
-                swept
-                    .failed
-                    .iter()
-                    .for_each(|why| tracing::warn!("erased persons are not gone from everywhere, tried again in a minute: {why}"));
+                swept.failed.iter().for_each(|why| {
+                    tracing::warn!(
+                        event = "erasure_incomplete",
+                        "erased persons are not gone from everywhere, tried again in a minute: {why}"
+                    )
+                });
                 swept.failed.is_empty()
             }
             Err(error) => {
-                tracing::warn!("erased persons are not gone from everywhere, tried again in a minute: {error:#}");
+                tracing::warn!(
+                    event = "erasure_incomplete",
+                    "erased persons are not gone from everywhere, tried again in a minute: {error:#}"
+                );
                 false
             }
         }

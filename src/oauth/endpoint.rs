@@ -167,7 +167,7 @@ impl Endpoint {
             ("refresh_token", refresh_token),
         ];
         if let Err(error) = http::exchange(self.wire.0.post(&self.revoke_url).form(&form)).await {
-            tracing::warn!("a refresh token could not be given back: {error}");
+            tracing::warn!(event = "token_revoke_failed", "a refresh token could not be given back: {error}");
         }
     }
 }

@@ -229,9 +229,15 @@ impl Installer {
         self.connections.metrics().installs.get_or_create(&Install { result }).inc();
         match &done {
             Ok(row) => {
-                tracing::info!(portal = row.portal, workspace = row.facts.workspace, scopes = row.facts.scopes.join(" "), "connected")
+                tracing::info!(
+                    event = "connection_made",
+                    portal = row.portal,
+                    workspace = row.facts.workspace,
+                    scopes = row.facts.scopes.join(" "),
+                    "connected"
+                )
             }
-            Err(error) => tracing::warn!("an installation did not connect an account: {error}"),
+            Err(error) => tracing::warn!(event = "install_failed", "an installation did not connect an account: {error}"),
         }
         done
     }

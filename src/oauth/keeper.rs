@@ -160,7 +160,11 @@ impl Keeper {
         let got = match (got, &cell.last) {
             // The store is away; the token is not.
             (Err(TokenError::Store(why)), Some((last, until))) if spent != Some(last) && (self.now)() < *until => {
-                tracing::warn!(portal, "the table of connections is away, the last access token is used while it lasts: {why}");
+                tracing::warn!(
+                    event = "connections_unreachable",
+                    portal,
+                    "the table of connections is away, the last access token is used while it lasts: {why}"
+                );
                 return Ok(last.clone());
             }
             (got, _) => got,
@@ -177,7 +181,7 @@ impl Keeper {
         if let Some(Link::Static { refused, .. }) = self.portals.get(portal) {
             self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(0);
             if !refused.swap(true, Ordering::Relaxed) {
-                tracing::error!(portal, "{}", TokenError::BadStaticToken);
+                tracing::error!(event = "token_refused", portal, "{}", TokenError::BadStaticToken);
             }
         }
         TokenError::BadStaticToken
@@ -190,7 +194,7 @@ impl Keeper {
             Some(Link::Static { refused, .. }) => {
                 self.metrics.connected.get_or_create(&Portal { portal: portal.to_owned() }).set(1);
                 if refused.swap(false, Ordering::Relaxed) {
-                    tracing::info!(portal, "HubSpot accepts the access token again");
+                    tracing::info!(event = "token_accepted_again", portal, "HubSpot accepts the access token again");
                 }
             }
             Some(Link::App(_)) => {
@@ -231,7 +235,7 @@ impl Keeper {
             Err(error) => {
                 gauge.set(0);
                 if cell.said.as_ref() != Some(error) {
-                    tracing::error!(portal, "{error}");
+                    tracing::error!(event = "connection_lost", portal, "{error}");
                     cell.said = Some(error.clone());
                 }
             }
@@ -295,7 +299,11 @@ impl Keeper {
         }
         // The clock is looked at again: since the lease's end was set, this process may have been asleep, or the store slow.
         let Some(within) = call_within(&claimed.facts, (self.now)(), self.lease_for) else {
-            tracing::warn!(portal, "no call to the token endpoint: its lease was nearly over by the time it was stored");
+            tracing::warn!(
+                event = "token_lease_short",
+                portal,
+                "no call to the token endpoint: its lease was nearly over by the time it was stored"
+            );
             // Where this fails somebody else has the lease, or takes it once it has run out.
             let back = Row { token_version: claimed.token_version + 1, ..row };
             return self.swap(claimed.token_version, &back).await.map(|_| None).map_err(|e| store_failed(&e));
@@ -303,6 +311,7 @@ impl Keeper {
         if let Some(since) = row.facts.unanswered_since {
             let since = crate::model::time::rfc3339(since);
             tracing::warn!(
+                event = "token_earlier_tried",
                 portal,
                 since,
                 "an earlier refresh was begun and its answer never stored; trying the refresh token from before it"
@@ -335,7 +344,7 @@ impl Keeper {
             Reply::Odd(_) => RefreshResult::Refused,
         };
         if let Reply::Failed(why, _) | Reply::Unsent(why) | Reply::Odd(why) = &reply {
-            tracing::warn!(portal = called.portal, "the token endpoint failed: {why}");
+            tracing::warn!(event = "token_refresh_failed", portal = called.portal, "the token endpoint failed: {why}");
         }
         let deadline = (self.now)() + PATIENCE;
         let mut below = claimed;
@@ -378,13 +387,17 @@ impl Keeper {
         if rotated {
             self.metrics.refresh_rotations.get_or_create(&portal).inc();
         }
-        tracing::debug!(portal = next.portal, rotated, version = next.token_version, "access token refreshed");
+        tracing::debug!(event = "token_refreshed", portal = next.portal, rotated, version = next.token_version, "access token refreshed");
         self.noted(next);
     }
 }
 
 fn trying_again(called: &Row, why: &str) {
-    tracing::warn!(portal = called.portal, "the answer of the token endpoint is not stored yet, trying again: {why}");
+    tracing::warn!(
+        event = "token_store_failed",
+        portal = called.portal,
+        "the answer of the token endpoint is not stored yet, trying again: {why}"
+    );
 }
 
 fn refused(refusal: Refusal, failed: Option<&str>, now: Ms) -> TokenError {

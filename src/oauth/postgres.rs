@@ -127,7 +127,7 @@ impl Postgres {
         tokio::spawn(async move {
             // Whoever waits for an answer is told, too.
             if let Err(error) = connection.await {
-                tracing::warn!("the connection to PostgreSQL broke: {error}");
+                tracing::warn!(event = "postgres_lost", "the connection to PostgreSQL broke: {error}");
             }
         });
         let made = Arc::new(made);

@@ -43,7 +43,7 @@ impl Keeper {
         let secrets = Secrets { access_token: clear.access_token.clone(), refresh_token: clear.refresh_token.clone() };
         let row = Row { portal: clear.portal.clone(), token_version: clear.token_version, facts, secrets };
         if self.store.swap(None, &self.seal.close(&self.environment, &row)?).await? {
-            tracing::info!(portal = clear.portal, "tokens of an older version taken over");
+            tracing::info!(event = "tokens_migrated", portal = clear.portal, "tokens of an older version taken over");
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Keeper {
         // Whoever is faster takes the same token from the same configuration.
         if self.store.swap(seen, &self.seal.close(&self.environment, &row)?).await? {
             self.noted(&row);
-            tracing::info!(portal, "the refresh token that the configuration names is in use from now on");
+            tracing::info!(event = "token_replaced", portal, "the refresh token that the configuration names is in use from now on");
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ impl Keeper {
             let Ok(row) = self.seal.open(&stored) else { continue };
             let row = Row { token_version: row.token_version + 1, ..row };
             if self.store.swap(Some(stored.token_version), &self.seal.close(&self.environment, &row)?).await? {
-                tracing::info!(portal = row.portal, "tokens sealed with the present key");
+                tracing::info!(event = "tokens_resealed", portal = row.portal, "tokens sealed with the present key");
             }
         }
         Ok(())

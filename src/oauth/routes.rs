@@ -58,7 +58,7 @@ async fn install(
                 BeginError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
             if let BeginError::Failed(error) = &error {
-                tracing::error!("an installation could not begin: {error:#}");
+                tracing::error!(event = "install_failed", "an installation could not begin: {error:#}");
                 return page(status, "This did not work", "<p>The installation could not begin. The job's log says why.</p>", None);
             }
             page(status, "This did not work", &format!("<p>{}.</p>", escape(&error.to_string())), None)

@@ -37,7 +37,7 @@ impl Keeper {
         let before = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(portal.to_owned(), row.facts.scopes.clone());
         if before.as_ref() != Some(&row.facts.scopes) {
             for (feature, missing) in self.gated(portal, &row.facts.scopes) {
-                tracing::warn!(portal, "the app may not {feature}: the scope {} is missing", missing.join(", "));
+                tracing::warn!(event = "scope_missing", portal, "the app may not {feature}: the scope {} is missing", missing.join(", "));
             }
             if before.is_some_and(|before| !before.is_empty()) {
                 self.revive(portal);
@@ -122,12 +122,16 @@ impl Keeper {
     pub(super) fn noted(&self, row: &Row) {
         self.gauge(row);
         if let Err(error) = self.witness.note(row) {
-            tracing::warn!(portal = row.portal, "an old row that is put back may go unnoticed: {error:#}");
+            tracing::warn!(
+                event = "connection_rollback_unguarded",
+                portal = row.portal,
+                "an old row that is put back may go unnoticed: {error:#}"
+            );
         }
     }
 
     pub(super) fn revive(&self, portal: &str) {
-        tracing::info!(portal, "connected");
+        tracing::info!(event = "connection_made", portal, "connected");
         *self.revived.lock().unwrap_or_else(PoisonError::into_inner).entry(portal.to_owned()).or_default() += 1;
     }
 

@@ -96,7 +96,7 @@ impl Server {
             runtime.block_on(serve(listener, routes, stopped));
             runtime.shutdown_timeout(STOP_WITHIN);
         });
-        tracing::info!(%address, "the HTTP server listens");
+        tracing::info!(event = "http_listening", %address, "the HTTP server listens");
         Ok(Server { address, stop, thread: Some(thread.context("no thread for the HTTP server")?) })
     }
 

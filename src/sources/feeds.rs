@@ -218,7 +218,7 @@ fn insist(
         match what() {
             Ok(()) => return true,
             Err(_) if stop.asked() => {}
-            Err(error) => tracing::error!("the sources can't start yet, and try again: {error:#}"),
+            Err(error) => tracing::error!(event = "sources_not_started", "the sources can't start yet, and try again: {error:#}"),
         }
         let paused = pause.mul_f64(rand::random_range(0.5..1.0));
         // The end of the pause or the wish to stop: the loop tells them apart.
@@ -238,7 +238,7 @@ async fn again(what: &str, stop: &Stop, run: impl AsyncFn() -> anyhow::Result<()
             return;
         }
         if let Err(error) = ended {
-            tracing::error!("{what} begins anew: {error:#}");
+            tracing::error!(event = "source_restarted", "{what} begins anew: {error:#}");
         }
         if began.elapsed() > PAUSES.1 {
             pause = PAUSES.0;

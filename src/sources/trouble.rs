@@ -96,19 +96,19 @@ impl Patience {
         match trouble {
             Trouble::Kafka(error) => return Err(error),
             Trouble::Lost(_) => {
-                tracing::warn!(portal, "{what}: {words}: everything is read again");
+                tracing::warn!(event = "source_reloads", portal, "{what}: {words}: everything is read again");
                 tokio::time::sleep(*pause).await;
             }
             Trouble::Stuck(_) => {
                 // Once; it is tried again in silence until something else happens.
                 if *said != words {
-                    tracing::error!(portal, "{what} stands still: {words}");
+                    tracing::error!(event = "source_stuck", portal, "{what} stands still: {words}");
                     *said = words;
                 }
                 tokio::time::sleep(STUCK).await;
             }
             Trouble::Later(_, after) => {
-                tracing::warn!(portal, "{what} waits: {words}");
+                tracing::warn!(event = "source_waits", portal, "{what} waits: {words}");
                 // Half of it by chance, so that accounts do not come back together.
                 let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
                 tokio::time::sleep(after.map_or(jittered, |after| after.max(jittered))).await;

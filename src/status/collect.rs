@@ -98,7 +98,7 @@ impl Collect {
             match connections.status() {
                 Ok(all) => status.connections = all.iter().map(|of| self.connection(of)).collect(),
                 Err(error) => {
-                    tracing::warn!("the connections can't be read for the status: {error:#}");
+                    tracing::warn!(event = "connections_unreachable", "the connections can't be read for the status: {error:#}");
                     status.connections = vec![Connection {
                         state: "unusable".to_owned(),
                         problem: Some("the table of connections can't be read; the job's log says why".to_owned()),

@@ -80,7 +80,7 @@ impl Letters {
             Decide::Replay => "replayed",
             Decide::Drop => "dropped",
         };
-        tracing::info!(%id, done, "decided on the status page");
+        tracing::info!(event = "dead_letter_decided", %id, done, "decided on the status page");
         Ok(before.map_or_else(|| format!("{id} {done}"), |before| format!("{id} was {} before", before.text())))
     }
 

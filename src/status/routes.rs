@@ -158,6 +158,6 @@ async fn decide(State(page): State<Arc<Page>>, Json(wish): Json<Wish>) -> Respon
 }
 
 fn failed(status: StatusCode, error: &anyhow::Error) -> Response {
-    tracing::warn!("the status page's wish failed: {error:#}");
+    tracing::warn!(event = "dead_letter_decision_failed", "the status page's wish failed: {error:#}");
     (status, Json(json!({ "problem": format!("{error:#}") }))).into_response()
 }

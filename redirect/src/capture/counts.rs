@@ -32,7 +32,7 @@ impl Counts {
 
     /// Only a restart helps.
     pub(crate) fn set_broken(&self, reason: String) {
-        tracing::error!("{reason}; restart the server");
+        tracing::error!(event = "capture_broken", "{reason}; restart the server");
         let _ = self.broken.set(reason);
     }
 

@@ -81,7 +81,7 @@ impl Forwarder {
                     return;
                 }
                 Err(stop) => {
-                    tracing::warn!("{stop}; clicks wait in the spool");
+                    tracing::warn!(event = "spool_waits", "{stop}; clicks wait in the spool");
                     self.counts.note(stop.to_string());
                 }
             }
@@ -123,7 +123,11 @@ impl Forwarder {
                 // What was damaged at the start was counted then.
                 if damaged > 0 && next > self.first {
                     self.counts.corrupt.fetch_add(1, Relaxed);
-                    tracing::error!(bytes = damaged, "the spool is damaged: at least one click is lost; look after its disk");
+                    tracing::error!(
+                        event = "spool_damaged",
+                        bytes = damaged,
+                        "the spool is damaged: at least one click is lost; look after its disk"
+                    );
                 }
             }
             if batch.is_empty() {
@@ -139,7 +143,7 @@ impl Forwarder {
             self.counts.produced.fetch_add(batch.len() as u64, Relaxed);
             (self.position, cursor) = (next, ahead);
             if let Err(error) = self.shelf.done(&*self.disk, &cursor, next) {
-                tracing::warn!(%error, "what is sent could not be removed from the spool");
+                tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
             }
             failpoint::hit("forward.noted");
             if self.end.at().is_none() {
@@ -152,7 +156,10 @@ impl Forwarder {
     fn learn(&mut self, stored: Option<u64>) -> Result<(), Stop> {
         let Some(stored) = stored else {
             if self.position > 0 {
-                tracing::warn!("Kafka has forgotten how far this spool was sent; going on from the spool's own note");
+                tracing::warn!(
+                    event = "spool_progress_forgotten",
+                    "Kafka has forgotten how far this spool was sent; going on from the spool's own note"
+                );
             }
             // What this run commits from here on is its own, however often it must ask again.
             (self.known, self.unsure) = (true, None);
@@ -166,7 +173,7 @@ impl Forwarder {
             ));
         }
         if Some(stored) == self.unsure && stored > self.position {
-            tracing::info!("the last transaction had been committed");
+            tracing::info!(event = "transaction_found_committed", "the last transaction had been committed");
         }
         (self.known, self.unsure, self.position) = (true, None, self.position.max(stored));
         Ok(())

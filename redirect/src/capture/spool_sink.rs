@@ -63,9 +63,13 @@ impl SpoolSink {
         counts.corrupt.store(found.corrupt, Relaxed);
         counts.torn.store(found.torn, Relaxed);
         if found.corrupt > 0 {
-            tracing::error!(records = found.corrupt, "the spool is damaged: these clicks are lost; look after its disk");
+            tracing::error!(
+                event = "spool_damaged",
+                records = found.corrupt,
+                "the spool is damaged: these clicks are lost; look after its disk"
+            );
         }
-        tracing::info!(waiting = found.waiting, torn = found.torn, "the spool {} is open", spool.dir.display());
+        tracing::info!(event = "spool_opened", waiting = found.waiting, torn = found.torn, "the spool {} is open", spool.dir.display());
         let shelf = Shelf::new(&found);
         let store = Store::new(disk.clone(), shelf.clone(), found.first, spool.bytes);
         let forwarder = Forwarder::new(kafka, &found, disk, shelf.clone(), counts.clone())?;
@@ -111,14 +115,14 @@ impl SpoolSink {
         if let Some(carrier) = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
             carrier.thread().unpark();
             if carrier.join().is_err() {
-                tracing::error!("the thread that writes the spool had panicked");
+                tracing::error!(event = "thread_panicked", "the thread that writes the spool had panicked");
             }
         }
         if let Some((end, forwarding)) = self.forwarder.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Everything is in the spool now.
             end.within(timeout);
             if forwarding.join().is_err() {
-                tracing::error!("the thread that sends the spool to Kafka had panicked");
+                tracing::error!(event = "thread_panicked", "the thread that sends the spool to Kafka had panicked");
             }
         }
     }
@@ -164,7 +168,7 @@ impl ClickSink for SpoolSink {
         self.end(timeout);
         let counts = self.counts();
         if counts.spool_bytes > 0 {
-            tracing::info!(bytes = counts.spool_bytes, "clicks stay in the spool; the next start sends them");
+            tracing::info!(event = "spool_left", bytes = counts.spool_bytes, "clicks stay in the spool; the next start sends them");
         }
         counts
     }

@@ -32,7 +32,7 @@ impl Ticket {
         self.state.store(if safe { SAFE } else { REFUSED }, Ordering::Release);
         if let Some(Err(error)) = self.waker.as_ref().map(|waker| waker.wake()) {
             // It looks again within a second, as it does for deadlines.
-            tracing::warn!(%error, "an event loop could not be woken");
+            tracing::warn!(event = "wake_failed", %error, "an event loop could not be woken");
         }
     }
 

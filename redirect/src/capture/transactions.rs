@@ -70,7 +70,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, "Kafka: {reason}");
+        tracing::warn!(event = "kafka_error", %error, "Kafka: {reason}");
     }
 }
 
@@ -209,7 +209,7 @@ impl Transactions {
                 Ok(true)
             }
             Err(Stop::Kafka(KafkaError::Transaction(error))) if error.txn_requires_abort() => {
-                tracing::warn!(%error, "a transaction of clicks is undone; they are sent again");
+                tracing::warn!(event = "transaction_repeated", %error, "a transaction of clicks is undone; they are sent again");
                 self.counts.note(error.to_string());
                 self.call(|| session.producer.producer().abort_transaction(CALL))?;
                 *unsure = None;

@@ -46,7 +46,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of the topic is what the reader waits for, and it hears of it from `poll`, too.
         if !matches!(error, KafkaError::PartitionEOF(_) | KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
-            tracing::warn!(%error, "Kafka: {reason}");
+            tracing::warn!(event = "kafka_error", %error, "Kafka: {reason}");
         }
     }
 }
@@ -97,7 +97,7 @@ impl Drop for TopicReader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that reads links had panicked");
+            tracing::error!(event = "thread_panicked", "the thread that reads links had panicked");
         }
     }
 }
@@ -130,7 +130,9 @@ impl Reading {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     self.unread.remove(&partition);
                 }
-                Some(Err(error)) => tracing::warn!(%error, topic = self.topic, "cannot read links just now; trying on"),
+                Some(Err(error)) => {
+                    tracing::warn!(event = "topic_unreadable", %error, topic = self.topic, "cannot read links just now; trying on")
+                }
             }
             // While the topic is read for the first time nobody relies on it: publish it once, whole.
             let all_read = !self.assigned.is_empty() && self.unread.is_empty();
@@ -140,7 +142,7 @@ impl Reading {
                 self.shared.live.set_topic(self.layer.clone());
             }
             if first {
-                tracing::info!(links = self.layer.len(), topic = self.topic, "read the links topic to its end");
+                tracing::info!(event = "links_topic_read", links = self.layer.len(), topic = self.topic, "read the links topic to its end");
                 self.shared.ready.store(true, Ordering::Release);
             }
         }
@@ -151,7 +153,7 @@ impl Reading {
         let partitions: BTreeSet<i32> = match self.consumer.fetch_metadata(Some(&self.topic), ASK_TIMEOUT) {
             Ok(metadata) => metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect(),
             Err(error) => {
-                tracing::warn!(%error, topic = self.topic, "cannot ask for the links topic; trying on");
+                tracing::warn!(event = "topic_unreadable", %error, topic = self.topic, "cannot ask for the links topic; trying on");
                 BTreeSet::new()
             }
         };
@@ -167,10 +169,12 @@ impl Reading {
                     self.unread.extend(&new);
                     self.assigned.extend(&new);
                 }
-                Err(error) => tracing::warn!(%error, topic = self.topic, "cannot read new partitions of the links topic; trying on"),
+                Err(error) => {
+                    tracing::warn!(event = "topic_unreadable", %error, topic = self.topic, "cannot read new partitions of the links topic; trying on")
+                }
             }
         } else if self.assigned.is_empty() {
-            tracing::info!(topic = self.topic, "waiting for the links topic to be created");
+            tracing::info!(event = "topic_missing", topic = self.topic, "waiting for the links topic to be created");
         }
         self.look_at = Instant::now() + if self.assigned.is_empty() { LOOK_AGAIN } else { LOOK };
     }
@@ -179,7 +183,12 @@ impl Reading {
 fn take(layer: &mut Layer, shared: &Shared, message: &BorrowedMessage<'_>) {
     let owned = |layer: &Layer, link: &Checked| link.foreign(&[layer, shared.live.table().file()], &shared.shared_domains);
     if let Err(problem) = apply(layer, message.key(), message.payload(), owned) {
-        tracing::warn!(partition = message.partition(), offset = message.offset(), "a link was not taken: {problem}");
+        tracing::warn!(
+            event = "link_refused",
+            partition = message.partition(),
+            offset = message.offset(),
+            "a link was not taken: {problem}"
+        );
     }
 }
 

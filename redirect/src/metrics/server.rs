@@ -51,7 +51,7 @@ impl MetricsServer {
                 if let Err(error) = poll.poll(&mut events, Some(Duration::from_secs(1)))
                     && error.kind() != io::ErrorKind::Interrupted
                 {
-                    tracing::error!(%error, "the thread for metrics stopped; visitors are served on");
+                    tracing::error!(event = "metrics_stopped", %error, "the thread for metrics stopped; visitors are served on");
                     return;
                 }
                 while !told.load(Ordering::Acquire)
@@ -76,10 +76,10 @@ impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
-            tracing::warn!(%error, "the thread for metrics could not be woken; it ends within a second");
+            tracing::warn!(event = "wake_failed", %error, "the thread for metrics could not be woken; it ends within a second");
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread for metrics had panicked");
+            tracing::error!(event = "thread_panicked", "the thread for metrics had panicked");
         }
     }
 }

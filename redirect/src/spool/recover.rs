@@ -91,6 +91,7 @@ impl Found {
             self.torn += 1;
             self.torn_bytes += torn as u64;
             tracing::warn!(
+                event = "spool_tail_cut",
                 "the spool's segment {name} ends with {torn} bytes of an unfinished record, as a crash leaves it; they were cut off"
             );
             disk.truncate(&name, whole).map_err(|error| format!("cannot cut the spool's segment {name} ({error})"))?;

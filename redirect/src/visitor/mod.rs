@@ -73,7 +73,7 @@ impl Visitors {
         let agents = match bot_agents {
             Some(path) => Watched::open(path, |path| {
                 let agents = Agents::read(path)?;
-                tracing::info!(patterns = agents.len(), "read the user agents in {}", path.display());
+                tracing::info!(event = "list_read", patterns = agents.len(), "read the user agents in {}", path.display());
                 Ok(Some(agents))
             })?,
             None => Watched::fixed(None),

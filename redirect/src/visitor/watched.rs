@@ -68,9 +68,9 @@ impl<T> Watched<T> {
         match (file.read)(&file.path) {
             Ok(value) => {
                 self.value.store(Arc::new(value));
-                tracing::info!("read {} again", file.path.display());
+                tracing::info!(event = "list_read", "read {} again", file.path.display());
             }
-            Err(error) => tracing::error!("{error}; what was read before stays in use"),
+            Err(error) => tracing::error!(event = "list_unreadable", "{error}; what was read before stays in use"),
         }
     }
 }

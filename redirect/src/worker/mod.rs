@@ -197,7 +197,7 @@ impl Worker {
                     let entry = self.conns.vacant_entry();
                     let token = Token(entry.key());
                     if let Err(error) = self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
-                        tracing::warn!(%error, "a connection was turned away");
+                        tracing::warn!(event = "connection_refused", %error, "a connection was turned away");
                         continue;
                     }
                     let index = entry.key();
@@ -211,7 +211,7 @@ impl Worker {
                 Err(error) => {
                     if self.told_at.is_none_or(|told_at| now >= told_at + TELL) {
                         self.told_at = Some(now);
-                        tracing::warn!(%error, connections = self.conns.len(), "no more connections for now; raise the limit of open files");
+                        tracing::warn!(event = "connections_full", %error, connections = self.conns.len(), "no more connections for now; raise the limit of open files");
                     }
                     self.accept_at = Some(now + ACCEPT_AGAIN);
                     return;

@@ -143,7 +143,7 @@ impl RequestLog {
         if let Some(file) = &self.file
             && let Err(error) = append(file, &request)
         {
-            tracing::error!(%error, "the request log cannot be written: its file ends here");
+            tracing::error!(event = "sandbox_log_ended", %error, "the request log cannot be written: its file ends here");
             self.file = None;
         }
         if self.kept.len() == self.requests_max

@@ -120,7 +120,7 @@ async fn deliver(sender: Sender, app: AppState, mut batch: Batch, limit: Arc<Sem
             return;
         }
         let Some(pause) = config.webhook_retries.get(attempt) else {
-            tracing::warn!(events = batch.events.len(), "webhook events are given up");
+            tracing::warn!(event = "sandbox_webhooks_given_up", events = batch.events.len(), "webhook events are given up");
             return;
         };
         sleep(*pause).await;

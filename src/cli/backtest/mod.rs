@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.format == Format::Csv {
         // The lines are a tool's; the notes are for whoever looks at it.
         for note in &report.notes {
-            tracing::warn!("{note}");
+            tracing::warn!(event = "backtest_note", "{note}");
         }
     }
     match io::stdout().write_all(text.as_bytes()) {

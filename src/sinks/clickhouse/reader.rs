@@ -108,7 +108,7 @@ impl Reader {
                 Read::Astray
             }
             Some(Err(error)) => {
-                tracing::warn!(topic = self.topic, "Kafka: {error}");
+                tracing::warn!(event = "kafka_error", topic = self.topic, "Kafka: {error}");
                 Read::Nothing
             }
         }

@@ -195,11 +195,17 @@ impl Run {
             let at = self.at.entry(partition).or_insert(begin);
             if *at < begin {
                 let lost = u64::try_from(begin - *at).unwrap_or(0);
-                tracing::error!(topic = self.topics.0, partition, "up to {lost} records were deleted before ClickHouse had them");
+                tracing::error!(
+                    event = "clickhouse_records_lost",
+                    topic = self.topics.0,
+                    partition,
+                    "up to {lost} records were deleted before ClickHouse had them"
+                );
                 self.stats.lock().unwrap_or_else(PoisonError::into_inner).lost += lost;
                 *at = begin;
             } else if *at > end {
                 tracing::error!(
+                    event = "topic_made_anew",
                     topic = self.topics.0,
                     partition,
                     "it ends at offset {end}, but had been read up to {at}: it was made anew, and is read from its beginning"
@@ -371,6 +377,7 @@ impl Run {
         };
         let value = serde_json::to_vec(&letter).unwrap_or_default();
         tracing::error!(
+            event = "clickhouse_record_refused",
             topic = self.topics.0,
             partition = raw.partition,
             offset = raw.offset,
@@ -406,12 +413,19 @@ impl Run {
             match class {
                 Class::Rows => return Ok(Err(())),
                 Class::Setup => tracing::error!(
+                    event = "clickhouse_table_unfit",
                     topic = self.topics.0,
                     "{what}: {:#}; `clickline clickhouse migrate --check` says what is missing; still trying",
                     anyhow::Error::from(failure)
                 ),
                 Class::Transient => {
-                    tracing::warn!(topic = self.topics.0, failures, "{what}: {:#}; still trying", anyhow::Error::from(failure))
+                    tracing::warn!(
+                        event = "clickhouse_write_failed",
+                        topic = self.topics.0,
+                        failures,
+                        "{what}: {:#}; still trying",
+                        anyhow::Error::from(failure)
+                    )
                 }
             }
             self.pause(failures)?;
@@ -433,8 +447,17 @@ impl Run {
                     let class = failure.map_or(Class::Transient, Failure::class);
                     self.stats().failed(class, failure.and_then(Failure::code), time::now());
                     match class {
-                        Class::Setup => tracing::error!(topic = self.topics.0, "ClickHouse sink: {what}: {error:#}; still trying"),
-                        _ => tracing::warn!(topic = self.topics.0, failures, "ClickHouse sink: {what}: {error:#}; still trying"),
+                        Class::Setup => tracing::error!(
+                            event = "clickhouse_read_failed",
+                            topic = self.topics.0,
+                            "ClickHouse sink: {what}: {error:#}; still trying"
+                        ),
+                        _ => tracing::warn!(
+                            event = "clickhouse_read_failed",
+                            topic = self.topics.0,
+                            failures,
+                            "ClickHouse sink: {what}: {error:#}; still trying"
+                        ),
                     }
                 }
             }

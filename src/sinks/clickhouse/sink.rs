@@ -57,7 +57,7 @@ impl Sink {
         self.stop.ask();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a thread of the ClickHouse sink has panicked");
+                tracing::error!(event = "thread_panicked", "a thread of the ClickHouse sink has panicked");
             }
         }
     }

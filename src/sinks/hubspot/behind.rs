@@ -147,6 +147,7 @@ impl Run {
                     self.stats.lost += lost;
                     let topic = self.topic(lane);
                     tracing::error!(
+                        event = "parked_records_lost",
                         portal,
                         topic,
                         partition,
@@ -162,7 +163,12 @@ impl Run {
                 self.catch_up();
             }
             // The next look tries again.
-            Err(error) => tracing::warn!(portal, topic = self.topic(lane), "records that were held back can't be read: {error:#}"),
+            Err(error) => tracing::warn!(
+                event = "topic_unreadable",
+                portal,
+                topic = self.topic(lane),
+                "records that were held back can't be read: {error:#}"
+            ),
         }
         Ok(())
     }

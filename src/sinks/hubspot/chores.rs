@@ -53,7 +53,7 @@ impl Run {
                 // What HubSpot refused before may be in order now; if not, it says so again.
                 let before = std::mem::replace(&mut account.refused, refused.into_iter().collect());
                 for (name, why) in account.refused.iter().filter(|(name, why)| before.get(*name) != Some(*why)) {
-                    tracing::error!(portal, property = name, "this property can't be written: {why}");
+                    tracing::error!(event = "property_refused", portal, property = name, "this property can't be written: {why}");
                 }
                 if !account.refused.is_empty() {
                     account.look_again(now);
@@ -68,7 +68,7 @@ impl Run {
             if let Some(Suspend { lane, why }) = problem {
                 let work = lane.map(Work::writes);
                 if account.suspend(work, &why, now) {
-                    tracing::error!(portal, ?work, "suspended: {why}");
+                    tracing::error!(event = "hubspot_suspended", portal, ?work, "suspended: {why}");
                 }
             }
         });
@@ -91,7 +91,7 @@ impl Run {
                 let Some(why) = self.gate(&portal, work) else { continue };
                 self.with(&portal, |account| {
                     if account.suspend(Some(work), &why, now) {
-                        tracing::error!(portal, ?work, "suspended: {why}");
+                        tracing::error!(event = "hubspot_suspended", portal, ?work, "suspended: {why}");
                     }
                 });
             }
@@ -152,6 +152,7 @@ impl Run {
         let before = wall.saturating_sub(millis(self.settings.park_for));
         for row in self.state.parked_orphans(&portals, &self.topics, before, PRUNE)? {
             tracing::warn!(
+                event = "parked_given_up",
                 portal = row.portal,
                 topic = row.topic,
                 "a parked record is given up: its account or topic is no longer configured"
@@ -237,7 +238,10 @@ impl Run {
         self.published = result == Published::All && commits == self.dead_commits;
         self.publish_failures = match result {
             Published::Failed(why) => {
-                tracing::warn!("dead letters wait in the state database, for they can't be brought to their topic: {why}");
+                tracing::warn!(
+                    event = "dead_letters_stuck",
+                    "dead letters wait in the state database, for they can't be brought to their topic: {why}"
+                );
                 self.publish_failures.saturating_add(1)
             }
             _ => 0,

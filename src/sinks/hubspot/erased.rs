@@ -118,7 +118,11 @@ impl Run {
         self.settlement.park.retain(|row| !erased.email(&row.portal, &row.email));
         self.settlement.values.retain(|value| !erased.contact(&value.portal, &value.contact));
         self.settlement.dead.retain(|row| !erased.named(&Named::in_record(&row.payload), &everybody));
-        tracing::info!(dropped = self.stats.erased - before, "a person was erased: what waited for them is dropped");
+        tracing::info!(
+            event = "erasure_dropped",
+            dropped = self.stats.erased - before,
+            "a person was erased: what waited for them is dropped"
+        );
         Ok(())
     }
 

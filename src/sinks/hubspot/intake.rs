@@ -35,6 +35,7 @@ impl Run {
                 self.stats.lost += gone;
                 if gone > 0 {
                     tracing::error!(
+                        event = "parked_records_lost",
                         topic = self.topic(lane),
                         partition,
                         "{gone} records that were held back are gone with the topic that was there before"
@@ -78,7 +79,12 @@ impl Run {
             self.stats.read += 1;
             self.stats.foreign += 1;
             if self.strangers.len() < STRANGERS && self.strangers.insert(portal.clone()) {
-                tracing::warn!(portal, topic = self.topic(lane), "deltas for an account that is not configured are passed over for good");
+                tracing::warn!(
+                    event = "delta_passed_over",
+                    portal,
+                    topic = self.topic(lane),
+                    "deltas for an account that is not configured are passed over for good"
+                );
             }
             self.tracker.settled(lane, raw.partition, raw.offset);
             return Ok(());

@@ -115,7 +115,7 @@ impl Reader {
                 match self.assign() {
                     Ok(true) => {}
                     Ok(false) => return,
-                    Err(error) => tracing::warn!(topic = self.topic, "partitions can't be read: {error:#}"),
+                    Err(error) => tracing::warn!(event = "topic_unreadable", topic = self.topic, "partitions can't be read: {error:#}"),
                 }
                 // A topic that is not there yet is asked for more often.
                 look = Instant::now() + if self.at.is_empty() { POLL * 5 } else { LOOK };
@@ -139,7 +139,7 @@ impl Reader {
                     continue;
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(topic = self.topic, "Kafka: {error}");
+                    tracing::warn!(event = "kafka_error", topic = self.topic, "Kafka: {error}");
                     continue;
                 }
             };
@@ -179,7 +179,7 @@ impl Reader {
         }
         self.consumer.assign(&list)?;
         (self.at, self.astray) = (at, false);
-        tracing::debug!(topic = self.topic, partitions = self.at.len(), "reading");
+        tracing::debug!(event = "hubspot_reading", topic = self.topic, partitions = self.at.len(), "reading");
         let told = std::iter::once(Read::Assigned(new)).chain(gaps);
         Ok(told.map(|read| self.to.blocking_send(read)).all(|sent| sent.is_ok()))
     }
@@ -190,12 +190,14 @@ impl Reader {
         let records = begin.saturating_sub(wanted).max(0).unsigned_abs();
         if records > 0 {
             tracing::error!(
+                event = "delta_records_lost",
                 topic,
                 partition,
                 "up to {records} records (offsets {wanted} to {begin}) were deleted before they were read: HubSpot does not get them; the topic is kept too short for how long the sink was away"
             );
         } else {
             tracing::error!(
+                event = "topic_made_anew",
                 topic,
                 partition,
                 "it ends at offset {end}, but had been read up to {wanted}: the topic was made anew, or records were lost; it is read from its beginning"

@@ -252,7 +252,11 @@ impl Run {
         self.commit(Instant::now())?;
         self.state.alive(wall_ms())?;
         if !self.work.is_empty() {
-            tracing::warn!(batches = self.work.len(), "stopped with requests in flight; their records are read again at the next start");
+            tracing::warn!(
+                event = "hubspot_stopped_in_flight",
+                batches = self.work.len(),
+                "stopped with requests in flight; their records are read again at the next start"
+            );
         }
         // Kept in the database when it fails.
         let _ = tokio::time::timeout(PUBLISH_GRACE, self.dead_letters.publish()).await;

@@ -155,20 +155,29 @@ impl Service {
             Outcome::Throttled(asked) => {
                 self.rate_limited.fetch_add(1, Ordering::Relaxed);
                 let pause = budget.throttle(*asked);
-                tracing::warn!(portal, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "HubSpot asks for a pause");
+                tracing::warn!(
+                    event = "hubspot_paused",
+                    portal,
+                    pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                    "HubSpot asks for a pause"
+                );
             }
             Outcome::Transient(..) | Outcome::Unsent(..) if *self.stopping.borrow() => {}
             Outcome::Unsent(why, after) => {
                 let block = share.is_some().then_some(after.unwrap_or_default());
                 if budget.unsent(why, block) {
-                    tracing::warn!(portal, "nothing can be sent to HubSpot, and nothing is given up for it: {why}");
+                    tracing::warn!(
+                        event = "hubspot_unreachable",
+                        portal,
+                        "nothing can be sent to HubSpot, and nothing is given up for it: {why}"
+                    );
                 }
             }
-            Outcome::Transient(why, _) => tracing::warn!(portal, why, "HubSpot failed; to be repeated"),
+            Outcome::Transient(why, _) => tracing::warn!(event = "hubspot_call_failed", portal, why, "HubSpot failed; to be repeated"),
             _ => budget.unthrottled(),
         }
         if !matches!(outcome, Outcome::Unsent(..) | Outcome::Disconnected) && budget.sent() {
-            tracing::info!(portal, "HubSpot is reached again");
+            tracing::info!(event = "hubspot_reachable_again", portal, "HubSpot is reached again");
         }
         outcome
     }

@@ -128,7 +128,7 @@ impl Run {
             // It does not seem to be the record's fault, so its time does not begin to run.
             *fate = Fate::Again(Again { cap: Some(1), ..Again::default() });
             if account.suspend_in_doubt(work, &why, now) {
-                tracing::error!(portal, ?work, "suspended: {why}");
+                tracing::error!(event = "hubspot_suspended", portal, ?work, "suspended: {why}");
             }
         }
         account.suspects[work as usize].look(&mut fates, now, rand::random::<u16>().into());
@@ -137,11 +137,11 @@ impl Run {
             Some(Suspend { lane, why }) => {
                 let stopped = lane.map(|_| work);
                 if account.suspend(stopped, &why, now) {
-                    tracing::error!(portal, ?stopped, "suspended: {why}");
+                    tracing::error!(event = "hubspot_suspended", portal, ?stopped, "suspended: {why}");
                 }
             }
             None if fates.iter().any(|(_, fate)| done(fate)) && account.resume(work) => {
-                tracing::info!(portal, ?work, "resumed");
+                tracing::info!(event = "hubspot_resumed", portal, ?work, "resumed");
             }
             None => {}
         }
@@ -184,12 +184,12 @@ impl Run {
             Fate::Delivered => {
                 self.stats.stages += 1;
                 self.fresh(FreshKind::Stage, delta.last_click.ts);
-                tracing::info!(portal, deal, rule, to_stage, "deal moved");
+                tracing::info!(event = "deal_moved", portal, deal, rule, to_stage, "deal moved");
                 self.settle(receipt, "delivered".to_owned());
             }
             Fate::Dropped(reason) => {
                 self.stats.dropped += 1;
-                tracing::info!(portal, deal, rule, reason, "deal not moved");
+                tracing::info!(event = "deal_not_moved", portal, deal, rule, reason, "deal not moved");
                 self.settle(receipt, format!("dropped: {reason}"));
             }
             Fate::Dead(reason, detail) => self.stage_refused(portal, delta, receipt, reason, &detail),
@@ -199,7 +199,14 @@ impl Run {
 
     /// The words of HubSpot's are in the dead letter, not in the log.
     fn stage_refused(&mut self, portal: &str, delta: &DealStage, receipt: &Receipt, reason: &str, detail: &str) {
-        tracing::warn!(portal, deal = delta.deal_id, rule = delta.rule, reason, "deal not moved: HubSpot refuses");
+        tracing::warn!(
+            event = "deal_not_moved",
+            portal,
+            deal = delta.deal_id,
+            rule = delta.rule,
+            reason,
+            "deal not moved: HubSpot refuses"
+        );
         self.dead(receipt, reason, detail);
     }
 
@@ -365,7 +372,13 @@ impl Run {
                 account.look_again(now);
             });
             if new {
-                tracing::error!(portal, property = name, code, "HubSpot does not take this property: correct the field mapping");
+                tracing::error!(
+                    event = "property_refused",
+                    portal,
+                    property = name,
+                    code,
+                    "HubSpot does not take this property: correct the field mapping"
+                );
             }
         }
     }

@@ -281,7 +281,7 @@ pub async fn contact_properties(
                 };
                 match created {
                     Creation::Made => {
-                        tracing::info!(portal, property = name, "contact property made");
+                        tracing::info!(event = "property_made", portal, property = name, "contact property made");
                         Standing::Made
                     }
                     Creation::Exists => existing(service, portal, &area, name).await?,

@@ -57,7 +57,11 @@ impl Sink {
         let state = Arc::new(State::open(path)?);
         let stopped = state.resume(time::now())?;
         if stopped > 0 {
-            tracing::info!(stopped_ms = stopped, "time in which no sink ran takes nothing from the time that records are tried for");
+            tracing::info!(
+                event = "sink_was_away",
+                stopped_ms = stopped,
+                "time in which no sink ran takes nothing from the time that records are tried for"
+            );
         }
         let stats = Arc::new(Mutex::new(Stats::default()));
         metrics.sink.show(&stats);
@@ -83,7 +87,7 @@ impl Sink {
             // What a reader had to say has been said.
             threads.into_iter().for_each(|thread| drop(thread.join()));
             if let Err(error) = &result {
-                tracing::error!("the HubSpot sink has ended: {error:#}");
+                tracing::error!(event = "hubspot_sink_failed", "the HubSpot sink has ended: {error:#}");
             }
             result
         });

@@ -94,7 +94,7 @@ impl Outbox {
                     return Err(error).context("the brokers refuse transactions to this job");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot take the outbox over; still trying");
+                    tracing::warn!(event = "outbox_unavailable", %error, "cannot take the outbox over; still trying");
                     thread::sleep(PAUSE);
                 }
             }
@@ -265,7 +265,7 @@ impl Writer {
                 && let Err(error) = self.write(&batch)
             {
                 if self.stop.asked() {
-                    return tracing::warn!(%error, "stopped before all was committed; the next start computes it again");
+                    return tracing::warn!(event = "outbox_stopped_early", %error, "stopped before all was committed; the next start computes it again");
                 }
                 return self.stop.fail(error);
             }
@@ -282,7 +282,7 @@ impl Writer {
         if upper > self.progress.frontier
             && let Err(error) = self.write(&Batch { upper, outputs: Vec::new(), read: Vec::new() })
         {
-            tracing::warn!(%error, "the last progress could not be written; the next start repeats a little more work");
+            tracing::warn!(event = "outbox_stopped_early", %error, "the last progress could not be written; the next start repeats a little more work");
         }
     }
 
@@ -309,7 +309,7 @@ impl Writer {
                 }
                 Err(Trouble::Again(error)) => {
                     self.board.outbox.failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "a transaction failed; writing it again");
+                    tracing::warn!(event = "transaction_repeated", %error, "a transaction failed; writing it again");
                     if self.stop.asked() && stop_since.get_or_insert_with(Instant::now).elapsed() > FAREWELL {
                         return Err(error).context("the brokers are away");
                     }
@@ -363,10 +363,10 @@ impl Writer {
                 }
                 // A commit that may have gone through must be asked again, not aborted.
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !self.stop.asked() => {
-                    tracing::warn!(%error, "a commit takes long; still trying");
+                    tracing::warn!(event = "outbox_slow", %error, "a commit takes long; still trying");
                 }
                 Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if !self.stop.asked() => {
-                    tracing::warn!("the brokers take long; still trying");
+                    tracing::warn!(event = "outbox_slow", "the brokers take long; still trying");
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -403,7 +403,7 @@ impl Writer {
             match self.producer.abort_transaction(self.patience()) {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !self.stop.asked() => {
-                    tracing::warn!(%error, "a transaction cannot be aborted yet; still trying");
+                    tracing::warn!(event = "outbox_slow", %error, "a transaction cannot be aborted yet; still trying");
                 }
                 Err(error) => return Err(error),
             }

@@ -77,13 +77,13 @@ pub fn ensure(kafka: &Kafka, needed: &[Needed], stop: &Stop) -> anyhow::Result<(
             Ok(missing) if missing.is_empty() => return Ok(()),
             Ok(missing) => missing,
             Err(error) => {
-                tracing::warn!(brokers = kafka.brokers, %error, "the brokers do not answer; still trying");
+                tracing::warn!(event = "brokers_unreachable", brokers = kafka.brokers, %error, "the brokers do not answer; still trying");
                 std::thread::sleep(Duration::from_millis(200));
                 continue;
             }
         };
         let names: Vec<&str> = missing.iter().map(|topic| topic.name.as_str()).collect();
-        tracing::info!(topics = names.join(", "), "creating topics");
+        tracing::info!(event = "topics_created", topics = names.join(", "), "creating topics");
         match runtime.block_on(create(&client, &missing)) {
             Ok(answers) => {
                 for answer in answers {
@@ -93,7 +93,9 @@ pub fn ensure(kafka: &Kafka, needed: &[Needed], stop: &Stop) -> anyhow::Result<(
                     }
                 }
             }
-            Err(error) => tracing::warn!(topics = names.join(", "), %error, "cannot create topics; still trying"),
+            Err(error) => {
+                tracing::warn!(event = "topics_not_created", topics = names.join(", "), %error, "cannot create topics; still trying")
+            }
         }
         // What was made is not known at every broker at once.
         std::thread::sleep(Duration::from_millis(200));

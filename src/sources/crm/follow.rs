@@ -83,7 +83,12 @@ impl Follower {
         let Some(place) = self.cursor.place.clone().filter(|place| self.way.fits(place)) else {
             let place = self.way.place(&self.mirror, (self.now)()).await?;
             let cursor = Cursor::at(place, self.cursor.loaded_at);
-            tracing::info!(portal = self.mirror.portal, changes = self.settings.changes.name(), "the CRM mirror loads everything");
+            tracing::info!(
+                event = "mirror_loading",
+                portal = self.mirror.portal,
+                changes = self.settings.changes.name(),
+                "the CRM mirror loads everything"
+            );
             self.mirror.commit(&cursor).await?;
             self.cursor = cursor;
             return Ok(Duration::ZERO);
@@ -101,7 +106,7 @@ impl Follower {
             if cursor.load.is_none() {
                 cursor.loaded_at = (self.now)();
                 self.mirror.stats.loads.inc();
-                tracing::info!(portal = self.mirror.portal, "the CRM mirror is complete");
+                tracing::info!(event = "mirror_complete", portal = self.mirror.portal, "the CRM mirror is complete");
             }
             self.advance(cursor.clone(), Duration::ZERO).await?;
             if asked.elapsed() >= every {

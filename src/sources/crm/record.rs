@@ -80,7 +80,13 @@ pub fn contact(portal: &str, shown: &Value) -> Option<Reading> {
 pub fn deal(portal: &str, shown: &Value, contacts: &BTreeSet<Id>) -> Option<Reading> {
     let id = id(shown.get("id")?)?;
     if contacts.len() > MAX_LIST {
-        tracing::warn!(portal, deal = id, contacts = contacts.len(), "the deal has more contacts than are mirrored; at most {MAX_LIST}");
+        tracing::warn!(
+            event = "deal_contacts_cut",
+            portal,
+            deal = id,
+            contacts = contacts.len(),
+            "the deal has more contacts than are mirrored; at most {MAX_LIST}"
+        );
     }
     let value = property(shown, "pipeline").zip(property(shown, "dealstage")).and_then(|(pipeline, stage)| {
         let deal = Deal {
@@ -102,7 +108,7 @@ pub fn deal(portal: &str, shown: &Value, contacts: &BTreeSet<Id>) -> Option<Read
 fn taken<T: Input>(id: Id, value: &[u8]) -> bool {
     let read = T::read(value);
     if let Err(refusal) = &read {
-        tracing::warn!(id, "a {} is not mirrored: {refusal}", T::NAME);
+        tracing::warn!(event = "record_not_mirrored", id, "a {} is not mirrored: {refusal}", T::NAME);
     }
     read.is_ok()
 }

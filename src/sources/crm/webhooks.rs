@@ -85,8 +85,8 @@ async fn take(
         let status = if forged == Forged::Headers { StatusCode::BAD_REQUEST } else { StatusCode::UNAUTHORIZED };
         // Whoever finds the address can send what HubSpot would not: that is no news. A signature that does not fit may be.
         match forged {
-            Forged::Headers => tracing::debug!("a webhook was refused: {forged}"),
-            Forged::Time | Forged::Signature => tracing::warn!("a webhook was refused: {forged}"),
+            Forged::Headers => tracing::debug!(event = "webhook_refused", "a webhook was refused: {forged}"),
+            Forged::Time | Forged::Signature => tracing::warn!(event = "webhook_refused", "a webhook was refused: {forged}"),
         }
         return (status, format!("{forged}\n")).into_response();
     }
@@ -104,7 +104,7 @@ async fn take(
     match endpoint.writer.write(&records).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
-            tracing::warn!(%error, "a webhook could not be written down; HubSpot will deliver it again");
+            tracing::warn!(event = "webhook_not_written", %error, "a webhook could not be written down; HubSpot will deliver it again");
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")], "Try again later.\n").into_response()
         }
     }
@@ -186,7 +186,7 @@ impl Changes {
                 ))) => return Err(Trouble::Lost(format!("records of {} were deleted before they were read", self.topic))),
                 // Brokers that are away: the client keeps trying.
                 Some(Err(error)) => {
-                    tracing::debug!(topic = self.topic, %error, "cannot read the topic; still trying");
+                    tracing::debug!(event = "topic_unreadable", topic = self.topic, %error, "cannot read the topic; still trying");
                     break;
                 }
             }

@@ -99,7 +99,7 @@ async fn take(State(endpoint): State<Arc<Endpoint>>, Path(workspace): Path<Strin
             (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json!({ "id": id }).to_string()).into_response()
         }
         Err(error) => {
-            tracing::warn!(%error, "a form could not be written; its sender is to try again");
+            tracing::warn!(event = "form_not_written", %error, "a form could not be written; its sender is to try again");
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "Try again later, with the same request.\n").into_response()
         }
     }

@@ -433,7 +433,7 @@ impl Reader {
             None => return Ok(begin.min(unread).max(start)),
         };
         anyhow::ensure!(self.resume.accept_gaps, gone);
-        tracing::warn!("{gone}");
+        tracing::warn!(event = "input_records_lost", "{gone}");
         Ok(copied.map_or(begin, |copied| copied.max(start)))
     }
 
@@ -461,7 +461,12 @@ impl Reader {
                     self.meter.waiting.fetch_add(u64::try_from(end - begin).unwrap_or(0), Ordering::Relaxed);
                     let place = copy.map(|mut copy| {
                         if reaches_back.is_some() {
-                            tracing::info!(topic = self.topic, partition, "the snapshot does not reach back far enough; it is begun anew");
+                            tracing::info!(
+                                event = "snapshot_begun_anew",
+                                topic = self.topic,
+                                partition,
+                                "the snapshot does not reach back far enough; it is begun anew"
+                            );
                         }
                         copy.discard().map(|()| copy.begin(begin))
                     });
@@ -482,7 +487,12 @@ impl Reader {
                 beyond: None,
             });
             if clock > 0 {
-                tracing::warn!(topic = self.topic, partition, "a new partition: what it holds counts from now on");
+                tracing::warn!(
+                    event = "partition_added",
+                    topic = self.topic,
+                    partition,
+                    "a new partition: what it holds counts from now on"
+                );
             }
         }
         Ok(())
@@ -497,7 +507,9 @@ impl Reader {
     ) -> anyhow::Result<Rc<PartitionQueue<DefaultConsumerContext>>> {
         match place {
             Some(Ok(place)) => self.recorder.open(place),
-            Some(Err(error)) => tracing::warn!(%error, topic = self.topic, partition, "cannot use the snapshot; going on without"),
+            Some(Err(error)) => {
+                tracing::warn!(event = "snapshot_unusable", %error, topic = self.topic, partition, "cannot use the snapshot; going on without")
+            }
             None => {}
         }
         // Before the partition is assigned: librdkafka then leaves its queue alone. Otherwise records that are

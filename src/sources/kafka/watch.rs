@@ -183,6 +183,7 @@ impl Question {
                 Ok(Some(mut opened)) => match opened.last() {
                     Some(last) if !self.stands(*partition, last)? => {
                         tracing::warn!(
+                            event = "snapshot_begun_anew",
                             topic = self.topic(),
                             partition,
                             offset = last.offset,
@@ -198,9 +199,11 @@ impl Question {
                 Ok(Some(opened)) => drop(copies.insert(*partition, opened)),
                 Ok(None) => {
                     let folder = snapshots.folder.display();
-                    tracing::warn!(%folder, topic = self.topic(), partition, "another job holds the snapshot; going on without");
+                    tracing::warn!(event = "snapshot_unusable", %folder, topic = self.topic(), partition, "another job holds the snapshot; going on without");
                 }
-                Err(error) => tracing::warn!(%error, topic = self.topic(), partition, "cannot use the snapshot; going on without"),
+                Err(error) => {
+                    tracing::warn!(event = "snapshot_unusable", %error, topic = self.topic(), partition, "cannot use the snapshot; going on without")
+                }
             }
         }
         Ok(copies)
@@ -263,7 +266,7 @@ impl Complaints {
     pub fn warn(&mut self, topic: &str, error: &str) {
         if self.0.is_none_or(|last| last.elapsed() > WARN_EVERY) {
             self.0 = Some(Instant::now());
-            tracing::warn!(topic, error, "cannot read the topic; still trying");
+            tracing::warn!(event = "topic_unreadable", topic, error, "cannot read the topic; still trying");
         }
     }
 }

@@ -71,7 +71,7 @@ impl Copied {
                     (self.reading, self.file, self.at) = (self.reading + 1, None, 0);
                 }
                 Err(why) => {
-                    tracing::warn!(file = %path.display(), at = self.at, %why, "the snapshot cannot be read any further; Kafka has the rest");
+                    tracing::warn!(event = "snapshot_damaged", file = %path.display(), at = self.at, %why, "the snapshot cannot be read any further; Kafka has the rest");
                     self.end_here();
                 }
             }
@@ -121,7 +121,7 @@ impl Copied {
         let beyond = self.opened.segments.split_off((self.reading + 1).min(self.opened.segments.len()));
         for segment in beyond {
             if let Err(error) = std::fs::remove_file(&segment.path) {
-                tracing::warn!(file = %segment.path.display(), %error, "a part of the snapshot that is of no use cannot be deleted");
+                tracing::warn!(event = "snapshot_not_deleted", file = %segment.path.display(), %error, "a part of the snapshot that is of no use cannot be deleted");
             }
         }
         (self.reading, self.file) = (self.opened.segments.len(), None);

@@ -161,20 +161,20 @@ impl Opened {
         let mut paths = names(&self.spot.folder)?.into_iter();
         for path in paths.by_ref() {
             let Some(Heads { mut segment, heads, whole }) = self.heads(&path)? else {
-                tracing::warn!(file = %path.display(), "no snapshot of this build and configuration; it is begun anew");
+                tracing::warn!(event = "snapshot_begun_anew", file = %path.display(), "no snapshot of this build and configuration; it is begun anew");
                 break;
             };
             if self.segments.last().is_some_and(|before| before.next != segment.after) {
-                tracing::warn!(folder, "a file of the snapshot is missing; Kafka has what comes after it");
+                tracing::warn!(event = "snapshot_damaged", folder, "a file of the snapshot is missing; Kafka has what comes after it");
                 break;
             }
             if !whole {
-                tracing::warn!(file = %path.display(), at = segment.len, "a file of the snapshot breaks off; Kafka has the rest");
+                tracing::warn!(event = "snapshot_damaged", file = %path.display(), at = segment.len, "a file of the snapshot breaks off; Kafka has the rest");
             }
             // What a killed job wrote last may be there in part; heads alone do not tell.
             let bad = self.bad_block(&path, &heads)?;
             if let Some(bad) = bad {
-                tracing::warn!(file = %path.display(), at = bad, "a block of the snapshot is damaged; Kafka has the rest");
+                tracing::warn!(event = "snapshot_damaged", file = %path.display(), at = bad, "a block of the snapshot is damaged; Kafka has the rest");
                 cut(&mut segment, &heads, bad);
             }
             self.segments.push(segment);

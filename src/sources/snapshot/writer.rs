@@ -58,7 +58,10 @@ impl Recorder {
             let (sender, messages) = sync_channel(WAITING.0);
             let writer = Writer { keep, copies: BTreeMap::new(), waiting: Arc::clone(&waiting) };
             let thread = thread::Builder::new().name(format!("snapshot {name}")).spawn(move || writer.run(&messages));
-            thread.map(|thread| (sender, thread)).inspect_err(|error| tracing::warn!(%error, "no snapshots: no thread for them")).ok()
+            thread
+                .map(|thread| (sender, thread))
+                .inspect_err(|error| tracing::warn!(event = "snapshot_not_written", %error, "no snapshots: no thread for them"))
+                .ok()
         });
         let (sender, thread) = started.unzip();
         Recorder { sender, thread, opening: VecDeque::new(), waiting, full: None }
@@ -131,7 +134,7 @@ impl Recorder {
 
     /// The job goes on without copies; those that are there end where they end.
     fn give_up(&mut self, why: &str) {
-        tracing::warn!(why, "no more snapshots in this run; a restart will read more from Kafka");
+        tracing::warn!(event = "snapshot_not_written", why, "no more snapshots in this run; a restart will read more from Kafka");
         self.sender = None;
         self.opening.clear();
         // Not waited for: it may hang in the disk.
@@ -149,9 +152,12 @@ impl Drop for Recorder {
             thread::sleep(Duration::from_millis(1));
         }
         if !thread.is_finished() {
-            tracing::warn!("the disk does not take the last of the snapshots; a restart will read that from Kafka");
+            tracing::warn!(
+                event = "snapshot_not_written",
+                "the disk does not take the last of the snapshots; a restart will read that from Kafka"
+            );
         } else if thread.join().is_err() {
-            tracing::warn!("the snapshots' thread broke down; its message stands above");
+            tracing::warn!(event = "thread_panicked", "the snapshots' thread broke down; its message stands above");
         }
     }
 }
@@ -193,7 +199,7 @@ impl Writer {
 }
 
 fn complain(partition: i32, error: &io::Error) {
-    tracing::warn!(partition, %error, "no more snapshots of a partition in this run; a restart will read more from Kafka");
+    tracing::warn!(event = "snapshot_not_written", partition, %error, "no more snapshots of a partition in this run; a restart will read more from Kafka");
 }
 
 /// One partition's copy that grows.
