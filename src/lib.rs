@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod model;
 pub mod oauth;
 pub mod replay;
+pub mod schema;
 pub mod secret;
 pub mod serve;
 pub mod sinks;

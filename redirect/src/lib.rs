@@ -71,6 +71,8 @@ pub use error::Error;
 pub use identity::{EidConfig, EidPolicy, Key, KeySource, Keys, Scope, sign};
 pub use ipnet::IpNet;
 pub use kafka::KafkaSink;
+#[cfg(feature = "schema")]
+pub use links::link_schema;
 pub use links::{LinkFile, Problem};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};

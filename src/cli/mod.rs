@@ -14,6 +14,7 @@ pub mod inputs;
 mod reload;
 pub mod replay;
 pub mod run;
+pub mod schema;
 mod setup;
 mod text;
 mod topics;
@@ -70,6 +71,8 @@ pub enum Command {
     Forget(forget::Args),
     /// Records that could not be read or that HubSpot refused: list them, show one, send some once more, drop some.
     DeadLetters(dead_letters::Args),
+    /// The JSON Schema of each topic's records: print one, write all, or hold them against older ones.
+    Schema(schema::Args),
 }
 
 /// Why a command did not succeed.
@@ -116,6 +119,7 @@ impl Cli {
             Command::Export(args) => export::run(&args),
             Command::Hubspot(command) => hubspot::run(&command),
             Command::DeadLetters(args) => dead_letters::run(&args),
+            Command::Schema(args) => schema::run(&args),
         }
     }
 }

@@ -7,12 +7,12 @@ use super::plan::{DEFAULT_WINDOW, Plan};
 use super::rows::{Advance, CountChange, Resolved, Via, Who};
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::model::outputs::{
-    ContactProperties, Count, DeadLetter, DealStage, Found, LastClick, Output, Person, TimelineEvent, Topic, Unresolved, ValueFrom,
+    AgentParts, ContactProperties, Count, DeadLetter, DealStage, ExtraData, Found, LastClick, Output, Person, TimelineEvent, Topic,
+    Unresolved, UtmParts, ValueFrom,
 };
 use crate::model::time::{Ms, rfc3339};
 use crate::model::{ClickView, PackedClick};
 use serde::Serialize;
-use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The tokens of a timeline event, by name; the event template has the same ones, and the title.
@@ -70,13 +70,14 @@ fn tokens(click: &ClickView<'_>) -> BTreeMap<String, String> {
 }
 
 fn extra_data(click: &ClickView<'_>) -> serde_json::Value {
-    json!({
-        "utm": {"source": click.source, "medium": click.medium, "campaign": click.campaign, "term": click.term, "content": click.content},
-        "referrer": click.referrer,
-        "user_agent": {"device": click.device, "os": click.os, "browser": click.browser},
-        "timestamp": rfc3339(click.ts),
-        "timestamp_ms": click.ts,
-    })
+    let data = ExtraData {
+        utm: UtmParts { source: click.source, medium: click.medium, campaign: click.campaign, term: click.term, content: click.content },
+        referrer: click.referrer,
+        user_agent: AgentParts { device: click.device, os: click.os, browser: click.browser },
+        timestamp: rfc3339(click.ts),
+        timestamp_ms: click.ts,
+    };
+    serde_json::to_value(data).expect("strings and numbers are JSON")
 }
 
 /// A change of a person's last campaign values.

@@ -12,6 +12,7 @@ use super::as_written;
 use super::click_view::ClickView;
 use super::packed_click::PackedClick;
 use super::time::Ms;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -42,7 +43,7 @@ impl Refusal {
 }
 
 /// The campaign values of a click.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Utm {
     /// `utm_source`
@@ -58,18 +59,23 @@ pub struct Utm {
 }
 
 /// One redirect served.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Click {
     /// Schema version; 1, or absent.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// Unique id, minted by the redirect server (UUIDv7).
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub id: String,
     /// When it happened, ms since the epoch.
+    #[schemars(range(max = MAX_TS))]
     pub ts: Ms,
     /// Whose link it is.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub workspace: String,
     /// `domain/slug`.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub link: String,
     /// The link's title.
     #[serde(default)]
@@ -79,21 +85,27 @@ pub struct Click {
     pub destination: Option<String>,
     /// The link's tags.
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Vec<String>>", length(max = MAX_LIST), inner(length(max = MAX_ID)))]
     pub tags: Vec<String>,
     /// The deal that the link names, for rules without an associated contact.
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub deal_id: Option<String>,
     /// The contact named in the link (`?eid=`).
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub contact_id: Option<String>,
     /// Facebook's click id; case-sensitive.
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub fbclid: Option<String>,
     /// Google's click id; case-sensitive.
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub gclid: Option<String>,
     /// Campaign values of the request, else of the destination.
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Utm>")]
     pub utm: Utm,
     /// The page it came from.
     #[serde(default)]
@@ -119,7 +131,7 @@ pub struct Click {
 }
 
 /// The three campaign values that are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UtmField {
     /// `utm_source`
@@ -145,67 +157,86 @@ impl UtmField {
 }
 
 /// One form submission.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Form {
     /// Schema version; 1, or absent.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// Unique id within the workspace.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub id: String,
     /// When it was submitted, ms since the epoch.
+    #[schemars(range(max = MAX_TS))]
     pub ts: Ms,
     /// Whose form it is.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub workspace: String,
     /// Who filled it in; compared trimmed and in lower case, and kept so.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub email: String,
     /// Facebook's click id, from a field or the page's URL.
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub fbclid: Option<String>,
     /// Google's click id, from a field or the page's URL.
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub gclid: Option<String>,
 }
 
 /// State of a HubSpot contact; the newest wins, a tombstone deletes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Contact {
     /// Schema version; 1, or absent.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// HubSpot account.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub portal: String,
     /// HubSpot's id of the contact.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub contact_id: String,
     /// Primary e-mail.
     #[serde(default)]
+    #[schemars(length(max = MAX_ID))]
     pub email: Option<String>,
     /// Further e-mails of the same person.
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Vec<String>>", length(max = MAX_LIST), inner(length(max = MAX_ID)))]
     pub additional_emails: Vec<String>,
     /// Ids of contacts that were merged into this one.
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Vec<String>>", length(max = MAX_LIST), inner(length(max = MAX_ID)))]
     pub merged_ids: Vec<String>,
 }
 
 /// State of a HubSpot deal; the newest wins, a tombstone deletes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Deal {
     /// Schema version; 1, or absent.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// HubSpot account.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub portal: String,
     /// HubSpot's id of the deal.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub deal_id: String,
     /// Internal id of the pipeline.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub pipeline: String,
     /// Internal id of the stage.
+    #[schemars(length(min = 1, max = MAX_ID), regex(pattern = r"\S"))]
     pub stage: String,
     /// Amount in the deal's currency; absent fails a `deal_amount_min` guard.
     #[serde(default)]
     pub amount: Option<f64>,
     /// Associated contacts.
     #[serde(default, deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Vec<String>>", length(max = MAX_LIST), inner(length(max = MAX_ID)))]
     pub contact_ids: Vec<String>,
 }
 

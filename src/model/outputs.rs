@@ -2,8 +2,9 @@
 //!
 //! Each is a pure function of the input log; each says why it exists. `docs/topics.md` shows one of each.
 
-use super::inputs::UtmField;
+use super::inputs::{Utm, UtmField};
 use super::time::Ms;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -58,7 +59,7 @@ pub struct Output {
 }
 
 /// Who a delta is about: a contact of the portal, or an e-mail that no contact of the portal carries yet.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Person {
     /// HubSpot's id of the contact.
@@ -68,7 +69,7 @@ pub enum Person {
 }
 
 /// How a click's person was found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "by")]
 pub enum Found {
     /// The link named the contact.
@@ -85,9 +86,10 @@ pub enum Found {
 }
 
 /// How something stood when it was written: what the next start can't learn from the log that is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct State {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// Whose clicks.
     pub workspace: String,
@@ -103,7 +105,7 @@ pub struct State {
 }
 
 /// What a [`State`] is of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum StateOf {
     /// A rule is hot for the subject.
@@ -128,7 +130,7 @@ pub enum StateOf {
 }
 
 /// A last campaign value and the click that brought it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StateValue {
     /// The value.
     pub text: String,
@@ -139,9 +141,10 @@ pub struct StateValue {
 }
 
 /// One resolved click for one portal: a timeline event to write.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimelineEvent {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// The event's id: a pure function of click id and portal.
     pub id: String,
@@ -161,11 +164,54 @@ pub struct TimelineEvent {
     /// What HubSpot shows: link slug, destination URL, campaign name, country, device.
     pub tokens: BTreeMap<String, String>,
     /// What HubSpot keeps: UTM set, referrer, user-agent parts, raw timestamp.
+    #[schemars(with = "ExtraData")]
     pub extra_data: serde_json::Value,
     /// How the person was found.
     pub found: Found,
     /// When the click was resolved: the tick's end, log time.
     pub at: Ms,
+}
+
+/// What HubSpot keeps with a timeline event. A reader takes it as it comes ([`TimelineEvent::extra_data`]).
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ExtraData<'a> {
+    /// The full set of campaign values.
+    #[schemars(with = "Utm")]
+    pub utm: UtmParts<'a>,
+    /// The page the click came from.
+    pub referrer: Option<&'a str>,
+    /// Parts of the user agent.
+    pub user_agent: AgentParts<'a>,
+    /// The click's own time, RFC 3339.
+    pub timestamp: String,
+    /// The click's own time, ms.
+    pub timestamp_ms: Ms,
+}
+
+/// The fields of [`Utm`], borrowed.
+#[derive(Clone, Debug, Serialize)]
+pub struct UtmParts<'a> {
+    /// `utm_source`
+    pub source: Option<&'a str>,
+    /// `utm_medium`
+    pub medium: Option<&'a str>,
+    /// `utm_campaign`
+    pub campaign: Option<&'a str>,
+    /// `utm_term`
+    pub term: Option<&'a str>,
+    /// `utm_content`
+    pub content: Option<&'a str>,
+}
+
+/// What is known of the visitor's program.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct AgentParts<'a> {
+    /// `desktop`, `mobile`, …
+    pub device: Option<&'a str>,
+    /// Operating system.
+    pub os: Option<&'a str>,
+    /// Browser family.
+    pub browser: Option<&'a str>,
 }
 
 impl TimelineEvent {
@@ -176,7 +222,7 @@ impl TimelineEvent {
 }
 
 /// Where a property's value came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ValueFrom {
     /// The click's id.
     pub click_id: String,
@@ -185,9 +231,10 @@ pub struct ValueFrom {
 }
 
 /// A change of a person's last UTM values.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContactProperties {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// Unique: portal, person and tick.
     pub id: String,
@@ -205,7 +252,7 @@ pub struct ContactProperties {
 }
 
 /// What a deal must satisfy besides pipeline and stage.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Guard {
     /// The deal must name the person among its contacts.
     pub require_associated_contact: bool,
@@ -214,7 +261,7 @@ pub struct Guard {
 }
 
 /// The click that a stage delta names as its last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastClick {
     /// The click's id.
     pub id: String,
@@ -223,9 +270,10 @@ pub struct LastClick {
 }
 
 /// A deal that has earned its next stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DealStage {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// Unique: rule, subject, deal and hot period.
     pub id: String,
@@ -271,9 +319,10 @@ pub struct DealStage {
 }
 
 /// A click that found nobody within 72 h.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unresolved {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// The click as it was read.
     pub click: super::Click,
@@ -284,9 +333,10 @@ pub struct Unresolved {
 }
 
 /// A published count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Count {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
     /// HubSpot account.
     pub portal: String,
@@ -313,11 +363,12 @@ pub struct Count {
 }
 
 /// An input that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Schema version.
+    #[schemars(range(min = 1, max = 1))]
     pub v: u32,
-    /// Reason code; see [`super::Refusal`].
+    /// Reason code; docs/hubspot.md lists them.
     pub reason: String,
     /// What is wrong, without quoting the record.
     pub detail: String,

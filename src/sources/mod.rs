@@ -30,6 +30,7 @@ use crate::model::time::{Ms, tick_end};
 use crate::model::{Contact, Deal, Form, PackedClick};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +42,7 @@ use ustr::ustr;
 pub const SIGNED_WITHIN: Ms = 300_000;
 
 /// What a topic or file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Redirects served.

@@ -33,33 +33,59 @@ pub(crate) struct Checked {
     pub disabled: bool,
 }
 
-/// A link as it is written in a file or a topic.
+/// State of a short link; the newest wins, a tombstone deletes.
+// As it is written in a file or a topic; the comments are the descriptions in the topic's schema.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Link"))]
 struct RawLink<'a> {
+    /// Schema version; 1, or absent.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 1)))]
     v: Option<u32>,
+    /// Host name, without scheme, port and path.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1)))]
     domain: Cow<'a, str>,
+    /// The path behind the host name, without its first slash.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_VALUE)))]
     slug: Cow<'a, str>,
+    /// Whose link it is.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_VALUE)))]
     workspace: Cow<'a, str>,
+    /// Where visitors go: an http or https URL.
     #[serde(borrow)]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_DESTINATION)))]
     destination: Cow<'a, str>,
+    /// Title for people.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_VALUE)))]
     title: Option<String>,
+    /// Tags that rules count by.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(length(max = MAX_TAGS)))]
     tags: Option<Vec<String>>,
+    /// The deal that a click on this link speaks for.
     #[serde(default)]
     deal_id: Option<NumberOrText>,
+    /// When it is served no longer: ms since the Unix epoch, or a time as text.
     #[serde(default)]
     expires: Option<NumberOrText>,
+    /// `false` switches it off.
     #[serde(default)]
     enabled: Option<bool>,
 }
 
+/// The JSON Schema of a record of the `links` topic: what the server takes. Hosts and URLs are checked further when a link is read.
+#[cfg(feature = "schema")]
+pub fn link_schema(settings: schemars::generate::SchemaSettings) -> serde_json::Value {
+    settings.for_deserialize().into_generator().into_root_schema_for::<RawLink<'static>>().to_value()
+}
+
 /// HubSpot's ids are numbers, and people write them without quotes; times are numbers in records and text in files.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum NumberOrText {
     Number(u64),

@@ -16,6 +16,8 @@ mod shard;
 mod table;
 mod topic;
 
+#[cfg(feature = "schema")]
+pub use check::link_schema;
 pub(crate) use check::{Checked, plain_domain};
 pub use file::{LinkFile, Problem};
 pub(crate) use link::Link;

@@ -26,6 +26,7 @@ pub mod topics;
 use crate::model::outputs::Output;
 use crate::model::time::Ms;
 use crate::sources::{Kind, Mark, Offsets};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,7 +39,7 @@ use timely::dataflow::operators::Operator;
 const PER_BATCH: usize = 10_000;
 
 /// How far the job got: all ticks before `frontier` are written.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// Schema version.
     pub v: u32,

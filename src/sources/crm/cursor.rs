@@ -6,10 +6,11 @@
 
 use super::object::{Id, Object};
 use crate::model::time::Ms;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How far one account's mirror has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cursor {
     /// Schema version; 1.
     pub v: u32,
@@ -35,7 +36,7 @@ impl Cursor {
 }
 
 /// Where the changes are that have not been read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// The newest times of change that a search has shown, ms by HubSpot's clock.
@@ -57,7 +58,7 @@ pub enum Place {
 }
 
 /// Where a load is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Load {
     /// What is loaded now; deals come after contacts.
     pub object: Object,

@@ -23,6 +23,7 @@ use crate::sources::kafka::Clock;
 use crate::sources::trouble::Trouble;
 use crate::sources::writer::{Record, Writer};
 use crate::state::{Erased, State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// What somebody says has changed; it is read from HubSpot, whatever was said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hints {
     /// Contacts.
     #[serde(default)]
@@ -134,7 +135,12 @@ impl Mirror {
         let erased = erased.await.map_err(anyhow::Error::new).and_then(|erased| erased);
         let erased =
             erased.map_err(|error| Trouble::Later(format!("a contact that HubSpot has erased can't be erased here: {error:#}"), None))?;
-        tracing::info!(portal = self.portal, contacts = ids.len(), "HubSpot has erased contacts; what is kept of them here goes, too");
+        tracing::info!(
+            event = "erasure_seen",
+            portal = self.portal,
+            contacts = ids.len(),
+            "HubSpot has erased contacts; what is kept of them here goes, too"
+        );
         self.faults.hit(Step::Erased)?;
         Ok(erased)
     }

@@ -41,6 +41,8 @@ mod stats;
 mod tests;
 pub mod webhooks;
 
+pub use cursor::Cursor;
+pub use mirror::Hints;
 pub(in crate::sources) use record::time;
 pub(in crate::sources) use settings::length;
 pub use settings::{Changes, CrmSettings};
@@ -55,7 +57,6 @@ use crate::state::{Erased, State};
 use crate::stop::Stop;
 use anyhow::Context as _;
 use client::Client;
-use cursor::Cursor;
 use faults::Faults;
 use follow::{Follower, Way};
 use journal::{Access, Journal};

@@ -1,13 +1,14 @@
 //! The two kinds of HubSpot records that are mirrored, and how HubSpot names what concerns them.
 
 use crate::kafka::Topics;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// HubSpot's id of a contact or deal within its account: a positive number.
 pub type Id = u64;
 
 /// A kind of record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Object {
     /// `crm.contacts`

@@ -17,6 +17,7 @@ mod submission;
 #[cfg(test)]
 mod tests;
 
+pub use poll::Cursor;
 pub use settings::{FormsSettings, HubSpotForm, Key};
 pub use signature::sign;
 
@@ -26,7 +27,7 @@ use crate::kafka::{Isolation, Kafka};
 use crate::sinks::hubspot::Service;
 use crate::stop::Stop;
 use anyhow::Context as _;
-use poll::{Cursor, Poll};
+use poll::Poll;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::rc::Rc;

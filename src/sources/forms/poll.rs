@@ -18,6 +18,7 @@ use crate::sources::kafka::Clock;
 use crate::sources::trouble::{Patience, THROTTLED, Trouble, answer, strange};
 use crate::sources::writer::{Record, Writer};
 use prometheus_client::metrics::counter::Counter;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use std::time::Duration;
 const PAGE: usize = 50;
 
 /// How far a form has been read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cursor {
     /// Schema version; 1.
     v: u32,
@@ -136,7 +137,13 @@ impl Poll {
                 }
                 match record(workspace, &submission.id, submission.at, &submission.fields, submission.page.as_deref()) {
                     Ok(value) => records.push(Record { topic: &self.topic, key: workspace.to_owned(), value: Some(value) }),
-                    Err(refusal) => tracing::warn!(form = self.form.form, submission = submission.id, "not taken: {}", refusal.detail),
+                    Err(refusal) => tracing::warn!(
+                        event = "submission_not_taken",
+                        form = self.form.form,
+                        submission = submission.id,
+                        "not taken: {}",
+                        refusal.detail
+                    ),
                 }
                 took.push((submission.id, submission.at));
             }
