@@ -1,13 +1,11 @@
 #!/usr/bin/env node
-// The status page in a real headless Chromium, over its debugging pipe; the page's own files, the status is made up.
+// The status page in a real headless Chromium; the page's own files, the status is made up. job.mjs looks at a real job.
 //
 //   tests/status/page.mjs        needs Node 18 and Chromium (apt install nodejs chromium)
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { open, until } from "./browser.mjs";
 
 const root = new URL("../../", import.meta.url);
 const file = (name) => readFileSync(new URL(`src/status/page/${name}`, root), "utf8");
@@ -16,7 +14,7 @@ const policy = readFileSync(new URL("src/status/routes.rs", root), "utf8").match
 const evil = '<script>window.broken = 1</script><img src="http://elsewhere.invalid/x">';
 
 let clicks = 0;
-let open = ["0:7", "0:8"];
+let letters = ["0:7", "0:8"];
 const wishes = [];
 const status = () => ({
   v: 1, at: Date.now(), ready: true, draining: false, frontier: { at: Date.now() - 150, delay_ms: 150 },
@@ -37,7 +35,7 @@ const status = () => ({
     ],
   },
   connections: [{ portal: "4242", workspaces: ["acme"], state: "reinstall-required", problem: evil, refreshed_at: Date.now() - 60000, refreshes: { ok: 2 }, gated: [] }],
-  dead_letters: { open: open.length, oldest_at: Date.now() - 9000, unreadable: {} }, snapshot_age_ms: null,
+  dead_letters: { open: letters.length, oldest_at: Date.now() - 9000, unreadable: {} }, snapshot_age_ms: null,
 });
 const server = createServer((request, response) => {
   const json = (code, value) => response.writeHead(code, { "content-type": "application/json" }).end(JSON.stringify(value));
@@ -48,62 +46,22 @@ const server = createServer((request, response) => {
   if (request.url === "/status") return json(200, status());
   if (request.url === "/dead-letters") {
     const letter = (id) => ({ id, at: Date.now(), reason: "json", detail: evil, source: "clicks", portal: null, record: evil });
-    return json(200, { open: open.length, letters: open.map(letter) });
+    return json(200, { open: letters.length, letters: letters.map(letter) });
   }
   let body = "";
   request.on("data", (part) => (body += part)).on("end", () => {
     const wish = JSON.parse(body);
     wishes.push({ ...wish, word: request.headers["x-clickline-word"] });
-    open = open.filter((id) => id !== wish.id);
+    letters = letters.filter((id) => id !== wish.id);
     json(200, { said: `${wish.id} ${wish.decision}ed` });
   });
 });
 await new Promise((listens) => server.listen(0, "127.0.0.1", listens));
 const origin = `http://127.0.0.1:${server.address().port}`;
 
-const profile = mkdtempSync(join(tmpdir(), "clickline-page-"));
-const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"];
-const browser = spawn(process.env.CHROMIUM ?? "chromium", [...flags, "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"], {
-  stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
-});
-const waiting = new Map();
-const events = [];
-let serial = 0;
-let session;
-let rest = "";
-browser.on("error", (error) => { console.error(`Chromium does not start: ${error.message}`); process.exit(1); });
-browser.stdio[4].on("data", (part) => {
-  const messages = (rest + part).split("\0");
-  rest = messages.pop();
-  for (const message of messages.map((text) => JSON.parse(text))) {
-    if (message.id) waiting.get(message.id)?.(message);
-    else events.push(message);
-  }
-});
-const call = (method, params = {}) => new Promise((done, failed) => {
-  const id = ++serial;
-  waiting.set(id, (answer) => (answer.error ? failed(new Error(`${method}: ${answer.error.message}`)) : done(answer.result)));
-  browser.stdio[3].write(JSON.stringify({ id, method, params, sessionId: session }) + "\0");
-});
-const see = async (expression) => {
-  const { result, exceptionDetails } = await call("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
-  assert.equal(exceptionDetails, undefined, `${expression}: ${exceptionDetails?.text}`);
-  return result.value;
-};
-const until = async (what, ask) => {
-  for (const end = Date.now() + 60000; Date.now() < end; await new Promise((again) => setTimeout(again, 50))) if (await ask()) return;
-  assert.fail(`waited a minute for ${what}`);
-};
-const key = async (name, code, text) => {
-  for (const type of ["keyDown", "keyUp"]) await call("Input.dispatchKeyEvent", { type, key: name, code: name, windowsVirtualKeyCode: code, text: type === "keyDown" ? text : undefined });
-};
-
+const { call, see, key, events, close } = await open();
 let failed = 0;
 try {
-  const { targetInfos } = await call("Target.getTargets");
-  const page = targetInfos.find((of) => of.type === "page");
-  session = (await call("Target.attachToTarget", { targetId: page.targetId, flatten: true })).sessionId;
-  for (const domain of ["Page", "Runtime", "Log", "Network"]) await call(`${domain}.enable`);
   await call("Emulation.setDeviceMetricsOverride", { width: 375, height: 720, deviceScaleFactor: 1, mobile: true });
   await call("Page.navigate", { url: `${origin}/` });
   await until("the state", () => see("document.getElementById('state')?.textContent === 'Running'"));
@@ -171,10 +129,7 @@ try {
   failed = 1;
   console.error(error);
 } finally {
-  const ended = new Promise((done) => browser.on("exit", done));
-  browser.kill();
-  await ended;
-  rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  await close();
   server.close();
   server.closeAllConnections();
 }
