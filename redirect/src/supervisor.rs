@@ -76,7 +76,7 @@ impl Drop for Supervisor {
 fn give_way() {
     // Linux takes a thread's id where POSIX has the process's.
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOWEST) {
-        tracing::info!(%error, "the system does not let a thread have a lower priority; a reload may be noticed where workers have no processor to spare");
+        tracing::info!(event = "priority_refused", %error, "the system does not let a thread have a lower priority; a reload may be noticed where workers have no processor to spare");
     }
 }
 
