@@ -4,6 +4,10 @@
 //! They run on one thread, apart from the job, and share with it the topics alone. Trouble with HubSpot is logged and tried again; when
 //! Kafka fails they begin anew from what is in the topics, after a pause that grows to a minute. Nothing of that ends the job.
 //!
+//! # Start
+//! What is posted before the topics are there is answered with 503: a broker that makes topics by itself would make them with its own
+//! number of partitions and its own clock, and what is behind the first partition would never be read.
+//!
 //! # Stop
 //! They end at once, wherever they are: what was not acknowledged is done again after the next start.
 
@@ -22,9 +26,14 @@ use crate::state::State;
 use crate::stop::Stop;
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse as _;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -64,6 +73,8 @@ pub struct Prepared {
     crm: Option<Crm>,
     forms: Option<Forms>,
     routes: Router,
+    /// Whether the topics are there.
+    there: Arc<AtomicBool>,
     /// Whether nothing is configured.
     idle: bool,
 }
@@ -135,8 +146,24 @@ impl Feeding {
                 polled = Some(Forms { kafka: kafka.clone(), settings, service, taken: taken(FormSource::HubSpot), now });
             }
         }
-        Ok(Prepared { kafka, crm, forms: polled, routes, idle })
+        let there = Arc::<AtomicBool>::default();
+        Ok(Prepared { kafka, crm, forms: polled, routes: once_there(routes, Arc::clone(&there)), there, idle })
     }
+}
+
+/// These routes, once there is a place for what is sent to them.
+fn once_there(routes: Router, there: Arc<AtomicBool>) -> Router {
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let there = there.load(Ordering::Acquire);
+        async move {
+            if there {
+                next.run(request).await
+            } else {
+                let wait = [(header::RETRY_AFTER, "1")];
+                (StatusCode::SERVICE_UNAVAILABLE, wait, "The topics are not there yet; try again.\n").into_response()
+            }
+        }
+    }))
 }
 
 /// The topics that are fed, and those that the sources keep for themselves.
@@ -167,7 +194,7 @@ impl Prepared {
     /// # Errors
     /// When the runtime or thread can't be made.
     pub fn start(self, needed: Vec<Needed>) -> anyhow::Result<Feeds> {
-        let Prepared { kafka, crm, forms, routes: _, idle } = self;
+        let Prepared { kafka, crm, forms, routes: _, there, idle } = self;
         let (stop, (stopped, wished)) = (Stop::new(), watch::channel(false));
         if idle {
             return Ok(Feeds { stop, stopped, thread: None });
@@ -175,10 +202,10 @@ impl Prepared {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the sources")?;
         let asked = stop.clone();
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
-            // The routes take what is posted meanwhile: it is read once the sources have started.
             if !insist(|| topics::ensure(&kafka, &needed, &asked), PAUSES, &asked, &runtime, &wished) {
                 return;
             }
+            there.store(true, Ordering::Release);
             let feeding = tokio::task::LocalSet::new();
             if let Some(crm) = crm {
                 let asked = asked.clone();
@@ -292,6 +319,23 @@ mod tests {
         };
         assert!(insist(refused_at_first, QUICK, &Stop::new(), &runtime(), &wished));
         assert_eq!(tries, 6);
+    }
+
+    #[test]
+    fn nothing_is_taken_before_there_is_a_place_for_it() {
+        let there = Arc::<AtomicBool>::default();
+        let routes = once_there(Router::new().route("/forms", axum::routing::post(|| async { "taken" })), Arc::clone(&there));
+        runtime().block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free address");
+            let url = format!("http://{}/forms", listener.local_addr().expect("an address"));
+            let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+            let client = crate::http::local_client(Duration::from_secs(10)).expect("a client");
+            let early = client.post(&url).send().await.expect("an answer");
+            assert_eq!((early.status().as_u16(), early.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
+            there.store(true, Ordering::Release);
+            assert_eq!(client.post(&url).send().await.expect("an answer").status().as_u16(), 200);
+            server.abort();
+        });
     }
 
     #[test]
