@@ -101,7 +101,7 @@ impl Company {
     pub fn start_job(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
         command.args(["run", "--workers", "2", "--config"]).arg(&self.course.config).env("RUST_LOG", "info");
-        command.env("CLICKLINE_CLOCK_SHIFT", self.clock());
+        command.env("CLICKLINE_CLOCK_SHIFT", self.clock("job"));
         command.env("HUBSPOT_SECRET", "sandbox-secret").env("DEVELOPER_KEY", "sandbox-developer-key").env("TABLE", self.table.address());
         for (portal, token) in &self.tokens {
             command.env(format!("REFRESH_{portal}"), token);
@@ -117,20 +117,23 @@ impl Company {
         fs::create_dir_all(&spool).expect("a folder for the spool");
         command.args(["--kafka", self.course.broker.address(), "--capture", "durable", "--spool"]).arg(spool);
         command.args(["--trusted-proxy", "127.0.0.0/8", "--burst-contact", "off", "--burst-links", "off"]);
-        command.env("CLICKLINE_CLOCK_SHIFT", self.clock());
+        command.env("CLICKLINE_CLOCK_SHIFT", self.clock("redirect"));
         self.redirect = Some(Process::start("redirect", command, folder));
         self.answers();
     }
 
-    /// Puts the clocks of the programs wrong by so many milliseconds; brokers, HubSpot and databases keep theirs.
+    /// Puts the clocks of the programs wrong by so many milliseconds; brokers, HubSpot and databases keep theirs. The job's goes back alone: one
+    /// that is ahead of the brokers' by more than `idle_slack` counts records later than the oracle, as docs/operations.md says.
     pub fn shift_clocks(&self, ms: i64) {
-        // Whole or not at all: the programs read it all the time.
-        let fresh = self.clock().with_extension("fresh");
-        fs::write(&fresh, ms.to_string()).and_then(|()| fs::rename(&fresh, self.clock())).expect("writes");
+        for (name, ms) in [("job", ms.min(0)), ("redirect", ms)] {
+            // Whole or not at all: the programs read it all the time.
+            let (clock, fresh) = (self.clock(name), self.clock("fresh"));
+            fs::write(&fresh, ms.to_string()).and_then(|()| fs::rename(&fresh, clock)).expect("writes");
+        }
     }
 
-    fn clock(&self) -> PathBuf {
-        self.course.folder.path().join("clock")
+    fn clock(&self, name: &str) -> PathBuf {
+        self.course.folder.path().join(format!("clock.{name}"))
     }
 
     /// Waits until the redirect server answers.

@@ -195,8 +195,7 @@ fn events(company: &Company, deltas: &Deltas, portal: &str, snapshot: &Snapshot)
         assert!(asked.insert(id), "event {id} was asked for twice");
         let outcome = outcome.expect("settled");
         // Who was erased takes the timeline along.
-        let gone = outcome == "erased"
-            || company.gone.iter().any(|(of, contact)| of == portal && event["person"]["contact_id"] == contact.as_str());
+        let gone = outcome == "erased" || company.gone.iter().any(|(of, contact)| of == portal && event["contact_id"] == contact.as_str());
         assert!(outcome == "delivered" || gone, "event {id}: {outcome}");
         assert!(there.contains_key(id) || gone, "event {id} counts as delivered and is not there");
     }
@@ -247,7 +246,7 @@ fn moves(deltas: &Deltas, portal: &str, snapshot: &Snapshot) {
 fn properties(company: &Company, deltas: &Deltas, portal: &str, snapshot: &Snapshot) {
     let mut last: BTreeMap<(&str, &str), (Ms, &str)> = BTreeMap::new();
     for (delta, outcome) in deltas.of(Topic::ContactProperties).filter(|(delta, _)| delta["portal"] == portal) {
-        let Some(contact) = delta["person"]["contact_id"].as_str() else { continue };
+        let Some(contact) = delta["contact_id"].as_str() else { continue };
         if outcome != Some("delivered") || company.gone.iter().any(|(of, gone)| of == portal && gone == contact) {
             continue;
         }

@@ -63,7 +63,7 @@ impl Memory {
     }
 }
 
-/// Waits until something is so, for ten seconds at most.
+/// Waits until something is so, for a minute at most.
 pub fn wait_for(so: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !so() {
