@@ -1,6 +1,7 @@
 //! How the job reaches Kafka: brokers, client options, topic names.
 
 mod acknowledged;
+mod scan;
 
 use crate::model::outputs::Topic;
 use crate::stop::Stop;
@@ -16,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 pub use acknowledged::{Acknowledged, Delivery};
+pub use scan::{Seen, scan};
 
 /// How long one call to the brokers may take before it is made again.
 const PATIENCE: Duration = Duration::from_secs(3);

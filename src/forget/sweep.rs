@@ -16,9 +16,9 @@
 //! there is named until the retention has passed.
 
 use super::How;
-use super::topics::{Keeps, Seen, end, keeps, scan};
+use super::topics::{Keeps, end, keeps, scan};
 use crate::dead_letters::DeadLetters;
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, Seen};
 use crate::model::Named;
 use crate::model::inputs::split_key;
 use crate::model::outputs::{DeadLetter, Topic};
