@@ -17,13 +17,17 @@ mod alive;
 mod connections;
 mod dead_letters;
 mod erasures;
+mod ledger;
+mod parked;
 mod settle;
 
 pub use alive::EVERY as ALIVE_EVERY;
 pub use connections::ClearTokens;
 pub use dead_letters::DeadLetterRow;
 pub use erasures::{Erased, Erasure, Removed};
-pub use settle::{ContactValue, Park, Parked, Settlement, Standing};
+pub use ledger::Standing;
+pub use parked::{Park, Parked};
+pub use settle::{ContactValue, Settlement};
 
 use anyhow::{Context, bail};
 use rusqlite::Connection;

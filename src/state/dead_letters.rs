@@ -2,7 +2,8 @@
 
 use super::settle::{int, uint};
 use super::{LedgerKey, State};
-use rusqlite::params;
+use rusqlite::types::Value;
+use rusqlite::{Transaction, params};
 
 /// A refused record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,19 @@ pub struct DeadLetterRow {
     pub key: Option<Vec<u8>>,
     /// The original bytes.
     pub payload: Vec<u8>,
+}
+
+/// Keeps refused records until they are on the dead-letter topic.
+pub(super) fn put(tx: &Transaction<'_>, dead: &[DeadLetterRow]) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO dead_letters (at, reason, detail, topic, partition, \"offset\", key, payload, published)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
+    )?;
+    for d in dead {
+        let key: Value = d.key.clone().map_or(Value::Null, Value::Blob);
+        insert.execute(params![int(d.at), d.reason, d.detail, d.topic, d.partition, d.offset, key, d.payload])?;
+    }
+    Ok(())
 }
 
 impl State {
