@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
-pub use exchange::{Answer, NoAnswer, exchange, execute};
+pub use exchange::{Answer, NoAnswer, exchange, execute, tls_error};
 
 /// The longest answer we read, in bytes: a batch of 100 records with some properties is below 1 MB.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -103,6 +103,38 @@ pub async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, BodyError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+    /// Answers one request.
+    fn answer(listener: &TcpListener) {
+        let (mut connection, _) = listener.accept().expect("a connection");
+        let mut head = [0; 4096];
+        assert!(connection.read(&mut head).expect("reads") > 0);
+        connection.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").expect("writes");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_black_hole_in_ipv6_is_passed_by_on_ipv4() {
+        let good = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = good.local_addr().expect("an address").port();
+        // The same port in IPv6 with its queue of connections full: packets to it are dropped. Where this machine has no IPv6 the way there is
+        // shut at once, which is the other form that it takes.
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).expect("a socket");
+        let hole = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        let there = socket.bind(&hole.into()).and_then(|()| socket.listen(0)).is_ok();
+        let mut queue = Vec::new();
+        while let Some(waiting) = there.then(|| TcpStream::connect_timeout(&hole, Duration::from_millis(200)).ok()).flatten() {
+            queue.push(waiting);
+            assert!(queue.len() < 100, "the queue has an end");
+        }
+        let addresses = [hole, SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+        let client = built(builder(Duration::from_secs(15), CONNECT).no_proxy().resolve_to_addrs("hubspot.test", &addresses));
+        let answering = std::thread::spawn(move || answer(&good));
+        let answered = exchange(client.expect("a client").get(format!("http://hubspot.test:{port}/"))).await.expect("an answer");
+        assert_eq!(answered.status, 204);
+        answering.join().expect("answers");
+    }
 
     #[test]
     fn clients_can_be_made_again_and_again() {

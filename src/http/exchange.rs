@@ -81,9 +81,17 @@ enum Cause {
     Io(String),
 }
 
+/// What is wrong with a server's TLS, where that is the cause of an error.
+pub fn tls_error(error: &(dyn Error + 'static)) -> Option<Tls> {
+    match cause(error) {
+        Some(Cause::Tls(tls)) => Some(tls),
+        Some(Cause::Io(_)) | None => None,
+    }
+}
+
 /// The first cause that says more than that there is no connection.
-fn cause(error: &reqwest::Error) -> Option<Cause> {
-    let mut next: Option<&(dyn Error + 'static)> = error.source();
+fn cause(error: &(dyn Error + 'static)) -> Option<Cause> {
+    let mut next = error.source();
     let mut last = None;
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<Tls>() {

@@ -99,8 +99,12 @@ impl Connections {
         let (seal, endpoint) = if app { (of.read_seal()?, Some(Endpoint::new(settings.app()?)?)) } else { (Seal::Off, None) };
         let postgres = of.read_postgres()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("hubspot-tokens").enable_all().build()?;
+        let ca_file = of.postgres_ca_file.clone();
         let store: Arc<dyn Store> = match postgres.filter(|_| app) {
-            Some(address) => Arc::new(wait(&runtime, async move { super::postgres::Postgres::open(address.reveal()).await })??),
+            Some(address) => {
+                let opened = async move { super::postgres::Postgres::open(address.reveal(), ca_file.as_deref()).await };
+                Arc::new(wait(&runtime, opened)??)
+            }
             None => Arc::<State>::clone(state),
         };
         let keeper = Arc::new(Keeper {

@@ -2,16 +2,21 @@
 //!
 //! One connection to the server, made when it is needed and made again after it broke. Every call is one statement without a name, so that a
 //! pooler between us and the server is no obstacle, and ends within [`WITHIN`]. A swap whose answer was lost may have happened: the
-//! caller reads the row again, and finds its own.
+//! caller reads the row again, and finds its own. Over TLS the server's certificate must be trusted and be the host's, whatever `sslmode` says.
 //!
 //! # Limits
 //! A few statements a request to HubSpot; one row a portal.
 
 use super::store::{Answer, Pending, Store, Stored};
-use crate::http::install_provider;
+use crate::http::{install_provider, tls_error};
 use crate::model::time::Ms;
 use anyhow::{Context as _, bail};
-use rustls_platform_verifier::ConfigVerifierExt as _;
+use rustls::ClientConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls_platform_verifier::Verifier;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -79,16 +84,43 @@ fn config(address: &str) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// Trusts the system's certificate authorities and those of a file.
+fn tls(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    install_provider();
+    let mut authorities = Vec::new();
+    if let Some(file) = ca_file {
+        let what = || format!("hubspot.connections.postgres_ca_file: {} can't be read as certificates in PEM form", file.display());
+        let found = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        authorities = found.with_context(what)?;
+        if authorities.is_empty() {
+            bail!("hubspot.connections.postgres_ca_file: {} holds no certificates in PEM form", file.display());
+        }
+    }
+    let provider = CryptoProvider::get_default().context("TLS has no cryptography")?;
+    let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(provider)).context("no certificate authorities can be read")?;
+    Ok(ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+/// Says of a connection that was not made what to do about it.
+fn unreachable(error: tokio_postgres::Error) -> anyhow::Error {
+    let untrusted = matches!(tls_error(&error), Some(rustls::Error::InvalidCertificate(_)));
+    anyhow::Error::new(error).context(if untrusted {
+        "PostgreSQL can't be reached, for its certificate is not trusted: name the authority that signed it by \
+         hubspot.connections.postgres_ca_file, and write the host as the certificate has it"
+    } else {
+        "PostgreSQL can't be reached"
+    })
+}
+
 impl Postgres {
-    /// Connects, and makes the tables or brings them up to date.
+    /// Connects, and makes the tables or brings them up to date. Certificate authorities in the PEM file `ca_file` are trusted beside the
+    /// system's.
     ///
     /// # Errors
-    /// When the address is wrong, the server can't be reached, or the tables were made by a newer version.
-    pub async fn open(address: &str) -> anyhow::Result<Self> {
+    /// When the address is wrong, the server can't be reached or is not trusted, or the tables were made by a newer version.
+    pub async fn open(address: &str, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let config = config(address)?;
-        install_provider();
-        let tls = rustls::ClientConfig::with_platform_verifier().context("the system's root certificates can't be read")?;
-        let store = Postgres { config, tls: MakeRustlsConnect::new(tls), client: Mutex::new(None) };
+        let store = Postgres { config, tls: MakeRustlsConnect::new(tls(ca_file)?), client: Mutex::new(None) };
         store.migrate().await.context("the PostgreSQL database of the connections can't be used")?;
         Ok(store)
     }
@@ -123,7 +155,7 @@ impl Postgres {
         if let Some(client) = client.as_ref().filter(|client| !client.is_closed()) {
             return Ok(Arc::clone(client));
         }
-        let (made, connection) = self.config.connect(self.tls.clone()).await.context("PostgreSQL can't be reached")?;
+        let (made, connection) = self.config.connect(self.tls.clone()).await.map_err(unreachable)?;
         tokio::spawn(async move {
             // Whoever waits for an answer is told, too.
             if let Err(error) = connection.await {

@@ -33,6 +33,8 @@ pub struct ConnectionSettings {
     /// The address itself; only for callers in the same process.
     #[serde(skip)]
     pub postgres: Option<Secret>,
+    /// PEM file of certificate authorities that are trusted for it beside the system's.
+    pub postgres_ca_file: Option<PathBuf>,
     /// The file by which a database that was put back from a backup is noticed. Default: the state database's name with `.witness` after
     /// it. Best kept where a restore of the database does not restore it, too.
     pub witness: Option<PathBuf>,
@@ -66,6 +68,7 @@ impl Default for ConnectionSettings {
             seal: Sealing::On,
             postgres_env: None,
             postgres: None,
+            postgres_ca_file: None,
             witness: None,
             authorize_url: "https://app.hubspot.com/oauth/authorize".to_owned(),
             scopes: owned(&SCOPES),

@@ -158,6 +158,34 @@ fn postgres_may_go_away_for_a_while() {
 }
 
 #[test]
+fn over_tls_postgres_must_be_who_it_says_it_is() {
+    let Some((cluster, authority)) = Cluster::start_with_tls_if_there() else { return };
+    let mut world = World::new(rotating(), None);
+    let stranger = world.folder.path().join("stranger.pem");
+    std::fs::write(&stranger, crate::support::postgres::authority().0).expect("writes");
+    let mut opened = |host: &str, sslmode: &str, ca_file: Option<&std::path::Path>| {
+        world.settings.connections.postgres = Some(Secret::new(cluster.address_over_tls(host, sslmode)));
+        world.settings.connections.postgres_ca_file = ca_file.map(std::path::Path::to_owned);
+        try_open(&world.settings, &world.path())
+    };
+    let here = Some(authority.as_path());
+    for (host, sslmode, ca_file, word) in [
+        ("localhost", "disable", here, "no encryption"),
+        ("localhost", "require", None, "postgres_ca_file"),
+        ("localhost", "require", Some(stranger.as_path()), "postgres_ca_file"),
+        // It is not what the certificate calls it.
+        ("127.0.0.1", "require", here, "write the host as the certificate has it"),
+        ("localhost", "require", Some(std::path::Path::new("/nowhere/ca.pem")), "/nowhere/ca.pem"),
+    ] {
+        let said = format!("{:#}", opened(host, sslmode, ca_file).expect_err("is not used"));
+        assert!(said.contains(word), "{host} {sslmode}: {said}");
+    }
+    let first = access(&opened("localhost", "require", here).expect("opens")).expect("a token");
+    assert_eq!(access(&opened("localhost", "prefer", here).expect("opens")).expect("the one that is there"), first);
+    assert_eq!(world.token_calls(), 1);
+}
+
+#[test]
 fn an_answer_waits_for_postgres_to_come_back() {
     let Some(cluster) = Cluster::start_if_there() else { return };
     let mut world = World::new(rotating(), Some(cluster));

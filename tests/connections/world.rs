@@ -43,7 +43,7 @@ impl World {
     /// The table itself.
     pub fn store(&self) -> Box<dyn Store> {
         match &self.cluster {
-            Some(cluster) => Box::new(block_on(Postgres::open(&cluster.address())).expect("opens")),
+            Some(cluster) => Box::new(block_on(Postgres::open(&cluster.address(), None)).expect("opens")),
             None => Box::new(State::open(&self.path()).expect("opens")),
         }
     }

@@ -15,8 +15,10 @@
 
 use super::ports::free_addresses;
 use super::process::{bound_to_this_process, wait_for};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// The folder of PostgreSQL's programs, if they are installed.
@@ -41,26 +43,61 @@ impl Postgres {
     /// # Panics
     /// When it is installed and does not start: that is a failure, not a reason to leave something out.
     pub fn start_if_there() -> Option<Postgres> {
+        let mut server = Postgres::made()?;
+        server.start();
+        Some(server)
+    }
+
+    /// The same for one that calls itself `localhost` and takes nothing but TLS, and the file of the authority that has signed its certificate.
+    ///
+    /// # Panics
+    /// As [`Postgres::start_if_there`].
+    pub fn start_with_tls_if_there() -> Option<(Postgres, PathBuf)> {
+        let mut server = Postgres::made()?;
+        let authority = authority();
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name").signed_by(&key, &authority.1);
+        let (ca_file, data) = (server.dir.path().join("ca.pem"), server.data());
+        std::fs::write(&ca_file, &authority.0).expect("writes");
+        std::fs::write(data.join("server.crt"), certificate.expect("a certificate").pem()).expect("writes");
+        std::fs::write(data.join("server.key"), key.serialize_pem()).expect("writes");
+        std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").expect("writes");
+        let key_file = data.join("server.key");
+        std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its owner's alone");
+        if root() {
+            give_away(&key_file);
+        }
+        let settings = File::options().append(true).open(data.join("postgresql.conf"));
+        settings.and_then(|mut file| file.write_all(b"ssl = on\n")).expect("writes");
+        server.start();
+        Some((server, ca_file))
+    }
+
+    /// A cluster whose server is not started.
+    fn made() -> Option<Postgres> {
         let programs = programs()?;
         let dir = tempfile::tempdir().expect("a folder");
         let [address] = free_addresses();
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         if root() {
-            let status = Command::new("chown").arg("nobody").arg(dir.path()).status().expect("chown starts");
-            assert!(status.success(), "root may give a folder away");
+            give_away(dir.path());
         }
-        let mut server = Postgres { dir, programs, port, process: None };
+        let server = Postgres { dir, programs, port, process: None };
         let mut init = server.command("initdb");
         init.args(["--auth", "trust", "--username", "clickline", "--encoding", "UTF8", "--no-sync", "--pgdata"]).arg(server.data());
         let status = init.status().expect("initdb starts (apt install postgresql)");
         assert!(status.success(), "initdb refused:\n{}", server.last_words());
-        server.start();
         Some(server)
     }
 
     /// The address as the configuration has it.
     pub fn address(&self) -> String {
         format!("postgres://clickline@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The same over TLS, with the server called `host` and how much of TLS is wanted.
+    pub fn address_over_tls(&self, host: &str, sslmode: &str) -> String {
+        format!("postgres://clickline@{host}:{}/postgres?sslmode={sslmode}", self.port)
     }
 
     /// Ends the server at once, as `pg_ctl stop -m fast` does: open connections are cut.
@@ -135,6 +172,21 @@ impl Drop for Postgres {
             let _ = process.wait();
         }
     }
+}
+
+/// A certificate authority that nobody trusts: its certificate in PEM form, and what signs with it.
+pub fn authority() -> (String, Issuer<'static, KeyPair>) {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    (pem, Issuer::new(params, key))
+}
+
+/// Root gives a file or folder to whom the server runs as.
+fn give_away(what: &Path) {
+    let status = Command::new("chown").arg("nobody").arg(what).status().expect("chown starts");
+    assert!(status.success(), "root may give {} away", what.display());
 }
 
 fn root() -> bool {
