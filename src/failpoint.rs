@@ -1,7 +1,7 @@
 //! Places at which a test may end the process, as a power cut would.
 //!
 //! `CLICKLINE_FAILPOINT=outbox.commit@7` kills the process (SIGKILL) when it comes to that place for the seventh time;
-//! with `!panic` behind it the thread that comes there panics instead.
+//! with `!panic` behind it the thread that comes there panics instead, with `!stop` the process stands still (SIGSTOP) until it is told to go on.
 //! Only builds with debug assertions look at the variable: a release build has no such places.
 
 /// A place that a test may choose; does nothing otherwise.
@@ -23,8 +23,8 @@ pub fn clock_shift() -> i64 {
     0
 }
 
-/// The job's places, in the order in which a run first comes to them. The connections have one more, `token.answered`: HubSpot has given new
-/// tokens, and they are not stored yet.
+/// The job's places, in the order in which a run first comes to them. The connections have two more: `token.calling`, the lease was looked at
+/// and the call is about to be made, and `token.answered`, HubSpot has given new tokens and they are not stored yet.
 pub const PLACES: [&str; 11] = [
     "start.fenced",
     "start.progress",
@@ -45,17 +45,27 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    enum Does {
+        Kill,
+        Panic,
+        Stop,
+    }
+
     struct Armed {
         place: String,
         left: AtomicU64,
-        panics: bool,
+        does: Does,
     }
 
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
         let wanted = std::env::var("CLICKLINE_FAILPOINT").ok()?;
-        let (wanted, panics) = wanted.strip_suffix("!panic").map_or((&*wanted, false), |wanted| (wanted, true));
+        let (wanted, does) = match wanted.split_once('!') {
+            Some((wanted, "panic")) => (wanted, Does::Panic),
+            Some((wanted, "stop")) => (wanted, Does::Stop),
+            _ => (&*wanted, Does::Kill),
+        };
         let (place, left) = wanted.split_once('@').unwrap_or((wanted, "1"));
-        Some(Armed { place: place.to_owned(), left: AtomicU64::new(left.parse().unwrap_or(1)), panics })
+        Some(Armed { place: place.to_owned(), left: AtomicU64::new(left.parse().unwrap_or(1)), does })
     });
 
     static SHIFT: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("CLICKLINE_CLOCK_SHIFT").map(PathBuf::from));
@@ -67,9 +77,13 @@ mod armed {
     pub fn hit(place: &str) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.place == place) else { return };
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            assert!(!armed.panics, "a test wanted it: {place}");
-            // Nothing of the process runs after this: no destructor, no flush, no farewell to the brokers.
-            let _ = signal_hook::low_level::raise(signal_hook::consts::SIGKILL);
+            let signal = match armed.does {
+                Does::Panic => panic!("a test wanted it: {place}"),
+                // Nothing of the process runs after this: no destructor, no flush, no farewell to the brokers.
+                Does::Kill => signal_hook::consts::SIGKILL,
+                Does::Stop => signal_hook::consts::SIGSTOP,
+            };
+            let _ = signal_hook::low_level::raise(signal);
         }
     }
 }

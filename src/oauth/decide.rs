@@ -15,8 +15,9 @@
 //!
 //! # A caller that stalls
 //! Before the claim is stored a caller may lose any time: it looks at the clock again when it holds the lease ([`call_within`]), and its call
-//! is given up before the lease ends. A caller that freezes after that look, or between the answer and its storing, for longer than the
-//! lease can't be told from one that has crashed; `decide_model.rs` tries everything else in every order.
+//! is given up before the lease ends. One that freezes after that look and wakes up too late sends nothing, unless it froze in the instant
+//! of sending. Between the answer and its storing a frozen caller can't be told from one that has crashed: the next one calls
+//! with the same refresh token, and the one that wakes up finds what came of that. `decide_model.rs` tries everything else in every order.
 //!
 //! # Crash between HubSpot's answer and the stored row
 //! The lease, written before the call, is also the record of the intent: it stays in the row, with the time in `unanswered_since`. The next

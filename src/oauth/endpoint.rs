@@ -15,6 +15,7 @@ use oauth2::{
     HttpResponse, RedirectUrl, RefreshToken, RequestTokenError, StandardRevocableToken, StandardTokenResponse, TokenResponse, TokenUrl,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::time::Duration;
@@ -202,24 +203,48 @@ async fn send(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResp
     if let Some(reply) = refused(answer.status, retry_after, &answer.body) {
         return Err(Early(reply));
     }
-    oauth2::http::Response::builder().status(200).body(answer.body).map_err(|_| failed("the answer can't be read".to_owned()))
+    oauth2::http::Response::builder().status(200).body(tidied(answer.body)).map_err(|_| failed("the answer can't be read".to_owned()))
+}
+
+/// A success as the library takes it. It refuses all of an answer for one odd field, and with it perhaps the only copy of a refresh token: so
+/// whatever is beside the tokens and is not as documented is read for what it must mean, or left out.
+fn tidied(body: Vec<u8>) -> Vec<u8> {
+    let Ok(Value::Object(mut fields)) = serde_json::from_slice(&body) else { return body };
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.trim().parse().ok());
+    for name in ["expires_in", "hub_id"] {
+        if let Some(value) = fields.remove(name)
+            && let Some(number) = number(&value)
+        {
+            fields.insert(name.to_owned(), number.into());
+        }
+    }
+    let scopes: Vec<Value> = match fields.remove("scopes") {
+        Some(Value::Array(list)) => list.into_iter().filter(Value::is_string).collect(),
+        Some(Value::String(text)) => text.split_whitespace().map(Value::from).collect(),
+        _ => Vec::new(),
+    };
+    fields.insert("scopes".to_owned(), scopes.into());
+    // The standard's fields that HubSpot does not send.
+    fields.remove("scope");
+    fields.insert("token_type".to_owned(), "bearer".into());
+    if !fields.get("refresh_token").is_some_and(Value::is_string) {
+        fields.remove("refresh_token");
+    }
+    serde_json::to_vec(&fields).unwrap_or(body)
 }
 
 /// What an answer that is no success means.
 fn refused(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Option<Reply> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Body {
-        error: String,
-        status: String,
-    }
     match status {
         200..300 => return None,
         429 => return Some(Reply::Throttled(retry_after)),
         400..500 if !matches!(status, 408 | 423 | 477) => {}
         _ => return Some(Reply::Failed(format!("status {status}"), retry_after)),
     }
-    let Body { error, status: code } = serde_json::from_slice(body).unwrap_or_default();
+    // Field by field: HubSpot also writes `status` as a number, and then the other one counts.
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (error, code) = (text("error"), text("status"));
     if matches!(code.as_str(), "BAD_REFRESH_TOKEN" | "BAD_AUTH_CODE") || error == "invalid_grant" {
         return Some(Reply::Dead);
     }
@@ -244,6 +269,7 @@ mod tests {
         assert_eq!(refused(400, None, body), Some(Reply::Dead));
         assert_eq!(refused(401, None, body), Some(Reply::Dead));
         assert_eq!(refused(400, None, br#"{"error":"invalid_grant"}"#), Some(Reply::Dead));
+        assert_eq!(refused(400, None, br#"{"status":400,"error":"invalid_grant"}"#), Some(Reply::Dead));
         assert_eq!(refused(400, None, br#"{"error":"invalid_client"}"#), Some(Reply::BadClient("invalid_client".into())));
         assert_eq!(refused(401, None, br#"{"status":"BAD_CLIENT_SECRET"}"#), Some(Reply::BadClient("BAD_CLIENT_SECRET".into())));
     }
@@ -264,7 +290,7 @@ mod tests {
     }
     /// What a success with this body is taken for.
     fn granted(body: &[u8]) -> Reply {
-        match serde_json::from_slice::<Answer>(body) {
+        match serde_json::from_slice::<Answer>(&tidied(body.to_vec())) {
             Ok(answer) => reply::<BasicErrorResponse>(Ok(answer)),
             Err(error) => reply::<BasicErrorResponse>(Err(RequestTokenError::Other(error.to_string()))),
         }
@@ -286,9 +312,21 @@ mod tests {
         );
         assert_eq!(lifetime(r#","expires_in":0,"refresh_token":"""#), Some((1, None)));
         assert_eq!(lifetime(r#","expires_in":18446744073709551615"#), Some((LIFETIME_MAX, None)));
-        for odd in [r#","expires_in":-5"#, r#","expires_in":{}"#, r#","scopes":"oauth""#] {
-            assert_eq!(lifetime(odd), None, "{odd}");
+        // No odd field is worth a refresh token that may be the only one.
+        for odd in [
+            r#","expires_in":-5"#,
+            r#","expires_in":{}"#,
+            r#","scopes":"oauth timeline""#,
+            r#","scopes":[1,null]"#,
+            r#","scopes":null"#,
+            r#","scope":["oauth"]"#,
+            r#","hub_id":"x","token_use":7"#,
+        ] {
+            assert_eq!(lifetime(&format!(r#"{odd},"refresh_token":"r1""#)), Some((1800, Some("r1".into()))), "{odd}");
         }
+        assert_eq!(lifetime(r#","expires_in":" 60 ","refresh_token":null"#), Some((60, None)));
+        let Reply::Granted(grant) = granted(br#"{"access_token":"a","hub_id":"4242","scopes":"oauth timeline"}"#) else { panic!("tokens") };
+        assert_eq!((grant.hub_id, grant.scopes), (Some(4242), vec!["oauth".to_owned(), "timeline".to_owned()]));
         for body in [&b""[..], b"<html>canary</html>", b"{}", br#"{"access_token":"can"#] {
             assert_eq!(granted(body), Reply::Failed("an answer that is no token".into(), None));
         }

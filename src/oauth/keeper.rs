@@ -9,7 +9,8 @@
 //!
 //! # Why no token is lost or burnt
 //! - Before a call the row says who calls and since when, by compare-and-set: of all threads and processes, one calls.
-//! - It calls only if enough of its lease is left after the claim is stored, and gives the call up before the lease ends.
+//! - It calls only if enough of its lease is left after the claim is stored, and gives the call up before the lease ends, also when it
+//!   was asleep until then.
 //! - The answer is stored before it is used. A swap that lost means that the row changed: if its tokens are still those of the call, our
 //!   answer is the newest there is and goes on top; if not, somebody stored newer ones and ours are thrown away.
 //! - A swap whose outcome is unknown (PostgreSQL went away) is looked up, and tried again for a minute.
@@ -298,6 +299,7 @@ impl Keeper {
             return Ok(None);
         }
         // The clock is looked at again: since the lease's end was set, this process may have been asleep, or the store slow.
+        let looked = tokio::time::Instant::now();
         let Some(within) = call_within(&claimed.facts, (self.now)(), self.lease_for) else {
             tracing::warn!(
                 event = "token_lease_short",
@@ -317,9 +319,20 @@ impl Keeper {
                 "an earlier refresh was begun and its answer never stored; trying the refresh token from before it"
             );
         }
-        let call = endpoint.refresh(&row.secrets.refresh_token);
-        let reply = tokio::time::timeout(Duration::from_millis(within), call).await;
-        let reply = reply.unwrap_or_else(|_| Reply::Failed("no answer while the lease lasted".to_owned(), None));
+        crate::failpoint::hit("token.calling");
+        let until = looked + Duration::from_millis(within);
+        let call = async {
+            if tokio::time::Instant::now() >= until {
+                return Reply::Unsent("this process stood still for longer than its lease".to_owned());
+            }
+            endpoint.refresh(&row.secrets.refresh_token).await
+        };
+        // The time is asked first at every turn: who stood still with the connection half made sends nothing either.
+        let reply = tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(until) => Reply::Failed("no answer while the lease lasted".to_owned(), None),
+            reply = call => reply,
+        };
         self.refreshes.fetch_add(1, Ordering::Relaxed);
         let why = match &reply {
             Reply::Failed(why, _) | Reply::Unsent(why) | Reply::Odd(why) => Some(why.clone()),

@@ -1,4 +1,4 @@
-//! Two processes at once, and one that is killed. They are this test's own program, started again as [`child`].
+//! Two processes at once, one that is killed, and one that stands still for longer than its lease. They are this test's own program, started again as [`child`].
 
 use crate::world::*;
 use clickline::oauth::{Condition, TokenError, Why};
@@ -137,4 +137,83 @@ fn a_crash_between_answer_and_row_is_survived_or_told_as_what_it_is() {
             }
         }
     }
+}
+
+/// A process that comes to a place while it refreshes, and stands still there.
+fn stands_still(world: &World, place: &str) -> Child {
+    let child = world.child("access").env("CLICKLINE_FAILPOINT", format!("{place}!stop")).spawn().expect("starts");
+    let stat = format!("/proc/{}/stat", child.id());
+    // The state comes after the name, which is in brackets.
+    let stopped = || std::fs::read_to_string(&stat).ok()?.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')).then_some(());
+    wait_for("the process to stand still", stopped);
+    child
+}
+
+/// It goes on; the tokens that its askers got, if they got any.
+fn goes_on(child: Child) -> Option<BTreeSet<String>> {
+    let told = std::process::Command::new("kill").args(["-CONT", &child.id().to_string()]).status();
+    assert!(told.is_ok_and(|status| status.success()), "kill -CONT reaches our own child");
+    let output = child.wait_with_output().expect("ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    output.status.success().then(|| text.lines().filter_map(|line| line.strip_prefix("token ")).map(str::to_owned).collect())
+}
+
+#[test]
+fn a_process_that_stands_still_for_longer_than_its_lease_burns_no_token() {
+    let one = |place: &str, config: Config| {
+        let (rotation, strict) = (config.rotation, config.reuse_revokes_family);
+        let mut world = World::new(config, None);
+        // The lease is five seconds longer.
+        world.settings.request_timeout = Duration::from_secs(1);
+        std::fs::write(world.folder.path().join("gate"), "").expect("opens the gate");
+        let sleeper = stands_still(&world, place);
+        let asked = usize::from(place == "token.answered");
+        assert_eq!(world.token_calls(), asked, "{place}");
+
+        // Another process waits for the lease to end, and takes its own.
+        let connections = world.open();
+        let got = access(&connections);
+        assert_eq!(world.token_calls(), asked + 1, "{place}");
+        let woken = goes_on(sleeper);
+        match (place, rotation) {
+            // It sees that it is late, sends nothing, and takes what the other has stored.
+            ("token.calling", _) => {
+                let token = got.expect("a token").token.reveal().to_owned();
+                assert_eq!(woken, Some(BTreeSet::from([token])), "the newest token");
+            }
+            // HubSpot as it is: the token that came first is as good as the one after it.
+            (_, Rotation::Never) => {
+                got.expect("a token");
+                assert!(woken.is_some_and(|tokens| tokens.len() == 1));
+            }
+            // The refresh token was spent for an answer that nobody had stored. Who wakes up brings the newest there is.
+            _ => {
+                let Err(TokenError::Disconnected(Why::LostAnswer { .. })) = got else { panic!("{got:?}") };
+                assert!(woken.is_some_and(|tokens| tokens.len() == 1));
+            }
+        }
+        assert_eq!(world.token_calls(), asked + 1, "{place}: nobody called again");
+        assert_eq!(facts(&connections).condition, Condition::Connected, "{place}");
+        let last = access(&connections).expect("a token");
+        let refused = world.sandbox.requests().iter().filter(|request| request.status >= 400).count();
+        assert_eq!(refused, usize::from(asked == 1 && rotation == Rotation::Always), "{place}: what HubSpot refused");
+        if asked == 1 && strict {
+            // The same refresh token, sent twice, was the end of both: that is told once HubSpot refuses what it has given, and no storm follows.
+            let renewed = block_on(connections.renew(PORTAL, &last));
+            assert_eq!(renewed, Err(TokenError::Disconnected(Why::Refused)));
+            (0..20).for_each(|_| drop(block_on(connections.renew(PORTAL, &last)).expect_err("somebody must log in")));
+            assert_eq!(world.token_calls(), asked + 2);
+        }
+    };
+    std::thread::scope(|scope| {
+        for (place, config) in [
+            ("token.calling", rotating()),
+            ("token.calling", Config::default()),
+            ("token.answered", Config::default()),
+            ("token.answered", Config { rotation: Rotation::Always, ..Config::default() }),
+            ("token.answered", rotating()),
+        ] {
+            scope.spawn(move || one(place, config));
+        }
+    });
 }
