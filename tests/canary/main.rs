@@ -76,7 +76,8 @@ const ALLOWED: [(&str, &[&str]); 5] = [
     ),
     // A form that could not be read: its bytes are kept, and nothing that is said about them quotes them.
     ("e-mail in a spoilt form", &["topic forms", "topic dead-letters, payloads", "snapshots", "/dead-letters"]),
-    // The address of the page that a visitor came from goes to HubSpot, as that page wrote it; the marks of ad networks are taken out.
+    // The address of the page that a visitor came from is kept as that page wrote it, but for the marks of ad networks. HubSpot hears its public
+    // part alone, see below.
     (
         "e-mail in a referrer",
         &[
@@ -372,6 +373,8 @@ fn no_secret_and_no_address_is_written_where_it_does_not_belong() {
     // What passed between the job and the others is where the secrets belong: they were used.
     let heard = Heard::clone(&heard);
     assert!(text(&heard).contains(CLIENT_SECRET) && text(&heard).contains(UNKNOWN), "HubSpot was told");
+    let came_from = Canary::new("e-mail in a referrer", IN_REFERRER).is_in(&text(&heard));
+    assert!(text(&heard).contains("https://r.example/") && !came_from, "HubSpot hears where a visitor came from, and no address in it");
     assert!(Canary::new("password", CLICKHOUSE).is_in(&text(&heard_of_clickhouse)), "ClickHouse was told");
     for (name, before, ends) in [("access token", "Bearer ", &['\r'][..]), ("refresh token", r#""refresh_token":""#, &['"'])] {
         let values = between(&heard, before, ends);

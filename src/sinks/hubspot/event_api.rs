@@ -11,10 +11,12 @@
 //! | extra data | kept | kept | as properties |
 //!
 //! An event always names its contact by id: an e-mail address could make a contact, and with an id it would change the contact's address.
+//! Of the page that the visitor came from only the public part leaves ([`referrer::public`]).
 
 use super::entries::Event;
 use super::paths::Paths;
 use super::portal::Events;
+use super::referrer;
 use super::request::{self, Request};
 use crate::model::time::rfc3339;
 use serde_json::{Map, Value, json};
@@ -119,12 +121,23 @@ fn shortened(event: &Event) -> (Map<String, Value>, Value) {
     for value in tokens.values_mut() {
         truncated |= shorten(value);
     }
-    let mut extra_data = event.delta.extra_data.clone();
+    let mut extra_data = extra_data(event);
     truncated |= shorten(&mut extra_data);
     if truncated && let Value::Object(fields) = &mut extra_data {
         fields.insert("truncated".to_owned(), true.into());
     }
     (tokens, extra_data)
+}
+
+/// The extra data as they may leave.
+fn extra_data(event: &Event) -> Value {
+    let mut data = event.delta.extra_data.clone();
+    if let Some(referrer) = data.get_mut("referrer")
+        && let Some(whole) = referrer.as_str()
+    {
+        *referrer = Some(referrer::public(whole)).filter(|part| !part.is_empty()).into();
+    }
+    data
 }
 
 fn tokens(event: &Event) -> Map<String, Value> {
@@ -147,8 +160,9 @@ pub const CUSTOM_EXTRA: [(&str, &str, &str); 8] = [
 
 fn custom_properties(event: &Event) -> Map<String, Value> {
     let mut properties = tokens(event);
+    let extra_data = extra_data(event);
     for (name, _, place) in CUSTOM_EXTRA {
-        if let Some(value) = event.delta.extra_data.pointer(place).and_then(Value::as_str) {
+        if let Some(value) = extra_data.pointer(place).and_then(Value::as_str) {
             properties.insert(name.to_owned(), value.into());
         }
     }
@@ -226,6 +240,24 @@ mod tests {
         for which in [Events::Timeline, Events::AppEvents, Events::CustomEvents] {
             assert!(!api(which).input(&by_address).to_string().contains('@'));
             assert_eq!(api(which).input(&resolved)["objectId"], "9");
+        }
+    }
+
+    #[test]
+    fn no_address_leaves_with_the_page_before() {
+        let with = |referrer: &str| {
+            let mut event = event();
+            event.delta.extra_data["referrer"] = referrer.into();
+            event
+        };
+        for which in [Events::Timeline, Events::AppEvents, Events::CustomEvents] {
+            let referrer = |event: &Event| {
+                let input = api(which).input(event);
+                let place = if which == Events::CustomEvents { "/properties/referrer" } else { "/extraData/referrer" };
+                input.pointer(place).and_then(Value::as_str).map(str::to_owned)
+            };
+            assert_eq!(referrer(&with("https://mail.example/inbox?u=ada@example.com")).as_deref(), Some("https://mail.example/inbox"));
+            assert_eq!(referrer(&with("mailto:ada@example.com")), None, "nothing of it may leave");
         }
     }
 
