@@ -172,6 +172,11 @@ impl Account {
         self.doubts.iter_mut().for_each(BTreeSet::clear);
     }
 
+    /// Nobody has tried anything for long, for the process stood still: the failures of before count no longer.
+    pub fn stood_still(&mut self, now: Ms) {
+        self.resumed_at = [now; 4];
+    }
+
     /// Properties are refused: some time after `now` somebody may have put them in order.
     pub fn look_again(&mut self, now: Instant) {
         self.preparation.wish(now + LOOK_AGAIN);
@@ -286,6 +291,14 @@ mod tests {
         assert!(!account.preparation.begins(now));
         account.preparation.ended();
         assert!(account.preparation.begins(now));
+    }
+
+    #[test]
+    fn failures_from_before_a_standstill_count_no_longer() {
+        let mut account = Account::default();
+        assert!(account.unbroken(Work::Events, 1_000));
+        account.stood_still(9_000);
+        assert!(Work::ALL.iter().all(|work| !account.unbroken(*work, 1_000) && account.unbroken(*work, 9_000)));
     }
 
     #[test]

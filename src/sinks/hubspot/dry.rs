@@ -10,12 +10,14 @@
 use super::entries::Addressed;
 use super::event_api::{EventApi, batch_max};
 use super::lanes::{BATCH_MAX, Batch, Lanes, Work};
+use super::overwritten;
 use super::portal::Events;
 use super::reader;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::request::{self, Method, Request};
 use super::settings::Settings;
 use crate::kafka::Kafka;
+use crate::model::outputs::Person;
 use crate::state::{Erased, LedgerKey, Standing, State};
 use crate::stop::Stop;
 use anyhow::{Context as _, anyhow};
@@ -156,15 +158,24 @@ impl<W: Write> Dry<'_, W> {
         let paths = &self.settings.paths;
         match batch {
             Batch::Stages(entries) => {
-                self.call(portal, "", &request::read_deals(paths, entries.iter().map(|e| e.key.as_str())))?;
                 let front = || entries.iter().filter_map(|entry| Some((entry.key.as_str(), &entry.value.steps.front()?.0)));
-                let asking: Vec<_> =
-                    front().filter(|(_, delta)| delta.guard.require_associated_contact).map(|(id, _)| (id, None)).collect();
-                if !asking.is_empty() {
-                    self.call(portal, "", &request::read_deal_contacts(paths, asking))?;
+                let asking = || front().filter(|(_, delta)| delta.guard.require_associated_contact);
+                if asking().next().is_some() {
+                    self.call(portal, "", &request::read_deal_contacts(paths, asking().map(|(id, _)| (id, None))))?;
                 }
+                let address = |person: &Person| if let Person::Email(email) = person { Some(email.clone()) } else { None };
+                let addresses: BTreeSet<String> = asking().filter_map(|(_, delta)| address(delta.person.as_ref()?)).collect();
+                if !addresses.is_empty() {
+                    let find = request::find_contacts(paths, addresses.iter().map(String::as_str));
+                    self.call(portal, "if the deal has contacts: ", &find)?;
+                }
+                self.call(portal, "", &request::read_deals(paths, entries.iter().map(|e| e.key.as_str())))?;
                 let moves = request::move_deals(paths, front().map(|(id, delta)| (id, delta.to_stage.as_str())));
                 self.call(portal, "if the deal still is in its stage and pipeline and its guards hold: ", &moves)?;
+                for moved in entries.chunks(overwritten::AT_ONCE) {
+                    let histories = request::read_stage_histories(paths, moved.iter().map(|e| e.key.as_str()));
+                    self.call(portal, "of what was moved: ", &histories)?;
+                }
                 for mut entry in entries {
                     entry.value.steps.pop_front();
                     let Some(lanes) = self.accounts.get_mut(portal) else { continue };

@@ -13,6 +13,8 @@
 //!     ▼                               associations.rs  which contacts a deal has
 //!  HubSpot                            suspects.rs  what makes HubSpot stumble
 //!                                     behind.rs    accounts that can't keep up
+//!                                     overwritten.rs  whose move was overwritten
+//!                                     referrer.rs  how much of a page's address may leave
 //!                                     dead_letters.rs  refused records to their topic
 //!                                     erased.rs    persons who are not to be written to
 //! ```
@@ -32,7 +34,7 @@
 //! # Cost
 //! 110 requests in 10 s and account, 3 of them kept for deal stages. A batch holds 100 records, so about 1,000 events or contacts a
 //! second and account; a stage move costs three requests for up to 100 deals, four where the
-//! clicks' persons are known by their address.
+//! clicks' persons are known by their address, and of the bulk's places one for 50 of them afterwards.
 
 mod account;
 mod allowance;
@@ -57,6 +59,7 @@ mod given;
 mod intake;
 mod lanes;
 mod outcome;
+mod overwritten;
 mod paths;
 mod pipelines;
 mod portal;
@@ -65,6 +68,7 @@ mod queue;
 mod reader;
 pub mod reason;
 mod record;
+mod referrer;
 mod request;
 mod run;
 mod service;
@@ -74,6 +78,7 @@ mod setup;
 mod sink;
 mod stages;
 mod standing;
+mod standstill;
 mod stats;
 mod suspects;
 #[cfg(test)]

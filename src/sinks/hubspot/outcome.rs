@@ -102,7 +102,13 @@ pub struct Refusal {
 impl Refusal {
     /// For logs: nothing of it was sent by us.
     pub fn brief(&self) -> String {
-        format!("{} {} (correlation id {})", self.status, self.category, self.correlation_id)
+        let Refusal { status, category, correlation_id, .. } = self;
+        // Of one record of a batch HubSpot says neither a status nor an id.
+        let status = Some(status.to_string()).filter(|_| *status != 0);
+        let category = Some(category.clone()).filter(|category| !category.is_empty());
+        let id = Some(format!("(correlation id {correlation_id})")).filter(|_| !correlation_id.is_empty());
+        let parts: Vec<String> = status.into_iter().chain(category).chain(id).collect();
+        if parts.is_empty() { "an error".to_owned() } else { parts.join(" ") }
     }
 
     /// For dead letters: with HubSpot's words.
@@ -146,7 +152,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Reads an answer. `retry_after` is the header of that name.
 pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
     let json: Option<Value> = serde_json::from_slice(body).ok();
-    let after = retry_after.and_then(|text| text.trim().parse().ok()).map(|s| Duration::from_secs(s).min(PAUSE_MAX));
+    // "At once" is no pause: repeated at once, a throttled request would be throttled again and again.
+    let after = retry_after.and_then(|text| text.trim().parse().ok()).filter(|s| *s > 0);
+    let after = after.map(|s| Duration::from_secs(s).min(PAUSE_MAX));
     let value = json.as_ref().unwrap_or(&Value::Null);
     match status {
         200..=299 if body.iter().all(u8::is_ascii_whitespace) => Outcome::Done(Value::Null),
@@ -284,6 +292,7 @@ mod tests {
         assert_eq!(classify(429, Some("900"), b"{}"), Outcome::Throttled(Pause::For(Duration::from_secs(900))));
         assert_eq!(classify(429, Some("3"), b"<html>"), Outcome::Throttled(Pause::For(Duration::from_secs(3))));
         assert_eq!(classify(477, Some("999999999"), b""), Outcome::Throttled(Pause::For(PAUSE_MAX)));
+        assert_eq!(classify(429, Some("0"), b"{}"), Outcome::Throttled(Pause::Unsaid));
     }
 
     #[test]
@@ -320,6 +329,16 @@ mod tests {
     fn duplicates_are_successes() {
         assert_eq!(of(409, &Value::Null), Outcome::Exists);
         assert_eq!(of(400, &json!({"message":"Event ID already in use, please choose a new unique ID"})), Outcome::Exists);
+    }
+
+    #[test]
+    fn a_refusal_says_what_there_is_and_no_more() {
+        let of = |body: Value| refusal(0, &body).detail();
+        let missing = json!({"status": "error", "category": "OBJECT_NOT_FOUND", "message": "no such deal"});
+        assert_eq!(of(missing), "HubSpot answered OBJECT_NOT_FOUND: no such deal");
+        assert_eq!(of(Value::Null), "HubSpot answered an error: ");
+        let whole = json!({"category": "VALIDATION_ERROR", "correlationId": "c-1", "message": "no"});
+        assert_eq!(refusal(400, &whole).detail(), "HubSpot answered 400 VALIDATION_ERROR (correlation id c-1): no");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub const ALL: [(Reason, &str, &str); 15] = [
         "fill in what the rule asks for, or change the rule; then replay",
     ),
     (DEAL_GONE, "the deal was deleted, or merged into another", "drop it"),
-    (CONTACT_GONE, "the contact was deleted", "drop it, or restore the contact and replay"),
+    (CONTACT_GONE, "HubSpot has no such contact: it was deleted, or never there", "drop it, or restore the contact and replay"),
     (NO_CONTACT, "no contact with the e-mail address appeared within `park_for`", "make the contact and replay, or set `create_contacts`"),
     (PROPERTY_REFUSED, "the property does not exist, or is read-only", "correct `field_mapping`; drop it, newer clicks bring newer values"),
     (CONFLICT, "another contact has a value that must be unique", "correct it in HubSpot; then replay"),

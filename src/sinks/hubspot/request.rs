@@ -88,6 +88,12 @@ pub fn read_deals<'a>(paths: &Paths, ids: impl IntoIterator<Item = &'a str>) -> 
     post(format!("{}/batch/read", paths.deals), json!({ "properties": DEAL_PROPERTIES, "propertiesWithHistory": [], "inputs": inputs }))
 }
 
+/// Reads which stages deals have been in.
+pub fn read_stage_histories<'a>(paths: &Paths, ids: impl IntoIterator<Item = &'a str>) -> Request {
+    let inputs: Vec<Value> = ids.into_iter().map(|id| json!({ "id": id })).collect();
+    post(format!("{}/batch/read", paths.deals), json!({ "properties": [], "propertiesWithHistory": ["dealstage"], "inputs": inputs }))
+}
+
 /// Reads the contacts of deals: a deal's id, and where to read on.
 pub fn read_deal_contacts<'a>(paths: &Paths, deals: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Request {
     let input = |(id, after): (&str, Option<&str>)| match after {

@@ -16,6 +16,7 @@
 use super::account::Account;
 use super::dead_letters::{DeadLetters, Published};
 use super::lanes::Batch;
+use super::overwritten::Moved;
 use super::reader::Read;
 use super::record::Lane;
 use super::service::Service;
@@ -24,7 +25,7 @@ use super::stats::Stats;
 use super::work::{Desk, Report};
 use super::{contacts, emails, entries, events, prepare, stages};
 use crate::kafka::Kafka;
-use crate::model::time::now as wall_ms;
+use crate::model::time::{Ms, now as wall_ms};
 use crate::state::{ALIVE_EVERY, Erased, LedgerKey, Settlement, State};
 use anyhow::Context;
 use std::collections::{BTreeMap, HashSet};
@@ -66,6 +67,8 @@ pub enum Done {
     Published(u64, anyhow::Result<Published>),
     /// Records that were held back.
     Behind(super::behind::Chunk),
+    /// Deals whose move has overwritten a person's, with the stage that it replaced.
+    Overwritten(String, Vec<(Moved, String)>),
 }
 
 /// Everything the loop owns.
@@ -117,6 +120,8 @@ pub struct Run {
     committed_at: Instant,
     /// When it is noted next that the sink runs.
     pub(super) alive_at: Instant,
+    /// When the loop looked at the clock last, once a turn; ms since the Unix epoch.
+    pub(super) looked_at: Ms,
 }
 
 /// What wakes the loop.
@@ -171,6 +176,7 @@ impl Run {
             chores_at: now,
             committed_at: now,
             alive_at: now + ALIVE_EVERY,
+            looked_at: wall_ms(),
         }
     }
 
@@ -219,6 +225,8 @@ impl Run {
                 read = events.recv(), if room[2] => Event::Read(Lane::Events, read),
                 () = tokio::time::sleep_until(wake.into()) => Event::Time,
             };
+            // Before what was under way is judged by the clock.
+            self.look_at_clock()?;
             match event {
                 Event::Stop => break,
                 Event::Done(done) => self.done(done)?,
@@ -345,6 +353,7 @@ impl Run {
             Done::Prepared(portal, prepared) => self.prepared(&portal, prepared, now),
             Done::Published(commits, result) => self.was_published(commits, result?, now),
             Done::Behind(chunk) => self.again_read(chunk)?,
+            Done::Overwritten(portal, moves) => self.overwrote(&portal, &moves),
         }
         Ok(())
     }

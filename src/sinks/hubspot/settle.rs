@@ -9,6 +9,7 @@ use super::account::Account;
 use super::entries::{Addressed, Event, Properties, Records, Stages};
 use super::lanes::Work;
 use super::outcome::refused_everywhere;
+use super::overwritten::Moved;
 use super::queue::{Entry, Tries};
 use super::reason;
 use super::record::Receipt;
@@ -151,6 +152,7 @@ impl Run {
     /// Stage deltas: each fate is that of the deal's oldest delta.
     pub(super) fn stages_done(&mut self, portal: &str, report: Report<Stages>, now: Instant) {
         let spread = rand::random();
+        let mut moved = Vec::new();
         for (mut entry, fate) in self.reported(portal, Work::Stages, report, now) {
             let sent = entry.value.steps.front().map(|(_, receipt)| receipt.ledger_key);
             self.drop_erased_of(portal, &entry.key, &mut entry.value);
@@ -165,6 +167,10 @@ impl Run {
                     continue;
                 }
             } else if let Some((delta, receipt)) = entry.value.steps.pop_front() {
+                if fate == Fate::Delivered {
+                    let DealStage { deal_id, rule, from_stage, to_stage, .. } = delta.clone();
+                    moved.push(Moved { deal: deal_id, rule, from_stage, to_stage });
+                }
                 self.stage_done(portal, &delta, &receipt, fate);
             }
             if entry.value.none_left() {
@@ -176,6 +182,7 @@ impl Run {
                 self.with(portal, |account| account.lanes.stages.put_back(entry, now));
             }
         }
+        self.look_back(portal, &moved);
     }
 
     fn stage_done(&mut self, portal: &str, delta: &DealStage, receipt: &Receipt, fate: Fate) {

@@ -23,6 +23,8 @@ pub struct Stats {
     pub foreign: u64,
     /// Records of erased persons, dropped.
     pub erased: u64,
+    /// Moves that came on top of a person's, made between reading the deal and moving it.
+    pub overwritten: u64,
     /// Stage deltas whose deal no longer qualified.
     pub dropped: u64,
     /// Stage deltas of rules that only watch.

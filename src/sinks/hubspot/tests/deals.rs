@@ -214,6 +214,41 @@ fn every_stage_delta_leaves_one_line_in_the_log() {
     }
 }
 
+#[test]
+fn a_persons_move_that_was_overwritten_is_told() {
+    log::listen();
+    let world = World::new();
+    let [raced, calm] = ["61001", "61002"];
+    qualified(&world, raced);
+    qualified(&world, calm);
+    // The person is quicker than the request that follows the read.
+    world.sandbox.fault(serde_json::json!({
+        "match": {"path": "*/deals/batch/update", "nth": [1]},
+        "fault": {"kind": "edit", "object": "deals", "id": raced, "properties": {"dealstage": "contractsent"}},
+    }));
+    for (n, deal) in [raced, calm].into_iter().enumerate() {
+        world.put(Topic::DealStages, &nth_stage(610 + n, deal));
+    }
+    let sink = world.start();
+    let stats = world.settle(&sink, "moved", 2);
+    assert_eq!(stats.stages, 2);
+    wait(&sink, "the histories to be read", |stats| stats.overwritten == 1);
+    let of = |deal: &str| {
+        let named = format!("deal=\"{deal}\"");
+        log::lines().into_iter().filter(|line| line.contains(&named)).collect::<Vec<String>>()
+    };
+    let [moved, overwrote] = of(raced).try_into().expect("two lines");
+    assert!(moved.contains("deal moved"), "{moved}");
+    for word in ["WARN", "deal_move_overwrote", "stage=\"contractsent\"", "to_stage=\"qualifiedtobuy\"", "sales-collateral"] {
+        assert!(overwrote.contains(word), "{word}: {overwrote}");
+    }
+    assert_eq!(of(calm).len(), 1);
+    // It is told, and nothing else is done about it.
+    sink.stop().expect("stops");
+    let stages = |deal: &str| world.sandbox.snapshot(PORTAL).deal(deal).expect("the deal").stages.len();
+    assert_eq!((stages(raced), stages(calm)), (3, 2));
+}
+
 /// Forgets how far a stopped sink had read.
 fn back_to_the_beginning(world: &World) {
     let db = rusqlite::Connection::open(world.state()).expect("opens");

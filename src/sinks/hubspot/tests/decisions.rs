@@ -134,8 +134,8 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     };
     let (planned, text) = run(&State::look(&world.state()).expect("opens"));
     assert_eq!((planned.records, planned.shadow, planned.skipped), (153, 1, 0));
-    // Three for the deal, one for the properties, one for the address, two for the events.
-    assert_eq!(planned.calls, 7, "{text}");
+    // Four for the deal, one for the properties, one for the address, two for the events.
+    assert_eq!(planned.calls, 8, "{text}");
     for part in
         ["if the deal still is", "deals/batch/update", r#""dealstage":"qualifiedtobuy""#, "g***@example.com", "elido_last_utm_source"]
     {

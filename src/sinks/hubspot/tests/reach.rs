@@ -5,7 +5,7 @@ use super::*;
 use crate::sinks::hubspot::{Change, setup_accounts};
 use clickline_sandbox::Rotation;
 use socket2::{Domain, Socket, Type};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 const EACH: usize = 5;
 
@@ -128,6 +128,32 @@ fn an_address_that_swallows_packets_is_waited_for() {
     let _front = Front::start(listener, &world.sandbox.url(), Way::Plain);
     let stats = wait(&sink, "delivered", |stats| stats.caught_up);
     assert_eq!((stats.events, stats.dead_letters), (EACH as u64, 0));
+    all_is_there(&world, 1);
+}
+
+#[test]
+fn an_address_in_ipv6_alone_is_used_and_where_there_is_no_ipv6_it_is_waited_for() {
+    let mut world = world();
+    put(&world, 0);
+    match TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(listener) => {
+            let front = Front::start(listener, &world.sandbox.url(), Way::Plain);
+            world.settings.base_url = format!("http://[::1]:{}", front.port());
+            let sink = world.start();
+            assert_eq!(wait(&sink, "all", |stats| stats.caught_up).events, EACH as u64);
+            assert!(front.seen() > 0, "by this door");
+        }
+        Err(_) => {
+            let good = std::mem::replace(&mut world.settings.base_url, "http://[::1]:9".to_owned());
+            let sink = world.start();
+            wait(&sink, "tried", |stats| stats.read == EACH as u64 && stats.refreshes >= 2);
+            let stats = sink.stop().expect("stops");
+            assert_eq!((stats.lag, stats.retried, stats.dead_letters, stats.suspended), (EACH as u64, 0, 0, 0), "{stats:?}");
+            assert!(said(&world).contains("no connection to [::1]"), "{}", said(&world));
+            world.settings.base_url = good;
+            assert_eq!(wait(&world.start(), "all", |stats| stats.caught_up).events, EACH as u64);
+        }
+    }
     all_is_there(&world, 1);
 }
 
