@@ -175,7 +175,7 @@ impl Counters {
 #[test]
 fn a_click_in_the_window_takes_at_most_80_bytes() {
     let (clicks, contacts) = (200_000, 5_000);
-    for windows in [&["30d"][..], &["30d", "7d"]] {
+    for windows in [&["30d"][..], &["30d", "7d"], &["30d", "7d", "1h"]] {
         let plan = plan(windows, 0);
         let before = live();
         let mut counters = Counters::new(&plan);
@@ -186,8 +186,7 @@ fn a_click_in_the_window_takes_at_most_80_bytes() {
         println!("windows {windows:?}: {each:.1} bytes a click in the window; {entries} log entries, {counts} counts");
         // The rules' tags and links are among those that are clicked most.
         assert!(entries as u64 > clicks / 5, "{entries} entries of {clicks} clicks");
-        // A second length stores no second entry, but each of its counts is one more to add up.
-        assert!(each <= if windows.len() == 1 { 80.0 } else { 120.0 }, "{each} bytes a click");
+        assert!(each <= 80.0, "{each} bytes a click");
         drop(counters);
     }
 }

@@ -14,19 +14,16 @@
 //!   still last at `a` are written down then: a later restart must not take them for younger than the rule.
 //!
 //! # Cost
-//! One look-up a changed tally, one comparison for each rule of its measure.
+//! One look-up a changed key of a person, one comparison for each rule of the window that changed.
 
 use super::plan::{Plan, PlannedRule, RuleIx};
-use super::rows::{Candidate, Carried, ClickRef, CountChange, Heat, HotPeriod, Measure, Subject, Tally, Who};
+use super::rows::{Candidate, Carried, CountChange, Heat, HotPeriod, Measure, Subject, Tally};
+use super::shares::{Count, Counts, Ruled, address};
 use super::step::{Machine, Map};
 use crate::model::time::Ms;
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,80 +59,8 @@ pub enum Counted {
     Carried(Carried),
 }
 
-/// One identity's part of a count.
-struct Share {
-    identity: Who,
-    n: u64,
-    last: Option<ClickRef>,
-}
-
-/// What is counted, and the rules that look at it; of many persons.
-struct Ruled {
-    measure: Measure,
-    rules: Box<[RuleIx]>,
-}
-
-struct Count {
-    subject: Subject,
-    of: Rc<Ruled>,
-    parts: SmallVec<[Share; 1]>,
-    sum: u64,
-    /// Hot rules, each with its period's beginning; few counts have one.
-    hot: Vec<(RuleIx, Ms)>,
-}
-
-impl Count {
-    fn last(&self) -> Option<&ClickRef> {
-        self.parts.iter().filter_map(|part| part.last.as_ref()).max()
-    }
-
-    fn is_of(&self, subject: &Subject, measure: &Measure) -> bool {
-        self.subject == *subject && self.of.measure == *measure
-    }
-
-    fn address(&self) -> Address {
-        address(&self.subject, &self.of.measure)
-    }
-
-    fn put(&mut self, identity: Who, n: u64, last: Option<ClickRef>) {
-        match self.parts.iter_mut().find(|part| part.identity == identity) {
-            Some(part) => (part.n, part.last) = (n, last),
-            None => self.parts.push(Share { identity, n, last }),
-        }
-    }
-}
-
-/// A subject's measure, told by where its names lie in this process.
-type Address = ([u64; 3], u64, Ms);
-
-fn address(subject: &Subject, measure: &Measure) -> Address {
-    (subject.address(), super::rows::address(measure.key), measure.window)
-}
-
-/// All counts. A count knows whose and of what it is, so the table holds no keys beside it.
-#[derive(Default)]
-struct Counts {
-    table: HashTable<Box<Count>>,
-    hasher: RandomState,
-}
-
-impl Counts {
-    fn get(&self, subject: &Subject, measure: &Measure) -> Option<&Count> {
-        let hash = self.hasher.hash_one(address(subject, measure));
-        self.table.find(hash, |count| count.is_of(subject, measure)).map(|count| &**count)
-    }
-
-    fn get_mut(&mut self, subject: &Subject, measure: &Measure) -> Option<&mut Count> {
-        let hash = self.hasher.hash_one(address(subject, measure));
-        self.table.find_mut(hash, |count| count.is_of(subject, measure)).map(|count| &mut **count)
-    }
-
-    fn entry(&mut self, subject: &Subject, measure: &Measure) -> Entry<'_, Box<Count>> {
-        let hasher = &self.hasher;
-        let hash = hasher.hash_one(address(subject, measure));
-        self.table.entry(hash, |count| count.is_of(subject, measure), |count| hasher.hash_one(count.address()))
-    }
-}
+/// Periods by a tick in which something is to be done about them.
+type Older = BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>;
 
 /// The machine; see the module.
 pub struct Sums {
@@ -143,9 +68,9 @@ pub struct Sums {
     counts: Counts,
     /// Periods from before their rule was added, by the tick in which they are written down, or become known to a rule
     /// that backfills.
-    older: BTreeMap<Ms, BTreeSet<(RuleIx, Subject, Measure)>>,
+    older: Older,
     /// Rules by what they count; many persons, few keys.
-    ruled: Map<(Ustr, Measure, bool), Rc<Ruled>>,
+    ruled: Map<(Ustr, Ustr, bool), Rc<Ruled>>,
 }
 
 impl Sums {
@@ -160,20 +85,22 @@ impl Sums {
     fn carry(&mut self, at: Ms, candidate: Candidate, since: Ms, out: &mut dyn FnMut(Counted)) {
         let Candidate { rule, subject } = candidate;
         let Some(measure) = self.plan.measure(rule) else { return };
-        let count = self.counts.get_mut(&subject, &measure);
-        let Some((count, place)) = count.and_then(|count| count.hot.iter().position(|(hot, _)| *hot == rule).map(|place| (count, place)))
-        else {
+        let count = self.counts.get_mut(&subject, measure.key).and_then(|count| {
+            let hot = count.hot.iter().position(|(hot, _)| *hot == rule)?;
+            Some((hot, count.of().place(measure.window)?, count))
+        });
+        let Some((hot, place, count)) = count else {
             // It ended while nobody looked: the rule was off, or its window was another.
             return out(Counted::Carried(Carried::Period { candidate, since: None }));
         };
         let Some(planned) = self.plan.rules.get(rule as usize) else { return };
-        let seen = std::mem::replace(&mut count.hot[place].1, since);
+        let seen = std::mem::replace(&mut count.hot[hot].1, since);
         // What this start has told of the period, and what was told before it.
         let before = at.saturating_sub(1);
         match (known(planned, seen, before), known(planned, since, before)) {
-            (true, true) => tell(rule, subject, false, period(count, since), out),
+            (true, true) => tell(rule, subject, false, count.period(place, since), out),
             (true, false) => tell(rule, subject, false, None, out),
-            (false, true) => tell(rule, subject, true, period(count, since), out),
+            (false, true) => tell(rule, subject, true, count.period(place, since), out),
             (false, false) => {}
         }
         if waits(planned, since, at) {
@@ -188,10 +115,10 @@ impl Machine for Sums {
 
     fn warm(&self, rows: &[(Ms, Part)]) {
         let known = rows.iter().filter_map(|(_, part)| match part {
-            Part::Tally(tally) => self.counts.get(&tally.subject, &tally.measure),
+            Part::Tally(tally) => self.counts.get(&tally.subject, tally.measure.key),
             Part::Since(..) => None,
         });
-        black_box(known.map(|count| count.sum).sum::<u64>());
+        black_box(known.map(|count| count.sum(0)).sum::<u64>());
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Part>, out: &mut dyn FnMut(Counted)) {
@@ -200,10 +127,10 @@ impl Machine for Sums {
                 self.carry(at, *candidate, *since, out);
             }
         }
-        // What changes one count stands together; in its order, since the last word on an identity counts.
+        // What changes one count stands together, window by window; in its order, since the last word on an identity counts.
         if rows.len() > 1 {
             rows.sort_by_key(|part| match part {
-                Part::Tally(tally) => Some(address(&tally.subject, &tally.measure)),
+                Part::Tally(tally) => Some((address(&tally.subject, tally.measure.key), tally.measure.window)),
                 Part::Since(..) => None,
             });
         }
@@ -212,67 +139,36 @@ impl Machine for Sums {
             Part::Since(..) => None,
         });
         let mut tallies = tallies.peekable();
-        while let Some(Tally { subject, measure, identity, n, last }) = tallies.next() {
-            let mut entry = match self.counts.entry(&subject, &measure) {
+        while let Some(Tally { subject, measure: Measure { key, .. }, .. }) = tallies.peek() {
+            let (subject, key) = (*subject, *key);
+            let mut entry = match self.counts.entry(&subject, key) {
                 Entry::Occupied(entry) => entry,
                 Entry::Vacant(place) => {
-                    let of = ruled(&mut self.ruled, &self.plan, &subject, measure);
-                    place.insert(Box::new(Count { subject, of, parts: SmallVec::new(), sum: 0, hot: Vec::new() }))
+                    place.insert(Box::new(Count::new(subject, ruled(&mut self.ruled, &self.plan, &subject, key))))
                 }
             };
             let count = &mut **entry.get_mut();
-            count.put(identity, n, last);
-            while let Some(more) = tallies.next_if(|next| next.subject == subject && next.measure == measure) {
-                count.put(more.identity, more.n, more.last);
-            }
-            count.parts.retain(|part| part.n > 0);
-            let was = count.sum;
-            let is = count.parts.iter().map(|part| part.n).sum();
-            count.sum = is;
-            if was != is {
-                out(Counted::Change(CountChange { subject, measure, was, is }));
-            }
-            let of = Rc::clone(&count.of);
-            for rule in of.rules.iter().copied() {
-                let Some(planned) = self.plan.rules.get(rule as usize) else { continue };
-                let known = |since: Ms| known(planned, since, at);
-                let carried = |since| Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since });
-                let place = count.hot.iter().position(|(hot, _)| *hot == rule);
-                match (place, is >= planned.rule.threshold) {
-                    (None, true) => {
-                        count.hot.push((rule, at));
-                        if self.plan.carries {
-                            out(carried(Some(at)));
-                        }
-                        if known(at) {
-                            tell(rule, subject, true, period(count, at), out);
-                        }
-                        for later in [self.plan.carries.then_some(planned.added_at), planned.rule.backfill.then_some(planned.backfills_at)]
-                        {
-                            if let Some(later) = later.filter(|later| at <= planned.added_at && at < *later) {
-                                self.older.entry(later).or_default().insert((rule, subject, measure));
-                            }
-                        }
-                    }
-                    (Some(place), true) => {
-                        let since = count.hot[place].1;
-                        if known(since) && !waits(planned, since, at) {
-                            tell(rule, subject, false, period(count, since), out);
-                        }
-                    }
-                    (Some(place), false) => {
-                        let (_, since) = count.hot.remove(place);
-                        if self.plan.carries {
-                            out(carried(None));
-                        }
-                        if known(since) && !waits(planned, since, at) {
-                            tell(rule, subject, false, None, out);
-                        }
-                    }
-                    (None, false) => {}
+            let of = Rc::clone(count.of());
+            while let Some(Tally { measure, identity, n, last, .. }) =
+                tallies.next_if(|next| next.subject == subject && next.measure.key == key)
+            {
+                // The plan has all windows that it lets clicks be counted in.
+                let Some(place) = of.place(measure.window) else { continue };
+                let was = count.sum(place);
+                count.put(place, identity, n, last);
+                while let Some(more) = tallies.next_if(|next| next.subject == subject && next.measure == measure) {
+                    count.put(place, more.identity, more.n, more.last);
+                }
+                let is = count.sum(place);
+                if was != is {
+                    out(Counted::Change(CountChange { subject, measure, was, is }));
+                }
+                let looked = Looked { at, subject, measure, place };
+                for rule in of.windows[place].1.iter().copied() {
+                    looked.by(rule, &self.plan, count, &mut self.older, out);
                 }
             }
-            if count.parts.is_empty() {
+            if count.tidy() {
                 entry.remove();
             }
         }
@@ -280,18 +176,18 @@ impl Machine for Sums {
             && *entry.key() <= at
         {
             for (rule, subject, measure) in entry.remove() {
-                let (Some(count), Some(planned)) = (self.counts.get(&subject, &measure), self.plan.rules.get(rule as usize)) else {
+                let (Some(count), Some(planned)) = (self.counts.get(&subject, measure.key), self.plan.rules.get(rule as usize)) else {
                     continue;
                 };
-                let Some((_, since)) = count.hot.iter().find(|(hot, _)| *hot == rule).filter(|(_, since)| *since <= planned.added_at)
-                else {
+                let hot = count.hot.iter().find(|(hot, _)| *hot == rule).filter(|(_, since)| *since <= planned.added_at);
+                let (Some((_, since)), Some(place)) = (hot, count.of().place(measure.window)) else {
                     continue; // it has ended
                 };
                 if self.plan.carries && at == planned.added_at {
                     out(Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since: Some(*since) }));
                 }
                 if waits(planned, *since, at) {
-                    tell(rule, subject, true, period(count, *since), out);
+                    tell(rule, subject, true, count.period(place, *since), out);
                 }
             }
         }
@@ -302,15 +198,62 @@ impl Machine for Sums {
     }
 }
 
-/// A subject's measure, with the rules that look at it.
-fn ruled(known: &mut Map<(Ustr, Measure, bool), Rc<Ruled>>, plan: &Plan, subject: &Subject, measure: Measure) -> Rc<Ruled> {
-    let of_key = known.entry((subject.workspace, measure, subject.who.is_deal())).or_insert_with(|| {
-        let counter = plan.counter(subject.workspace, measure.key, subject.who.is_deal());
-        let windows = counter.iter().flat_map(|counter| &counter.windows);
-        let rules = windows.filter(|(window, _)| *window == measure.window).flat_map(|(_, rules)| rules.iter().copied()).collect();
-        Rc::new(Ruled { measure, rules })
-    });
-    Rc::clone(of_key)
+/// A subject's key, with the rules that look at it.
+fn ruled(known: &mut Map<(Ustr, Ustr, bool), Rc<Ruled>>, plan: &Plan, subject: &Subject, key: Ustr) -> Rc<Ruled> {
+    let of_key = known.entry((subject.workspace, key, subject.who.is_deal()));
+    Rc::clone(of_key.or_insert_with(|| Rc::new(Ruled::new(plan, subject, key))))
+}
+
+/// A window of a count that a tick may have changed.
+struct Looked {
+    at: Ms,
+    subject: Subject,
+    measure: Measure,
+    /// Where the window stands in the count.
+    place: usize,
+}
+
+impl Looked {
+    /// Whether a period of the rule begins, goes on or ends.
+    fn by(&self, rule: RuleIx, plan: &Plan, count: &mut Count, older: &mut Older, out: &mut dyn FnMut(Counted)) {
+        let Looked { at, subject, measure, place } = *self;
+        let Some(planned) = plan.rules.get(rule as usize) else { return };
+        let known = |since: Ms| known(planned, since, at) && !waits(planned, since, at);
+        let carried = |since| Counted::Carried(Carried::Period { candidate: Candidate { rule, subject }, since });
+        let hot = count.hot.iter().position(|(hot, _)| *hot == rule);
+        match (hot, count.sum(place) >= planned.rule.threshold) {
+            (None, true) => {
+                count.hot.push((rule, at));
+                if plan.carries {
+                    out(carried(Some(at)));
+                }
+                if known(at) {
+                    tell(rule, subject, true, count.period(place, at), out);
+                }
+                for later in [plan.carries.then_some(planned.added_at), planned.rule.backfill.then_some(planned.backfills_at)] {
+                    if let Some(later) = later.filter(|later| at <= planned.added_at && at < *later) {
+                        older.entry(later).or_default().insert((rule, subject, measure));
+                    }
+                }
+            }
+            (Some(hot), true) => {
+                let since = count.hot[hot].1;
+                if known(since) {
+                    tell(rule, subject, false, count.period(place, since), out);
+                }
+            }
+            (Some(hot), false) => {
+                let (_, since) = count.hot.remove(hot);
+                if plan.carries {
+                    out(carried(None));
+                }
+                if known(since) {
+                    tell(rule, subject, false, None, out);
+                }
+            }
+            (None, false) => {}
+        }
+    }
 }
 
 /// Whether a rule acts at `at` on a period that began at `since`.
@@ -323,10 +266,6 @@ fn waits(planned: &PlannedRule, since: Ms, at: Ms) -> bool {
     planned.rule.backfill && at == planned.backfills_at && since <= planned.added_at && since < at
 }
 
-fn period(count: &Count, since: Ms) -> Option<HotPeriod> {
-    count.last().map(|last| HotPeriod { since, count: count.sum, last: last.clone() })
-}
-
 fn tell(rule: RuleIx, subject: Subject, begins: bool, period: Option<HotPeriod>, out: &mut dyn FnMut(Counted)) {
     out(Counted::Heat(Heat { rule, subject, begins, period }));
 }
@@ -334,7 +273,7 @@ fn tell(rule: RuleIx, subject: Subject, begins: bool, period: Option<HotPeriod>,
 #[cfg(test)]
 mod tests {
     use super::super::plan::{Counts, Times, WorkspaceSpec, tag_key};
-    use super::super::rows::ClickId;
+    use super::super::rows::{ClickId, ClickRef, Who};
     use super::super::step::testing::run;
     use super::*;
     use crate::config::rules;

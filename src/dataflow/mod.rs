@@ -28,6 +28,7 @@ pub mod publish;
 pub mod route;
 pub mod rows;
 pub mod settle;
+pub mod shares;
 pub mod step;
 pub mod window_log;
 pub mod windows;
