@@ -1,16 +1,18 @@
 //! The source against librdkafka's mock cluster. It stamps no append time: records carry the producer's.
 
+use super::broker_clock::BrokerClock;
 use super::*;
 use crate::dataflow::rows::Arrival;
 use crate::engine;
 use crate::model::outputs::{Output, Topic};
-use crate::model::time::now;
+use crate::model::time::{now, tick_end};
 use crate::sinks::outbox::{Batch, Door, deliver};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::vec::Map;
 
@@ -92,7 +94,7 @@ impl Run {
             limits: Limits { in_flight_bytes, idle_slack: 200 },
             resume,
             snapshots: None,
-            now: Arc::new(now),
+            clock: BrokerClock::wall(Arc::new(now)),
             meter: Arc::default(),
             stop: Stop::new(),
         };
