@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 pub use estimate::{Estimate, Stamp, Word};
 pub use spread::spread;
 
+/// 2016, ms since the Unix epoch: brokers have stamped since then. What says it is older is no stamp; librdkafka's mock cluster reports 1234 of every record.
+const FIRST_STAMPS: Ms = 1_451_606_400_000;
 /// A bound that was ahead by less than this has drifted; beyond, somebody has set a clock, ms.
 const SET_BACK: Ms = 1_000;
 
@@ -96,7 +98,7 @@ impl BrokerClock {
     pub fn delivered(&self, sent: Duration, stamp: Timestamp) {
         let received = self.moment();
         let at = match stamp {
-            Timestamp::LogAppendTime(at) => Ms::try_from(at).ok(),
+            Timestamp::LogAppendTime(at) => Ms::try_from(at).ok().filter(|at| *at >= FIRST_STAMPS),
             Timestamp::CreateTime(_) | Timestamp::NotAvailable => None,
         };
         let mut known = self.known();
@@ -149,6 +151,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    const STAMP: Ms = 1_795_718_000_000;
+
     fn set() -> (Arc<AtomicU64>, BrokerClock) {
         let hand = Arc::new(AtomicU64::new(5_000));
         let wall = Arc::clone(&hand);
@@ -159,12 +163,12 @@ mod tests {
     fn once_stamped_the_wall_clock_moves_nothing() {
         let (hand, clock) = set();
         assert_eq!((clock.now(), clock.now_or_wall(), clock.word()), (None, 5_000, None));
-        clock.delivered(clock.moment(), Timestamp::LogAppendTime(1_000_000));
+        clock.delivered(clock.moment(), Timestamp::LogAppendTime(STAMP.cast_signed()));
         for jump in [0, 1, 999_999_999] {
             hand.store(jump, Ordering::Relaxed);
             // As much as this test may take on a machine that has other work to do.
             let now = clock.now().expect("stamped");
-            assert!((1_000_000..1_600_000).contains(&now), "{now} with the wall clock at {jump}");
+            assert!((STAMP..STAMP + 600_000).contains(&now), "{now} with the wall clock at {jump}");
         }
     }
 
@@ -172,14 +176,16 @@ mod tests {
     fn where_nothing_is_stamped_the_wall_clock_counts_and_the_others_are_told_so() {
         let (hand, clock) = set();
         let (_, other) = set();
-        clock.delivered(clock.moment(), Timestamp::CreateTime(77));
-        hand.store(6_000, Ordering::Relaxed);
-        assert_eq!(clock.now(), Some(6_000));
+        for (jump, none) in [(6_000, Timestamp::CreateTime(STAMP.cast_signed())), (7_000, Timestamp::LogAppendTime(1_234))] {
+            clock.delivered(clock.moment(), none);
+            hand.store(jump, Ordering::Relaxed);
+            assert_eq!(clock.now(), Some(jump));
+        }
         other.hear(clock.word().expect("known"));
         assert_eq!(other.now(), Some(5_000), "its own");
         // Somebody has set the topic right.
-        clock.delivered(clock.moment(), Timestamp::LogAppendTime(1_000_000));
+        clock.delivered(clock.moment(), Timestamp::LogAppendTime(STAMP.cast_signed()));
         other.hear(clock.word().expect("known"));
-        assert!([&clock, &other].iter().all(|clock| clock.now() >= Some(1_000_000)));
+        assert!([&clock, &other].iter().all(|clock| clock.now() >= Some(STAMP)));
     }
 }
