@@ -4,7 +4,7 @@
 //! # Meaning
 //! The outbox writes how far the job is at least every two seconds, also while nothing happens, and right at its start. The brokers stamp these records
 //! (the topic of the progress has `LogAppendTime`) and report the stamps. From them [`Estimate`] makes a time that the broker's clock has reached for sure.
-//! Process 0 has the outbox and tells the others ([`spread`]).
+//! Process 0 has the outbox and tells the others ([`spread()`]).
 //!
 //! # Ties and edges
 //! - Before the first stamp nothing is known: partitions that have been read to their end wait.
