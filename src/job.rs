@@ -26,6 +26,7 @@ use crate::model::outputs::State;
 use crate::model::time::{DAY, Ms};
 use crate::sinks::outbox::kafka::Outbox;
 use crate::sinks::outbox::{Progress, deliver, topics};
+use crate::sources::kafka::broker_clock::{BrokerClock, spread};
 use crate::sources::kafka::{Clock, Limits, Reading, Resume, topic};
 use crate::sources::snapshot::Snapshots;
 use crate::sources::{Kind, Meter};
@@ -60,7 +61,7 @@ pub struct JobConfig {
     pub snapshots: Option<PathBuf>,
     /// Whether to go on without records that were deleted before they were read.
     pub accept_gaps: bool,
-    /// The wall clock that idle topics follow.
+    /// The wall clock, for brokers that stamp nothing ([`crate::sources::kafka::broker_clock`]); nothing depends on it with others.
     pub now: Clock,
 }
 
@@ -87,7 +88,8 @@ impl Job {
         // A day more than is needed: while it catches up, the job may be that much ahead of what it has committed.
         let snapshots =
             snapshots.map(|folder| Snapshots { folder, keep_clicks: plan.clicks_back() + DAY, keep_forms: plan.forms_back() + DAY });
-        let reading = Reading { kafka, times: plan.times, limits, resume, snapshots, now, meter: Arc::clone(&meter), stop: stop.clone() };
+        let clock = BrokerClock::new(now);
+        let reading = Reading { kafka, times: plan.times, limits, resume, snapshots, clock, meter: Arc::clone(&meter), stop: stop.clone() };
         drop(reading.consumer()?);
         let of_job = (Arc::clone(&committed), Arc::clone(&ready));
         let thread = thread::Builder::new().name("job".to_owned()).spawn(move || {
@@ -255,12 +257,15 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
         None => (None, None),
     };
     let team = met.map_or(Team::Threads(workers), |met| Team::Processes(Links::new(met, workers, stop.clone())));
-    let (once, plan, of_workers) = (Mutex::new(of_outbox), Arc::new(plan), told.clone());
+    let (once, plan, of_workers, alone) = (Mutex::new(of_outbox), Arc::new(plan), told.clone(), matches!(team, Team::Threads(_)));
     let ended = engine::run(team, &stop.clone(), move |scope, worker, probe| {
         // The outbox is worker 0's, there is only one; so is what is carried over, which then finds its workers.
         let of_worker = if worker == 0 { once.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
         let (door, carried) = of_worker.unzip();
         let carried = carried.unwrap_or_default().to_stream(scope);
+        if !alone {
+            spread(scope, &reading.clock, workers);
+        }
         let (mut arrivals, marks): (Vec<_>, Vec<_>) = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone())).into_iter().unzip();
         arrivals.push(carried);
         let outputs = build(scope.concatenate(arrivals), &plan);
@@ -305,7 +310,7 @@ fn begin(reading: &Reading, plan: &Plan, workers: usize, hosts: Option<&Hosts>) 
     }
     topics::ensure(kafka, &topics::needed(kafka, plan), stop)?;
     // Only now, with all processes there: a job that still runs elsewhere is not ended for nothing.
-    let outbox = Outbox::open(kafka, stop)?;
+    let outbox = Outbox::open(kafka, &reading.clock, stop)?;
     let state = outbox.state()?;
     let start = Start { progress: outbox.progress().cloned(), carries: !state.is_empty(), accept_gaps: reading.resume.accept_gaps };
     if let Some(met) = &mut met {

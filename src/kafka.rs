@@ -156,9 +156,10 @@ impl Topics {
         }
     }
 
-    /// Whether the job takes its clock from a topic of this name.
-    pub fn is_input(&self, name: &str) -> bool {
-        [&self.clicks, &self.forms, &self.contacts, &self.deals].iter().any(|input| *input == name)
+    /// Whether the job takes its clock from a topic of this name: from when its inputs were appended, and, while there are none, its own
+    /// progress.
+    pub fn is_clock(&self, name: &str) -> bool {
+        [&self.clicks, &self.forms, &self.contacts, &self.deals, &self.progress].iter().any(|of| *of == name)
     }
 }
 

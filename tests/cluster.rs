@@ -3,7 +3,8 @@
 //! # Meaning
 //! On a real Apache Kafka, against the oracle: the job runs as two or three processes with one or two workers each, one of
 //! them is killed by `SIGKILL`, at a named place or at a random moment, or stopped alone; the others must end with exit
-//! code 1 in time, and all are started again. In the end each output stands there once. What needs no broker is below.
+//! code 1 in time, and all are started again. Each one's wall clock jumps by hours and days meanwhile, the broker's does not. In the end
+//! each output stands there once. What needs no broker is below.
 //!
 //! Nine rounds, or `CLICKLINE_CLUSTER_ROUNDS=100`; `CLICKLINE_SEED=n` repeats the choices of a run, though not its timing.
 
@@ -20,12 +21,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::clock::WrongClocks;
 use support::kafka::Broker;
+use support::network::Network;
 use support::ports::free_addresses;
 use support::process::wait_for;
 
 /// How long the others may take to notice that one of them is gone, and to end.
 const TO_FAIL: Duration = Duration::from_secs(15);
+/// The same where nobody says so: the kernel's ten seconds, three to see whether all are being stopped, and a slow machine.
+const TO_MISS: Duration = Duration::from_secs(30);
 /// What the contract gives a job that is asked to stop.
 const TO_STOP: Duration = Duration::from_secs(10);
 
@@ -37,8 +42,21 @@ struct Process {
 
 impl Process {
     fn start(config: &Path, log: PathBuf, arguments: &[&str], failpoint: Option<&str>) -> Self {
-        let file = || File::options().create(true).append(true).open(&log).expect("a log");
+        Process::start_by(config, log, arguments, failpoint, None)
+    }
+
+    /// The same, by the wrong clock of that number.
+    fn start_by(config: &Path, log: PathBuf, arguments: &[&str], failpoint: Option<&str>, clock: Option<(&WrongClocks, usize)>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
+        if let Some((clocks, number)) = clock {
+            clocks.give(&mut command, number);
+        }
+        Process::run(command, config, log, arguments, failpoint)
+    }
+
+    /// The program by this command.
+    fn run(mut command: Command, config: &Path, log: PathBuf, arguments: &[&str], failpoint: Option<&str>) -> Self {
+        let file = || File::options().create(true).append(true).open(&log).expect("a log");
         command.args(["run", "--no-sink", "--config"]).arg(config).args(arguments);
         command.stdin(Stdio::null()).stdout(file()).stderr(file()).env_remove("CLICKLINE_FAILPOINT").env("RUST_LOG", "info");
         if let Some(failpoint) = failpoint {
@@ -100,7 +118,7 @@ struct Cluster(Vec<Process>);
 
 impl Cluster {
     /// Starts all of them, in the order of `order`, with one of them armed.
-    fn start(course: &Course, name: &str, order: &[usize], workers: usize, armed: Option<(usize, &str)>) -> Self {
+    fn start(course: &Course, clocks: &WrongClocks, name: &str, order: &[usize], workers: usize, armed: Option<(usize, &str)>) -> Self {
         let processes = order.len();
         let hostfile = course.folder.path().join(format!("{name}.hosts"));
         fs::write(&hostfile, free_addresses::<3>()[..processes].join("\n")).expect("writes");
@@ -111,7 +129,7 @@ impl Cluster {
             let arguments = ["--hostfile", &hostfile, "--process", &index, "--processes", &count, "--workers", &workers];
             let failpoint = armed.filter(|(of, _)| of == process).map(|(_, failpoint)| failpoint);
             let log = course.folder.path().join(format!("{name}.{process}.log"));
-            all[*process] = Some(Process::start(&course.config, log, &arguments, failpoint));
+            all[*process] = Some(Process::start_by(&course.config, log, &arguments, failpoint, Some((clocks, *process))));
         }
         Cluster(all.into_iter().flatten().collect())
     }
@@ -145,6 +163,7 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     println!("CLICKLINE_SEED={seed} CLICKLINE_CLUSTER_ROUNDS={rounds}");
     let mut rng = StdRng::seed_from_u64(seed);
     let mut course = Course::begin(broker, seed, 2 * rounds);
+    let clocks = WrongClocks::start(course.folder.path(), 3, seed);
     // In turn every index of three processes, and both of two; at a place of a commit, of the sources, or at a moment.
     let victims = [(3, 0), (3, 1), (3, 2), (2, 0), (2, 1)];
     let places = ["outbox.commit", "outbox.committed", "outbox.sent", "start.progress"];
@@ -167,7 +186,7 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
             course.change_rules(&mut rng);
         }
         let armed = failpoint.as_deref().map(|failpoint| (victim, failpoint));
-        let mut cluster = Cluster::start(&course, &format!("round{round}"), &order, workers, armed);
+        let mut cluster = Cluster::start(&course, &clocks, &format!("round{round}"), &order, workers, armed);
         cluster.wait_to_begin();
         // A place that is not come to in time is as good as a moment.
         let deadline = Instant::now() + Duration::from_millis(if failpoint.is_some() { 6_000 } else { rng.random_range(0..3_000) });
@@ -193,7 +212,7 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     }
 
     let end = course.last_tick();
-    let mut cluster = Cluster::start(&course, "last", &[2, 1, 0], 2, None);
+    let mut cluster = Cluster::start(&course, &clocks, "last", &[2, 1, 0], 2, None);
     // The others wait for one that is frozen.
     cluster.wait_to_begin();
     cluster.0[1].signal("STOP");
@@ -215,13 +234,61 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     for process in &mut cluster.0 {
         process.expect(0, TO_STOP);
     }
-    drop(cluster);
+    drop((cluster, clocks));
     let verdict = course.judge(end);
     let against_oracle::Verdict { records, outputs, changes, took } = verdict;
     let took = took.as_secs();
     println!(
         "{records} records, {outputs} outputs, {rounds} rounds, {at_places} of them at a named place, in {took} s; {changes} versions and ends of rules"
     );
+}
+
+/// A machine is unplugged: the other one gets no answer, no reset and no end of the connection. Which one the seed says; both in the long form.
+#[test]
+fn a_machine_that_vanishes_without_a_word_is_noticed_and_nothing_is_lost() {
+    let Some(network) = Network::lay_if_possible(2) else { return };
+    let Some(broker) = Broker::start_on_if_there(&network.here()) else { return };
+    let (rounds, seed) = (number("CLICKLINE_CLUSTER_ROUNDS", 9), number("CLICKLINE_SEED", now()));
+    println!("CLICKLINE_SEED={seed}");
+    let mut course = Course::begin(broker, seed, 40);
+    let hostfile = course.folder.path().join("machines.hosts");
+    fs::write(&hostfile, [0, 1].map(|machine| format!("{}:2101", network.address(machine))).join("\n")).expect("writes");
+    let hostfile = hostfile.display().to_string();
+    let start = |course: &Course, name: &str| {
+        [0, 1].map(|machine| {
+            let command = network.command(machine, env!("CARGO_BIN_EXE_clickline"));
+            let arguments = ["--hostfile", &hostfile, "--process", &machine.to_string()];
+            Process::run(command, &course.config, course.folder.path().join(format!("{name}.{machine}.log")), &arguments, None)
+        })
+    };
+    for vanishes in [0, 1].into_iter().filter(|machine| rounds > 9 || seed % 2 == *machine as u64) {
+        let mut all = start(&course, &format!("without{vanishes}"));
+        // In the middle of its work.
+        all.iter_mut().for_each(|process| process.wait_to_say("ready"));
+        network.unplug(vanishes);
+        let began = Instant::now();
+        // To the one that vanished it is the other that did, and the brokers: it takes its leave of them in vain.
+        for machine in [1 - vanishes, vanishes] {
+            let process = &mut all[machine];
+            process.expect(1, if machine == vanishes { TO_MISS + TO_STOP } else { TO_MISS });
+            println!("machine {vanishes} is gone; {machine} has ended after {} ms", began.elapsed().as_millis());
+            let said = process.said();
+            assert!(said.contains("has ended or can't be reached") && !said.contains("panicked"), "without {vanishes}:\n{said}");
+        }
+        network.plug_in(vanishes);
+    }
+    let mut all = start(&course, "last");
+    let end = course.last_tick();
+    wait_for("the job's clock", || {
+        if let Some(ended) = all.iter_mut().find_map(|process| Some((process.ended()?, process.said()))) {
+            panic!("a process ended by itself: {ended:?}");
+        }
+        (frontier(&course.broker) > end).then_some(())
+    });
+    all.iter().for_each(Process::ask_to_stop);
+    all.iter_mut().for_each(|process| process.expect(0, TO_STOP));
+    let verdict = course.judge(end);
+    println!("{} records, {} outputs in {} s", verdict.records, verdict.outputs, verdict.took.as_secs());
 }
 
 /// A configuration that no broker answers.

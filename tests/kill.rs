@@ -4,8 +4,8 @@
 //! # Meaning
 //! A producer appends random records. A supervisor starts the job, each time with another number of workers; most starts are
 //! killed by `SIGKILL`, at a named place of a commit or at a random moment. Before some starts a rule is taken away, added, or
-//! told to backfill; the oracle learns from the records of progress when a start with the new rules got anywhere. The log is
-//! then read back with the broker's append times, the oracle works its outputs out, and they are compared with what stands in
+//! told to backfill; the oracle learns from the records of progress when a start with the new rules got anywhere. All the while
+//! the job's wall clock jumps by hours and days, the broker's does not. The log is then read back with the broker's append times, the oracle works its outputs out, and they are compared with what stands in
 //! the topics, and with what a reader saw who was there all the time.
 //!
 //! Twenty kills, or `CLICKLINE_KILLS=200`; `CLICKLINE_SEED=n` repeats the choices of a run, though not its timing.
@@ -25,17 +25,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::clock::WrongClocks;
 use support::kafka::Broker;
 use support::process::wait_for;
 
 /// How long a start may go on before it is killed, at the latest.
 const LONGEST_START: Duration = Duration::from_secs(8);
 
-fn start(config: &Path, workers: usize, failpoint: Option<&str>, log: &Path) -> Child {
+fn start(config: &Path, workers: usize, failpoint: Option<&str>, log: &Path, clocks: &WrongClocks) -> Child {
     let log = || fs::File::options().create(true).append(true).open(log).expect("a log");
     let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
     command.args(["run", "--no-sink", "--workers", &workers.to_string(), "--config"]).arg(config);
     command.stdin(Stdio::null()).stdout(log()).stderr(log()).env_remove("CLICKLINE_FAILPOINT").env("RUST_LOG", "info");
+    clocks.give(&mut command, 0);
     if let Some(failpoint) = failpoint {
         command.env("CLICKLINE_FAILPOINT", failpoint);
     }
@@ -67,6 +69,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut course = Course::begin(broker, seed, kills);
     let (config, log) = (course.config.clone(), course.folder.path().join("job.log"));
+    let clocks = WrongClocks::start(course.folder.path(), 1, seed);
 
     // Every place at its first and its seventh time; then any of them at any time, or no place but a moment.
     let mut planned: Vec<String> = PLACES.iter().filter(|place| **place != "outbox.farewell").map(|place| format!("{place}@1")).collect();
@@ -91,7 +94,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
             Some(_) => LONGEST_START,
             None => Duration::from_millis(rng.random_range(0..4_000)),
         };
-        let mut child = start(&config, workers, failpoint.as_deref(), &log);
+        let mut child = start(&config, workers, failpoint.as_deref(), &log, &clocks);
         assert!(wait_or_kill(&mut child, Instant::now() + deadline, &log));
         *at_places
             .entry(failpoint.map_or("any moment".to_owned(), |at| at.split('@').next().unwrap_or_default().to_owned()))
@@ -99,7 +102,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
     }
     let end = course.last_tick();
     // The last start goes on until the clock has passed a moment after the last record.
-    let mut child = start(&config, 2, None, &log);
+    let mut child = start(&config, 2, None, &log, &clocks);
     wait_for("the job's clock", || {
         if let Some(status) = child.try_wait().expect("our own child") {
             panic!("the job ended by itself: {status}\n{}", fs::read_to_string(&log).unwrap_or_default());
@@ -110,6 +113,7 @@ fn killed_at_any_moment_every_output_stands_there_once() {
     Command::new("kill").arg(child.id().to_string()).status().expect("a signal");
     assert!(child.wait().expect("our own child").success(), "SIGTERM ends it with 0:\n{}", fs::read_to_string(&log).unwrap_or_default());
 
+    drop(clocks);
     let verdict = course.judge(end);
     let against_oracle::Verdict { records, outputs, changes, took } = verdict;
     let took = took.as_secs();

@@ -14,9 +14,11 @@ struct Part {
     name: &'static str,
     /// Why it did not run; `None`: it ran.
     missing: Option<String>,
+    /// Whether it is no failure that it did not, whatever is required: not every container may have it.
+    may: bool,
 }
 
-fn parts() -> [Part; 5] {
+fn parts() -> [Part; 6] {
     let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
     let postgres = support::postgres::programs().is_none().then(|| "initdb and postgres are not installed".to_owned());
     let clicks = match std::env::var("CLICKLINE_DATA") {
@@ -30,12 +32,14 @@ fn parts() -> [Part; 5] {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let chromium = (!std::env::split_paths(&path).any(|folder| folder.join(&browser).is_file()))
         .then(|| format!("{} is not installed", Path::new(&browser).display()));
+    let network = support::network::possible().err();
     [
-        Part { name: "the status page in Chromium (tests/status/page.mjs)", missing: chromium },
-        Part { name: "the ClickHouse sink on a real ClickHouse", missing: clickhouse },
-        Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka },
-        Part { name: "connections to HubSpot kept in a real PostgreSQL", missing: postgres },
-        Part { name: "the real clicks of 1.usa.gov through the whole job", missing: clicks },
+        Part { name: "a machine of a cluster that vanishes without a word (network namespaces)", missing: network, may: true },
+        Part { name: "the status page in Chromium (tests/status/page.mjs)", missing: chromium, may: false },
+        Part { name: "the ClickHouse sink on a real ClickHouse", missing: clickhouse, may: false },
+        Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka, may: false },
+        Part { name: "connections to HubSpot kept in a real PostgreSQL", missing: postgres, may: false },
+        Part { name: "the real clicks of 1.usa.gov through the whole job", missing: clicks, may: false },
     ]
 }
 
@@ -50,12 +54,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("\nleft out on this machine:");
-    for Part { name, missing } in &left_out {
+    for Part { name, missing, .. } in &left_out {
         println!("  - {name}: {}", missing.as_deref().unwrap_or_default());
     }
     println!("`tests/run` fetches what is missing and runs everything.\n");
     match std::env::var("CLICKLINE_TESTS_REQUIRE").as_deref() {
-        Ok("all") => ExitCode::FAILURE,
+        Ok("all") if left_out.iter().any(|part| !part.may) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
 }

@@ -29,6 +29,7 @@ use clickline::model::Click;
 use clickline::model::inputs::Input as _;
 use clickline::model::time::{Ms, now};
 use clickline::sinks::outbox::{Batch, Door, deliver};
+use clickline::sources::kafka::broker_clock::BrokerClock;
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
@@ -109,7 +110,7 @@ fn reading(kafka: &Kafka) -> Reading {
         limits: Limits::default(),
         resume: Resume::default(),
         snapshots: None,
-        now: Arc::new(now),
+        clock: BrokerClock::wall(Arc::new(now)),
         meter: Arc::default(),
         stop: Stop::new(),
     }

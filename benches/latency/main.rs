@@ -31,6 +31,7 @@ use clickline::model::Click;
 use clickline::model::time::{Ms, millis, now};
 use clickline::sinks::outbox::kafka::Outbox;
 use clickline::sinks::outbox::{deliver, topics};
+use clickline::sources::kafka::broker_clock::BrokerClock;
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
@@ -101,7 +102,8 @@ fn start(kafka: &Kafka, args: &Args) -> Running {
     let plan = Plan { times: Times::with_tick(100), ..generate::plan(Counts::Ruled, 0) };
     let stop = Stop::new();
     topics::ensure(kafka, &topics::needed(kafka, &plan), &stop).expect("topics");
-    let outbox = Outbox::open(kafka, &stop).expect("an outbox");
+    let clock = BrokerClock::new(Arc::new(now));
+    let outbox = Outbox::open(kafka, &clock, &stop).expect("an outbox");
     let (committed, steps) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(histogram())));
     let (committer, thread) =
         outbox.start(BTreeMap::new(), Arc::clone(&committed), Arc::new(AtomicBool::new(false)), Arc::default()).expect("a thread");
@@ -114,7 +116,7 @@ fn start(kafka: &Kafka, args: &Args) -> Running {
         limits,
         resume: Resume::default(),
         snapshots: None,
-        now: Arc::new(now),
+        clock,
         meter: Arc::clone(&meter),
         stop: stop.clone(),
     };

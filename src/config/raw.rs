@@ -83,8 +83,8 @@ pub struct RawTimes {
     pub max_future: Length,
     /// A click that comes later than this after it happened finds no earlier form. Default 33d.
     pub max_lateness: Length,
-    /// How far an idle topic stays behind the wall clock. Default 50ms; raise it when the brokers' clocks are off or
-    /// their replicas slow.
+    /// How far an idle topic stays behind the brokers' clock. Default 50ms; raise it when the brokers' clocks differ from each other or
+    /// their replicas are slow.
     pub idle_slack: Length,
 }
 

@@ -24,6 +24,7 @@ use crate::kafka::Kafka;
 use crate::model::PackedClick;
 use crate::model::time::{self, Ms, tick_end};
 use crate::sources::files::{Files, files};
+use crate::sources::kafka::broker_clock::BrokerClock;
 use crate::sources::kafka::{Limits, Reading, Resume, topic};
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
@@ -117,7 +118,9 @@ impl Run {
                 let now = tick_end(time::now(), times.tick);
                 end = Some(end.unwrap_or(now).min(now));
                 let (resume, meter, stop) = (Resume::default(), Arc::clone(meter), stop.clone());
-                let of_topics = Reading { kafka: *kafka, times, limits, resume, snapshots: None, now: Arc::new(time::now), meter, stop };
+                // Who only looks writes nothing that the brokers could stamp; and what comes after `now` is not looked at.
+                let clock = BrokerClock::wall(Arc::new(time::now));
+                let of_topics = Reading { kafka: *kafka, times, limits, resume, snapshots: None, clock, meter, stop };
                 all_there(&of_topics, &kinds)?;
                 reading = Some(of_topics);
             }

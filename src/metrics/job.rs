@@ -53,8 +53,13 @@ fn encode(status: &Status, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt
     };
     let outbox = &status.sinks.outbox;
     let pairs = |of: &std::collections::BTreeMap<String, u64>| of.clone().into_iter();
-    let counters: [(&str, &str, Vec<Sample>); 6] = [
+    let counters: [(&str, &str, Vec<Sample>); 7] = [
         ("clickline_records_read", "Records read since the start, by kind", by("kind", &mut pairs(&status.read))),
+        (
+            "clickline_records_late",
+            "Records read since the start whose log time had to be moved up to what their partition had reached",
+            one(status.late),
+        ),
         ("clickline_records_written", "Records that the outbox has committed, by topic", by("topic", &mut pairs(&outbox.records))),
         ("clickline_transactions", "Transactions that the outbox has committed", one(outbox.transactions)),
         ("clickline_transactions_failed", "Transactions that failed and were written again", one(outbox.failed)),

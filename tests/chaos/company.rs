@@ -122,10 +122,10 @@ impl Company {
         self.answers();
     }
 
-    /// Puts the clocks of the programs wrong by so many milliseconds; brokers, HubSpot and databases keep theirs. The job's goes back alone: one
-    /// that is ahead of the brokers' by more than `idle_slack` counts records later than the oracle, as docs/operations.md says.
+    /// Puts the clocks of the programs wrong by so many milliseconds, the job's the other way; brokers, HubSpot and databases keep theirs. Not the
+    /// redirect server's by more than `max_future` ahead: its clicks would be dead letters. The job's clock is the brokers', wherever its own jumps.
     pub fn shift_clocks(&self, ms: i64) {
-        for (name, ms) in [("job", ms.min(0)), ("redirect", ms)] {
+        for (name, ms) in [("job", -ms), ("redirect", ms)] {
             // Whole or not at all: the programs read it all the time.
             let (clock, fresh) = (self.clock(name), self.clock("fresh"));
             fs::write(&fresh, ms.to_string()).and_then(|()| fs::rename(&fresh, clock)).expect("writes");

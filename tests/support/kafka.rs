@@ -72,6 +72,13 @@ impl Broker {
         Broker::start_at(lib, &clients, clients.clone(), &controller)
     }
 
+    /// A node at another address of this machine; `None` where Kafka's jars were not fetched.
+    pub fn start_on_if_there(address: &str) -> Option<Broker> {
+        let lib = jars()?;
+        let [clients, controller] = free_addresses::<2>().map(|free| free.replace("127.0.0.1", address));
+        Some(Broker::start_at(lib, &clients, clients.clone(), &controller))
+    }
+
     /// A node that its clients, and it itself, reach through a proxy; `None` where Kafka's jars were not fetched.
     pub fn start_behind_proxy_if_there() -> Option<(Broker, Proxy)> {
         let lib = jars()?;

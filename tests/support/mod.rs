@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 pub mod clickhouse;
+pub mod clock;
 pub mod http_faults;
 pub mod hubspot;
 pub mod job;
 pub mod kafka;
+pub mod network;
 pub mod ports;
 pub mod postgres;
 pub mod process;

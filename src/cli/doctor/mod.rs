@@ -130,7 +130,7 @@ fn of_kafka(kafka: &Kafka, config: &Config, plan: &Plan, findings: &mut Vec<Find
     findings.push(Finding::new(Level::Ok, "brokers", format!("{} answer", metadata.brokers().len())));
     topics::look(kafka, &metadata, &super::topics::of(config, plan), findings);
     findings.push(transactions(kafka));
-    findings.push(clock::of_brokers(&consumer, &kafka.topics.clicks, config.limits.idle_slack));
+    findings.push(clock::of_brokers(&consumer, &kafka.topics.clicks));
 }
 
 /// Whether a transaction can be opened.

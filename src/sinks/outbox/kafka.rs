@@ -3,7 +3,8 @@
 //! # Meaning
 //! One thread per job owns a transactional producer. It takes batches of closed ticks, as many as are waiting up to a
 //! bound, and commits them with a record of [`Progress`] in the progress topic. While nothing is said, only the
-//! progress is written, every few seconds.
+//! progress is written, every few seconds, also where it is the same; and once right at the start. The sources live by it: the brokers'
+//! clock comes from when these records were stamped ([`BrokerClock`]).
 //!
 //! # Why each record is there exactly once, for readers with `read_committed`
 //! - `init_transactions` comes first: it ends whatever a predecessor had open, and shuts the predecessor out.
@@ -14,18 +15,22 @@
 //! # Not guaranteed
 //! On a broker that only pretends at transactions (librdkafka's mock cluster) an aborted record stays visible.
 
+mod stamps;
+
 use super::size::fitting;
 use super::{Batch, Door, PER_BATCH, Progress};
 use crate::failpoint::hit;
 use crate::kafka::{Isolation, Kafka};
 use crate::model::outputs::{State, Topic};
 use crate::model::time::{self, Ms};
+use crate::sources::kafka::broker_clock::BrokerClock;
 use crate::sources::{Mark, Offsets};
 use crate::status::Board;
 use crate::stop::Stop;
 use anyhow::Context as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use stamps::{Sent, Stamps};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -57,7 +62,7 @@ const PROGRESS_KEY: &str = "job";
 /// The producer after it has shut out its predecessor, and what that one had committed.
 pub struct Outbox {
     kafka: Kafka,
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Stamps>,
     progress: Option<Progress>,
     stop: Stop,
 }
@@ -72,11 +77,11 @@ pub struct Committer {
 }
 
 impl Outbox {
-    /// Takes the outbox over and reads how far the job had come; waits for brokers that are away.
+    /// Takes the outbox over and reads how far the job had come; waits for brokers that are away. `clock` learns from what they stamp.
     ///
     /// # Errors
     /// Options that do not make a client, progress that this build can't read, or `stop` was asked.
-    pub fn open(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Self> {
+    pub fn open(kafka: &Kafka, clock: &BrokerClock, stop: &Stop) -> anyhow::Result<Self> {
         let id = format!("{}-outbox", kafka.topics.progress);
         let config = kafka.client(&[
             // One progress topic, one job: whoever comes later shuts the earlier one out.
@@ -85,7 +90,9 @@ impl Outbox {
             ("compression.type", "zstd"),
             ("linger.ms", "2"),
         ]);
-        let producer: ThreadedProducer<_> = config.create().context("the options under `kafka` do not make a producer")?;
+        let stamps = Stamps::new(clock.clone());
+        let producer: ThreadedProducer<_> =
+            config.create_with_context(stamps).context("the options under `kafka` do not make a producer")?;
         loop {
             anyhow::ensure!(!stop.asked(), "stopped before the brokers answered");
             match producer.init_transactions(PATIENCE) {
@@ -160,7 +167,7 @@ impl Outbox {
             producer: self.producer,
             progress: Progress { v: 1, frontier, offsets: Offsets::new(), rules },
             read: offsets,
-            recorded_at: Instant::now(),
+            recorded_at: None,
             committed,
             wake,
             board,
@@ -232,12 +239,13 @@ impl From<KafkaError> for Trouble {
 /// The thread's state.
 struct Writer {
     kafka: Kafka,
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Stamps>,
     /// As it was committed last.
     progress: Progress,
     /// First offsets that the ticks taken so far do not need.
     read: Offsets,
-    recorded_at: Instant,
+    /// When progress was written last.
+    recorded_at: Option<Instant>,
     committed: Arc<AtomicU64>,
     wake: Arc<OnceLock<SyncActivator>>,
     board: Arc<Board>,
@@ -247,21 +255,12 @@ struct Writer {
 impl Writer {
     fn run(mut self, batches: &Receiver<Batch>) {
         loop {
-            let mut batch = match batches.recv_timeout(IDLE_PROGRESS) {
-                Ok(batch) => batch,
-                Err(RecvTimeoutError::Timeout) => continue,
+            let batch = match batches.recv_timeout(self.due()) {
+                Ok(batch) => self.gather(batch, batches),
+                Err(RecvTimeoutError::Timeout) => self.standing(),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            hit("outbox.taken");
-            self.note(&batch.read);
-            while batch.outputs.len() < PER_BATCH
-                && let Ok(mut next) = batches.try_recv()
-            {
-                batch.outputs.append(&mut next.outputs);
-                self.note(&next.read);
-                batch.upper = next.upper;
-            }
-            if (!batch.outputs.is_empty() || self.recorded_at.elapsed() >= IDLE_PROGRESS)
+            if (!batch.outputs.is_empty() || self.due().is_zero())
                 && let Err(error) = self.write(&batch)
             {
                 if self.stop.asked() {
@@ -270,20 +269,45 @@ impl Writer {
                 return self.stop.fail(error);
             }
             // Without outputs there is nothing that a restart could repeat: the frontier may move before it is recorded.
-            self.committed.store(batch.upper, Ordering::Release);
-            hit("outbox.told");
+            if self.committed.swap(batch.upper, Ordering::AcqRel) < batch.upper {
+                hit("outbox.told");
+            }
             if let Some(wake) = self.wake.get() {
                 let _ = wake.activate();
             }
         }
         hit("outbox.farewell");
         // So that the next start has as little as possible to look through.
-        let upper = self.committed.load(Ordering::Acquire);
-        if upper > self.progress.frontier
-            && let Err(error) = self.write(&Batch { upper, outputs: Vec::new(), read: Vec::new() })
+        let standing = self.standing();
+        if standing.upper > self.progress.frontier
+            && let Err(error) = self.write(&standing)
         {
             tracing::warn!(event = "outbox_stopped_early", %error, "the last progress could not be written; the next start repeats a little more work");
         }
+    }
+
+    /// How long until progress must be written, whatever comes.
+    fn due(&self) -> Duration {
+        self.recorded_at.map_or(Duration::ZERO, |at| IDLE_PROGRESS.saturating_sub(at.elapsed()))
+    }
+
+    /// A batch, and those that wait behind it.
+    fn gather(&mut self, mut batch: Batch, batches: &Receiver<Batch>) -> Batch {
+        hit("outbox.taken");
+        self.note(&batch.read);
+        while batch.outputs.len() < PER_BATCH
+            && let Ok(mut next) = batches.try_recv()
+        {
+            batch.outputs.append(&mut next.outputs);
+            self.note(&next.read);
+            batch.upper = next.upper;
+        }
+        batch
+    }
+
+    /// Nothing new: all up to here has been committed, or had nothing to say.
+    fn standing(&self) -> Batch {
+        Batch { upper: self.committed.load(Ordering::Acquire), outputs: Vec::new(), read: Vec::new() }
     }
 
     /// Notes how far the inputs of closed ticks had been read; it is written with the next progress. Batches come in order,
@@ -303,7 +327,7 @@ impl Writer {
             match self.attempt(batch, &progress) {
                 Ok(()) => {
                     self.progress = progress;
-                    self.recorded_at = Instant::now();
+                    self.recorded_at = Some(Instant::now());
                     self.board.outbox.committed(&batch.outputs, time::now());
                     return Ok(());
                 }
@@ -338,6 +362,12 @@ impl Writer {
     }
 
     fn attempt(&self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
+        // A record that says what was said before puts nothing at stake.
+        let hit = |place| {
+            if batch.upper > self.progress.frontier {
+                hit(place)
+            }
+        };
         self.producer.begin_transaction()?;
         hit("outbox.begun");
         for output in &batch.outputs {
@@ -345,14 +375,15 @@ impl Writer {
                 None => {
                     // Only states end: a tombstone lets compaction forget them.
                     let value = (output.topic != Topic::State || !output.value.is_empty()).then_some(output.value.as_slice());
-                    self.send(self.kafka.topics.output(output.topic), &output.key, value)?;
+                    self.send(self.kafka.topics.output(output.topic), &output.key, value, 0)?;
                 }
-                Some(letter) => self.send(self.kafka.topics.output(letter.topic), &letter.key, Some(&letter.value))?,
+                Some(letter) => self.send(self.kafka.topics.output(letter.topic), &letter.key, Some(&letter.value), 0)?,
             }
             hit("outbox.sent");
         }
         let record = serde_json::to_vec(progress).expect("numbers and strings are always JSON");
-        self.send(&self.kafka.topics.progress, PROGRESS_KEY, Some(&record))?;
+        let sent = self.producer.context().now();
+        self.send(&self.kafka.topics.progress, PROGRESS_KEY, Some(&record), sent)?;
         hit("outbox.commit");
         self.drain();
         loop {
@@ -382,8 +413,8 @@ impl Writer {
         }
     }
 
-    fn send(&self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<(), Trouble> {
-        let mut record = BaseRecord::to(topic).key(key);
+    fn send(&self, topic: &str, key: &str, value: Option<&[u8]>, sent: Sent) -> Result<(), Trouble> {
+        let mut record = BaseRecord::with_opaque_to(topic, sent).key(key);
         record.payload = value;
         loop {
             match self.producer.send(record) {

@@ -1,16 +1,19 @@
 //! The source against librdkafka's mock cluster. It stamps no append time: records carry the producer's.
 
+use super::broker_clock::BrokerClock;
 use super::*;
 use crate::dataflow::rows::Arrival;
 use crate::engine;
 use crate::model::outputs::{Output, Topic};
-use crate::model::time::now;
+use crate::model::time::{now, tick_end};
 use crate::sinks::outbox::{Batch, Door, deliver};
+use rdkafka::message::Timestamp;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::vec::Map;
 
@@ -84,6 +87,10 @@ impl Run {
     }
 
     fn resumed(mock: &Mock, workers: usize, in_flight_bytes: usize, shut: bool, resume: Resume) -> Self {
+        Run::by(BrokerClock::wall(Arc::new(now)), mock, workers, in_flight_bytes, shut, resume)
+    }
+
+    fn by(clock: BrokerClock, mock: &Mock, workers: usize, in_flight_bytes: usize, shut: bool, resume: Resume) -> Self {
         let door = Kept { shut, ..Kept::default() };
         let reading = Reading {
             kafka: Kafka::at(mock.bootstrap_servers()),
@@ -92,7 +99,7 @@ impl Run {
             limits: Limits { in_flight_bytes, idle_slack: 200 },
             resume,
             snapshots: None,
-            now: Arc::new(now),
+            clock,
             meter: Arc::default(),
             stop: Stop::new(),
         };
@@ -164,6 +171,34 @@ fn an_idle_topic_does_not_stall_the_clock() {
     produce(&mock, 1, &[("late".to_owned(), ts)]);
     run.reach(tick_end(ts, TICK) + 1);
     assert!(run.outputs().contains(&format!("late@{}", tick_end(ts, TICK))), "{:?}", run.outputs().last());
+    assert_eq!(run.reading.meter.clamped(), 0);
+}
+
+#[test]
+fn a_wall_clock_that_jumps_moves_nothing_once_the_brokers_have_stamped() {
+    let mock = cluster(1, 2);
+    let shift = Arc::new(AtomicI64::new(3_600_000));
+    let wrong = Arc::clone(&shift);
+    let clock = BrokerClock::new(Arc::new(move || now().saturating_add_signed(wrong.load(Ordering::Relaxed))));
+    let run = Run::by(clock.clone(), &mock, 2, 1 << 20, false, Resume::default());
+    let ends = || run.reading.meter.places().len() == 4;
+    let began = Instant::now();
+    while !ends() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the partitions are known");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(run.committed(), 0, "nothing is known of the brokers' clock");
+    for (n, jump) in [3_600_000, -3_600_000, 0, 86_400_000 * 40].into_iter().enumerate() {
+        shift.store(jump, Ordering::Relaxed);
+        clock.delivered(clock.moment(), Timestamp::LogAppendTime(i64::try_from(now()).expect("in range")));
+        let ts = now();
+        run.reach(tick_end(ts, TICK) + 1); // all topics are idle, and their end was seen with this clock
+        let ts = now();
+        produce(&mock, 1, &[(n.to_string(), ts)]);
+        run.reach(tick_end(ts, TICK) + 1);
+        assert!(run.outputs().contains(&format!("{n}@{}", tick_end(ts, TICK))), "{jump} ms: {:?}", run.outputs());
+        assert!(run.committed() <= now() + TICK, "{jump} ms: the frontier is at {}", run.committed());
+    }
     assert_eq!(run.reading.meter.clamped(), 0);
 }
 

@@ -1,7 +1,7 @@
 //! Asks the brokers how far a topic's partitions reach, so that "read to its end" is known and not guessed.
 //!
 //! # Meaning
-//! The clock is looked at *before* the question is sent: whoever has read up to an answer has read all that was
+//! The brokers' clock ([`super::broker_clock`]) is looked at *before* the question is sent: whoever has read up to an answer has read all that was
 //! appended before that moment. An empty fetch queue would say nothing, and the end that a fetch reports is as old as
 //! that fetch. So a partition that is merely slow, or a broker that does not answer, stops the clock and never lets it
 //! run past records that exist.
@@ -49,7 +49,7 @@ pub struct Seen {
     pub begins: BTreeMap<i32, i64>,
     /// Snapshots of new partitions, empty where nothing is in them that can be used.
     pub copies: BTreeMap<i32, Opened>,
-    /// The moment before the question, and the offsets after the last record by the answer.
+    /// The moment before the question, 0 while the brokers' clock is not known, and the offsets after the last record by the answer.
     pub ends: Option<(Ms, BTreeMap<i32, i64>)>,
 }
 
@@ -129,7 +129,7 @@ impl Question {
                 Ok((starts, self.copies(&known)?))
             });
             // The order matters: first the clock, then the question.
-            let at = (self.reading.now)();
+            let at = self.reading.clock.now().unwrap_or(0);
             match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
                 Ok((((starts, begins), copies), ends)) => {
                     let mut seen = lock();

@@ -98,7 +98,7 @@ pub fn look(kafka: &Kafka, metadata: &Metadata, needed: &[Needed], patience: Dur
         let standing = match described {
             Ok(resource) => {
                 let settings = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect();
-                Standing::There(partitions, judge(topic, partitions, &settings, kafka.topics.is_input(&topic.name)))
+                Standing::There(partitions, judge(topic, partitions, &settings, kafka.topics.is_clock(&topic.name)))
             }
             Err(error) => Standing::Unread(error.to_string()),
         };
@@ -107,8 +107,8 @@ pub fn look(kafka: &Kafka, metadata: &Metadata, needed: &[Needed], patience: Dur
     Ok(found)
 }
 
-/// What is not as it must be; of an `input` the job takes its clock.
-fn judge(needed: &Needed, partitions: usize, settings: &Settings, input: bool) -> Vec<Difference> {
+/// What is not as it must be; of a `clock` the job takes its time.
+fn judge(needed: &Needed, partitions: usize, settings: &Settings, clock: bool) -> Vec<Difference> {
     let of = |name: &str| settings.get(name).map_or("", String::as_str);
     let number = |name: &str| of(name).parse::<i64>().unwrap_or(0);
     let least = |length: u64| i64::try_from(length).unwrap_or(i64::MAX);
@@ -118,7 +118,7 @@ fn judge(needed: &Needed, partitions: usize, settings: &Settings, input: bool) -
     if needed.partitions.is_some_and(|right| usize::try_from(right) != Ok(partitions)) {
         differs(true, format!("has {partitions} partitions and must have one: its last record is the last word"), None);
     }
-    if input && of("message.timestamp.type") != "LogAppendTime" {
+    if clock && of("message.timestamp.type") != "LogAppendTime" {
         let why = "the job's clock is the brokers', and writers' clocks run backwards";
         let says = format!("message.timestamp.type is {}: {why}", of("message.timestamp.type"));
         differs(true, says, Some("message.timestamp.type=LogAppendTime".to_owned()));
