@@ -23,6 +23,7 @@ use crate::model::time::{self, Ms};
 use crate::sources::{Mark, Offsets};
 use crate::status::Board;
 use crate::stop::Stop;
+use crate::traces;
 use anyhow::Context as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
@@ -305,6 +306,7 @@ impl Writer {
                     self.progress = progress;
                     self.recorded_at = Instant::now();
                     self.board.outbox.committed(&batch.outputs, time::now());
+                    traces::committed(&batch.outputs);
                     return Ok(());
                 }
                 Err(Trouble::Again(error)) => {
