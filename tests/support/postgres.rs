@@ -1,7 +1,7 @@
 //! A real PostgreSQL for a test: a cluster of the test's own, on a free port, in a temporary folder.
 //!
 //! # Meaning
-//! [`Postgres::start_if_there`] makes a cluster, starts its server and returns when it takes connections. It can be stopped and started again on
+//! [`Postgres::start_if_there`] makes a cluster, starts its server and returns when it takes connections. It can be stopped, killed, frozen and started again on
 //! the same address and folder.
 //!
 //! # Ties and edges
@@ -70,6 +70,28 @@ impl Postgres {
             assert!(status.is_ok_and(|status| status.success()), "kill -INT reaches our own child");
             wait_for("the server to stop", || process.try_wait().ok().flatten());
         }
+    }
+
+    /// Ends the server as a power cut does: all its processes at once (SIGKILL). What it had acknowledged is in the kernel's page cache.
+    pub fn kill(&mut self) {
+        // Frozen first: it would start a child anew.
+        self.signal("STOP");
+        self.signal("KILL");
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("our own child");
+        }
+    }
+
+    /// `STOP` freezes the server with all its processes, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let Some(process) = &self.process else { return };
+        let of_children = format!("/proc/{0}/task/{0}/children", process.id());
+        let children = std::fs::read_to_string(of_children).expect("Linux names a process's children");
+        let mut command = Command::new("kill");
+        // The server first, so that it starts no more of them.
+        let sent = command.arg(format!("-{name}")).arg(process.id().to_string()).args(children.split_whitespace()).status();
+        // A child may have ended by itself.
+        assert!(sent.is_ok(), "kill starts");
     }
 
     /// Starts a server that was stopped; returns when it takes connections.
