@@ -2,6 +2,7 @@
 
 use crate::company::Company;
 use crate::process::Process;
+use crate::support::process::wait_for;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -184,7 +185,10 @@ fn stop_job(company: &mut Company) {
 
 /// Rows of an older day come back, as from a backup; then a person installs the app again, as the job asks for.
 fn restore(company: &mut Company) {
-    company.table.script("drop table if exists backup; create table backup as select * from clickline_connections;");
+    // The job may not have got so far yet.
+    wait_for("connections that can be backed up", || {
+        company.table.try_script("drop table if exists backup; create table backup as select * from clickline_connections;").ok()
+    });
     company.expire_access_tokens();
     thread::sleep(Duration::from_secs(1));
     stop_job(company);

@@ -112,15 +112,24 @@ impl Postgres {
     }
 
     /// Runs statements as the administrator would.
+    ///
+    /// # Panics
+    /// When one of them fails.
     pub fn script(&self, statements: &str) {
+        self.try_script(statements).expect("statements");
+    }
+
+    /// Runs statements as the administrator would.
+    pub fn try_script(&self, statements: &str) -> Result<(), tokio_postgres::Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(&self.address(), tokio_postgres::NoTls).await.expect("connects");
             let connection = tokio::spawn(connection);
-            client.batch_execute(statements).await.expect("statements");
+            let done = client.batch_execute(statements).await;
             drop(client);
             connection.await.expect("does not panic").expect("ends well");
-        });
+            done
+        })
     }
 
     fn data(&self) -> PathBuf {
