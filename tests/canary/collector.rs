@@ -27,14 +27,14 @@ impl Collector {
         let of_thread = collector.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                of_thread.serve(client);
+                of_thread.serve(&client);
             }
         });
         (collector, address)
     }
 
-    fn serve(&self, client: TcpStream) {
-        let mut reader = BufReader::new(&client);
+    fn serve(&self, mut client: &TcpStream) {
+        let mut reader = BufReader::new(client);
         let (mut line, mut length, mut head) = (String::new(), 0, String::new());
         while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
             if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
@@ -56,7 +56,7 @@ impl Collector {
         }
         drop(spans);
         self.heard.lock().expect("not poisoned").extend([head.as_bytes(), &body].concat());
-        write!(&client, "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        write!(client, "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             .expect("the exporter waits");
     }
 
