@@ -42,14 +42,6 @@ pub fn jars() -> Option<PathBuf> {
     lib.join(".from").is_file().then_some(lib)
 }
 
-/// A second listener, as clients on networks that are not trusted have it: TLS, and SCRAM-SHA-512 with one user.
-pub struct Secure<'a> {
-    /// The server's key and certificates, PEM.
-    pub keys: &'a str,
-    pub user: &'a str,
-    pub password: &'a str,
-}
-
 /// A running (or stopped) node.
 pub struct Broker {
     dir: tempfile::TempDir,
@@ -88,52 +80,17 @@ impl Broker {
         Some((Broker::start_at(lib, &listens, clients, &controller), proxy))
     }
 
-    /// A node with a secure listener beside the plain one, and its address (`localhost:port`); `None` where Kafka's jars were not fetched.
-    pub fn start_secure_if_there(secure: &Secure<'_>) -> Option<(Broker, String)> {
-        let lib = jars()?;
-        let [clients, controller, address] = free_addresses();
-        // Clients compare the name that they are told with the certificate's.
-        let named = address.replace("127.0.0.1", "localhost");
-        let dir = Broker::folder();
-        let keys = dir.path().join("keys.pem");
-        std::fs::write(&keys, secure.keys).expect("writes");
-        let more = format!(
-            "\nlistener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
-             listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
-             listener.name.secure.ssl.keystore.type=PEM\nlistener.name.secure.ssl.keystore.location={}\n",
-            keys.display()
-        );
-        let properties = Broker::properties(dir.path(), &clients, &clients, &controller)
-            .replace("advertised.listeners=CLIENTS:", &format!("advertised.listeners=SECURE://{named},CLIENTS:"))
-            .replace("\nlisteners=CLIENTS:", &format!("\nlisteners=SECURE://{address},CLIENTS:"))
-            .replace("map=CLIENTS:", "map=SECURE:SASL_SSL,CLIENTS:");
-        let user = format!("SCRAM-SHA-512=[name={},password={}]", secure.user, secure.password);
-        let broker = Broker::formatted(dir, lib, clients, &(properties + &more), &["--add-scram", &user]);
-        Some((broker, named))
-    }
-
     fn start_at(lib: PathBuf, listens: &str, clients: String, controller: &str) -> Broker {
-        let dir = Broker::folder();
-        let properties = Broker::properties(dir.path(), listens, &clients, controller);
-        Broker::formatted(dir, lib, clients, &properties, &[])
-    }
-
-    fn folder() -> tempfile::TempDir {
-        tempfile::Builder::new().prefix("clickline-kafka-").tempdir().expect("a temporary folder")
-    }
-
-    fn properties(dir: &Path, listens: &str, clients: &str, controller: &str) -> String {
-        PROPERTIES
+        let dir = tempfile::Builder::new().prefix("clickline-kafka-").tempdir().expect("a temporary folder");
+        let data = dir.path().join("data");
+        let properties = PROPERTIES
             .replace("advertised.listeners=CLIENTS://@CLIENTS@", &format!("advertised.listeners=CLIENTS://{clients}"))
             .replace("@CLIENTS@", listens)
             .replace("@CONTROLLER@", controller)
-            .replace("@DIR@", dir.join("data").to_str().expect("temporary folders have plain names"))
-    }
-
-    fn formatted(dir: tempfile::TempDir, lib: PathBuf, clients: String, properties: &str, more: &[&str]) -> Broker {
+            .replace("@DIR@", data.to_str().expect("temporary folders have plain names"));
         std::fs::write(dir.path().join("server.properties"), properties).expect("writes the configuration");
         let mut broker = Broker { dir, lib, clients, process: None };
-        broker.format(more);
+        broker.format();
         broker.restart();
         broker
     }
@@ -254,11 +211,10 @@ impl Broker {
         }
     }
 
-    fn format(&self, more: &[&str]) {
+    fn format(&self) {
         let mut command = self.java("kafka.tools.StorageTool");
         // Any id of 16 bytes in URL-safe base 64 will do; the nodes of two tests never meet.
         command.args(["format", "--standalone", "-t", "Y2xpY2tsaW5lLXRlc3RzMA", "-c"]).arg(self.dir.path().join("server.properties"));
-        command.args(more);
         let status = command.status().expect("java starts (apt install openjdk-17-jre-headless)");
         assert!(status.success(), "the storage tool refused:\n{}", self.last_words());
     }
