@@ -33,3 +33,4 @@ pub mod sources;
 pub mod state;
 pub mod status;
 pub mod stop;
+mod traces;

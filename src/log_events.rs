@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates that log.
-const SOURCES: [(&str, &str); 3] = [("clickline", "src"), ("clickline-redirect", "redirect/src"), ("clickline-sandbox", "sandbox/src")];
+const SOURCES: [(&str, &str); 4] =
+    [("clickline", "src"), ("clickline-redirect", "redirect/src"), ("clickline-sandbox", "sandbox/src"), ("clickline-trace", "trace/src")];
 const LIST: &str = "docs/events.md";
 const HEAD: &str = "\
 # Log events

@@ -54,7 +54,11 @@ fn say(words: fmt::Arguments<'_>) {
 fn run(args: &Args) -> anyhow::Result<()> {
     // Before anything else, so that no signal is missed while the links are read.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| Failed(format!("cannot listen for signals: {error}")))?;
-    let server = Server::start(args.config()?)?;
+    let config = args.config()?;
+    // Dropped last: what the server's end still tells is sent, too.
+    let _traces =
+        clickline_trace::install("clickline-redirect", env!("CARGO_PKG_VERSION")).map_err(|error| Error::Config(error.to_string()))?;
+    let server = Server::start(config)?;
     say(format_args!("listening on http://{}", server.address()));
     if let Some(address) = server.metrics_address() {
         say(format_args!("metrics on http://{address}/metrics"));

@@ -1,6 +1,7 @@
 //! The server as a whole: its threads, its start and its end.
 
 use crate::answer::Shared;
+use crate::capture::Traced;
 use crate::links::{LinkFile, TopicReader, plain_domain};
 use crate::metrics::MetricsServer;
 use crate::sink::{ClickSink, Discard};
@@ -74,6 +75,7 @@ impl Server {
     /// See [`Error`].
     pub fn start_with(config: Config, sink: Arc<dyn ClickSink>) -> Result<Server, Error> {
         check(&config)?;
+        let sink = Traced::around(sink, &config.clock);
         let visitors = Arc::new(Visitors::new(config.visitors.clone())?);
         let shared = Arc::new(Shared::new(&config, visitors, sink));
         let Config {

@@ -86,6 +86,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         config.kafka.check_secrets().map_err(Failure::Configuration)?;
         return dry_run(settings, &config.kafka, &config.portals(), &config.state, &stop);
     }
+    // Dropped last: what the job's end still tells is sent, too.
+    let _traces = clickline_trace::install("clickline", env!("CARGO_PKG_VERSION")).map_err(Failure::configuration)?;
     let reload = Reload::on_signal(args.config.clone())?;
     while let Some(next) = run_with(args, config, &reload, &stop)? {
         config = next;

@@ -7,6 +7,8 @@
 //! times, the oracle works its outputs out, and they are compared with what stands in the topics, and with what the
 //! follower saw.
 
+mod letters;
+
 use crate::oracle_model::expect::{expect_until, shown};
 use crate::oracle_model::{self, Log, Record, TICK, Term, World, differences};
 use crate::support::kafka::{Broker, passes};
@@ -48,6 +50,8 @@ pub struct Course {
     changed: Changed,
     /// What the configuration says beside brokers, workspaces and rules.
     more: String,
+    /// `times.idle_slack`.
+    slack: &'static str,
     seed: u64,
     began: Instant,
     done: Arc<AtomicBool>,
@@ -70,13 +74,14 @@ pub struct Verdict {
 impl Course {
     /// Makes the topics and begins to append records, to read outputs; the more kills, the slower.
     pub fn begin(broker: Broker, seed: u64, kills: u64) -> Self {
-        let mut course = Course::around(broker, seed, String::new());
+        let mut course = Course::around(broker, seed, "1s", String::new());
         course.producer = Some(produce(&course.broker, seed, kills, &course.done));
         course
     }
 
-    /// The same without a producer: the test fills the topics, and says `more` in the configuration.
-    pub fn around(broker: Broker, seed: u64, more: String) -> Self {
+    /// The same without a producer: the test fills the topics, and says `more` in the configuration. `slack` is how far a partition that has been
+    /// read to its end stays behind the clock.
+    pub fn around(broker: Broker, seed: u64, slack: &'static str, more: String) -> Self {
         for topic in INPUTS {
             broker.create_topic(topic, PARTITIONS, &[("message.timestamp.type", "LogAppendTime")]);
         }
@@ -84,7 +89,7 @@ impl Course {
             broker.create_topic(topic, PARTITIONS, &[]);
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let config = configuration(&broker, folder.path(), &Changed::default(), &more);
+        let config = configuration(&broker, folder.path(), &Changed::default(), slack, &more);
         let followed = Arc::new(AtomicBool::new(false));
         let follower = Follower::of(&broker, &outputs()).follow(&followed);
         Course {
@@ -93,6 +98,7 @@ impl Course {
             config,
             changed: Changed::default(),
             more,
+            slack,
             seed,
             began: Instant::now(),
             done: Arc::new(AtomicBool::new(false)),
@@ -106,7 +112,7 @@ impl Course {
     /// Takes a rule away, puts one back, or tells one to backfill or not to, for the jobs that start from now on.
     pub fn change_rules(&mut self, rng: &mut StdRng) {
         self.changed.change(rng, oracle_model::RULES.matches("- name: ").count());
-        self.config = configuration(&self.broker, self.folder.path(), &self.changed, &self.more);
+        self.config = configuration(&self.broker, self.folder.path(), &self.changed, self.slack, &self.more);
     }
 
     /// Appends no more records; a tick that lies a moment after the last one.
@@ -120,8 +126,21 @@ impl Course {
 
     /// Compares; the job must have gone past `end`, and have ended.
     pub fn judge(self, end: Ms) -> Verdict {
-        let Course { broker, folder: _folder, config: _, changed: _, more: _, seed, began, done: _, producer: _, sent, followed, follower } =
-            self;
+        let Course {
+            broker,
+            folder: _folder,
+            config: _,
+            changed: _,
+            more: _,
+            slack: _,
+            seed,
+            began,
+            done: _,
+            producer: _,
+            sent,
+            followed,
+            follower,
+        } = self;
         let mut records: Vec<Found> = Follower::isolated(&broker, &INPUTS, "read_uncommitted").all();
         assert_eq!(records.len(), sent.unwrap_or(records.len()), "the log is all that was sent");
         let read_back = records.len();
@@ -131,7 +150,9 @@ impl Course {
         };
         let log = Log::of(records.iter().map(read).collect());
         let world = World::with(terms(&progress(&broker), &log));
-        let expected = expect_until(&world, &log, end).lines;
+        let mut expected: Vec<String> =
+            expect_until(&world, &log, end).lines.into_iter().map(|line| letters::in_place(line, &records)).collect();
+        expected.sort();
 
         let committed = Follower::of(&broker, &outputs()).all();
         followed.store(true, Ordering::Relaxed);
@@ -299,10 +320,10 @@ impl Changed {
 
 /// The configuration with such rules. The oracle goes by append times: a machine that has other work to do must not be late
 /// with a record beyond the slack, or the job takes it with a later time.
-fn configuration(broker: &Broker, folder: &Path, changed: &Changed, more: &str) -> PathBuf {
+fn configuration(broker: &Broker, folder: &Path, changed: &Changed, slack: &str, more: &str) -> PathBuf {
     let rules: Vec<&str> = oracle_model::RULES.split("- name: ").skip(1).collect();
     let mut text = format!(
-        "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d, idle_slack: 1s}}\nstate: '{}'\nworkspaces:\n",
+        "kafka: {{brokers: '{}'}}\ntick: {TICK}ms\ntimes: {{max_lateness: 366d, idle_slack: {slack}}}\nstate: '{}'\nworkspaces:\n",
         broker.address(),
         folder.join("state.sqlite").display()
     );

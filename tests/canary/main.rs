@@ -1,11 +1,12 @@
 //! Canaries: values that nobody else uses stand for every secret and for people's addresses, go through the whole system, and are then
-//! looked for in everything that was written.
+//! looked for in everything that was written. Traces of all clicks go to a collector, which must see each click's way as one trace.
 //!
 //! A visitor clicks on the real redirect server (spool, signed links, hashed addresses), a website posts forms, a real `clickline run`
 //! reads them from a real Apache Kafka, loads the mirror, refreshes tokens and writes to the sandbox; HubSpot refuses a record with a
 //! person's address in its words, ClickHouse refuses the password, callers come with wrong tokens. [`ALLOWED`] lists where a
 //! canary may be; it must be there, so that a place nobody looks at is noticed.
 
+mod collector;
 mod listen;
 mod search;
 #[path = "../support/mod.rs"]
@@ -19,6 +20,7 @@ use clickline_redirect::{
     SpoolConfig, VisitorConfig, sign,
 };
 use clickline_sandbox::{App, Rotation, Sandbox};
+use collector::Collector;
 use listen::{Heard, between, refusing_clickhouse, relay};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -177,9 +179,10 @@ impl Drop for Job {
     }
 }
 
-fn job(folder: &Path, refresh_token: &str) -> Job {
+fn job(folder: &Path, refresh_token: &str, collector: &str) -> Job {
     let file = || File::options().create(true).append(true).open(folder.join("job.log")).expect("a log");
     let mut command = clickline(folder, refresh_token);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_TRACES_SAMPLER_ARG", "1");
     command.args(["run", "--config"]).arg(folder.join("clickline.yaml")).stdin(Stdio::null()).stdout(file()).stderr(file());
     Job(command.spawn().expect("starts"))
 }
@@ -262,6 +265,10 @@ fn no_secret_and_no_address_is_written_where_it_does_not_belong() {
     let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
     lines.with_writer(File::create(at("redirect.log")).expect("a log")).init();
 
+    // Every click is traced, by the redirect server in this process and the job in its own.
+    let (collector, traces_to) = Collector::start();
+    let traces = clickline_trace::install_to(&format!("{traces_to}/v1/traces"), 1.0, "clickline-redirect", "0").expect("a tracer");
+
     // Others: HubSpot behind somebody who hears everything, a ClickHouse that refuses.
     let app = App { client_id: "clickline".into(), client_secret: CLIENT_SECRET.into() };
     let sandbox = Sandbox::start(clickline_sandbox::Config {
@@ -295,7 +302,7 @@ fn no_secret_and_no_address_is_written_where_it_does_not_belong() {
         sandbox.app_id(0),
     );
     fs::write(at("clickline.yaml"), config).expect("written");
-    let mut job = job(folder.path(), &first_token);
+    let mut job = job(folder.path(), &first_token, &traces_to);
     let ready = || {
         let ended = job.0.try_wait().expect("our own child");
         assert!(ended.is_none(), "it has ended: {}", fs::read_to_string(at("job.log")).unwrap_or_default());
@@ -344,7 +351,7 @@ fn no_secret_and_no_address_is_written_where_it_does_not_belong() {
     }
     let metrics = redirect.metrics_address().expect("metrics").to_string();
     places.push(Place { name: "the redirect server's metrics".to_owned(), bytes: get(&metrics, "/metrics", "").into_bytes() });
-    for arguments in [["dead-letters", "ls"], ["hubspot", "status"]] {
+    for arguments in [&["dead-letters", "ls"][..], &["hubspot", "status"], &["doctor"], &["check"]] {
         let mut command = clickline(folder.path(), &first_token);
         let output = command
             .args(arguments)
@@ -361,6 +368,10 @@ fn no_secret_and_no_address_is_written_where_it_does_not_belong() {
     let stopped = Command::new("kill").arg(job.0.id().to_string()).status().expect("a signal");
     assert!(stopped.success() && job.0.wait().expect("our own child").success(), "the job stops as asked");
     redirect.stop();
+    drop(traces);
+    let calls = ["hubspot timeline", "hubspot properties", "hubspot stages"];
+    assert!(calls.iter().all(|call| collector.whole(&[call])) && collector.whole(&calls[..2]), "{:?}", collector.names());
+    places.push(Place { name: "traces".to_owned(), bytes: collector.heard.lock().expect("not poisoned").clone() });
 
     places.push(Place { name: "the job's log".to_owned(), bytes: fs::read(at("job.log")).expect("a log") });
     places.push(Place { name: "the redirect server's log".to_owned(), bytes: fs::read(at("redirect.log")).expect("a log") });

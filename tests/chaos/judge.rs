@@ -73,6 +73,7 @@ pub fn judge(mut company: Company) {
     assert!(!log.contains("@example.com"), "no address in a log");
     let events = deltas.of(Topic::Timeline).count();
     let stages = deltas.of(Topic::DealStages).count();
+    let folder = company.course.folder.path().to_owned();
     let verdict = company.course.judge(end);
     println!(
         "{} answered clicks, {} records, {} outputs ({events} events, {stages} deals to move), {} changes of rules, in {} s",
@@ -84,6 +85,7 @@ pub fn judge(mut company: Company) {
     );
     println!("{happened:?}");
     assert!(events > 20 && !answered.is_empty(), "the run says something");
+    std::fs::remove_dir_all(folder).expect("a folder of ours");
 }
 
 /// Waits until ClickHouse has every click of the topic; each is one row there.

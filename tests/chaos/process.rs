@@ -52,7 +52,8 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn signal(&self, name: &str) {
+    /// `TERM`, `HUP`, …
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.is_ok_and(|sent| sent.success()), "kill -{name} reaches our own child");
     }

@@ -73,7 +73,7 @@ const ANY: &str = "POST ";
 const ROWS: &str = "INSERT+INTO+clicks";
 const CUTS: &str = "INSERT+INTO+batches";
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     Case {
         name: "the user may only read",
         begin: &[],
@@ -81,6 +81,14 @@ const CASES: [Case; 17] = [
         mend: &[],
         class: Class::Setup,
         says: "code 164: READONLY",
+    },
+    Case {
+        name: "the user lacks a right",
+        begin: &[],
+        request: Some((ROWS, Fault::Instead("x-clickhouse-user: default", "x-clickhouse-user: reader"))),
+        mend: &[],
+        class: Class::Setup,
+        says: "code 497: ACCESS_DENIED",
     },
     Case {
         name: "nobody of this name",
@@ -300,16 +308,20 @@ impl World {
         };
         let (made, half) = (self.made, self.made + CLICKS / 2);
         produce(&self.broker, TOPIC, made..half);
-        put(&self.broker, TOPIC, [poison("poison1", "poison", ""), poison("poison2", "d/1", "no number")]);
+        put(&self.broker, TOPIC, [poison("poison1", "poison", ""), poison("poison2", "d/1", "no number"), poison("poison3", "d/1", "-")]);
         produce(&self.broker, TOPIC, half..made + CLICKS);
         self.made += CLICKS;
-        wait_for("both to be dead letters", || (clicks(sink).refused == refused + 2).then_some(()));
+        wait_for("all three to be dead letters", || (clicks(sink).refused == refused + 3).then_some(()));
         self.assert_exact(sink, "rows that can't be taken");
         let mut letters: Vec<DeadLetter> = Vec::new();
         self.broker.read("dead-letters", "read_committed", |message| {
             letters.push(serde_json::from_slice(message.payload().unwrap_or_default()).expect("a dead letter"));
         });
-        assert_eq!(letters.len(), 2);
+        let mut codes: Vec<&str> = letters.iter().map(|letter| letter.detail.as_str()).collect();
+        codes.sort_unstable();
+        let codes: Vec<bool> =
+            codes.iter().zip(["code 27", "code 469", "code 72"]).map(|(detail, code)| detail.contains(&format!("{code}:"))).collect();
+        assert_eq!(codes, [true; 3], "{letters:?}");
         for letter in &letters {
             assert_eq!((letter.reason.as_str(), letter.source.as_str()), ("clickhouse", TOPIC));
             let mut there = None;
@@ -381,12 +393,12 @@ fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
     let rows = clicks(&sink).rows;
     assert!(rows as usize >= world.made, "{rows}");
     sink.stop();
-    // All of it again: nothing is new but the two rows that nothing refuses any more.
+    // All of it again: nothing is new but the three rows that nothing refuses any more.
     world.server.ask("TRUNCATE TABLE c.batches");
     let sink = world.sink();
     wait_for("everything to be known", || (clicks(&sink).known as usize >= world.made).then_some(()));
-    wait_for_rows(&world.server, world.made + 2);
+    wait_for_rows(&world.server, world.made + 3);
     wait_for("their totals", || differences(&world.server).is_empty().then_some(()));
     sink.stop();
-    assert_exact(&world.server, world.made + 2);
+    assert_exact(&world.server, world.made + 3);
 }

@@ -7,7 +7,7 @@
 //! # Ties and edges
 //! - The server's code comes as a library (`tests/clickhouse/fetch`). Where it is not, the test returns, and `tests/zz_left_out.rs`
 //!   names what was left out.
-//! - It has one user, without a password, on the loopback alone.
+//! - It has two users without passwords, on the loopback alone: `default` may do everything, `reader` may read.
 //!
 //! # Cost
 //! About 1 s and 214 MB a server.
@@ -18,6 +18,19 @@ use clickline::sinks::clickhouse::{Service, Settings};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// One user who may do all that tests do, and `reader`, who may only read.
+const USERS: &str = "<clickhouse>
+  <users_config>config.xml</users_config>
+  <users>
+    <default><password/><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota></default>
+    <reader><password/><networks><ip>127.0.0.1</ip></networks><profile>default</profile><quota>default</quota>
+      <grants><query>GRANT SELECT ON *.*</query></grants></reader>
+  </users>
+  <profiles><default/></profiles>
+  <quotas><default/></quotas>
+</clickhouse>
+";
 
 /// The folder of the library and what starts it, if they were fetched.
 pub fn program() -> Option<PathBuf> {
@@ -44,6 +57,7 @@ impl ClickHouse {
             return None;
         };
         let dir = tempfile::Builder::new().prefix("clickline-clickhouse-").tempdir().expect("a temporary folder");
+        std::fs::write(dir.path().join("config.xml"), USERS).expect("writes");
         let [address] = free_addresses();
         let mut server = ClickHouse { dir, program, address, process: None };
         server.restart();
@@ -62,6 +76,7 @@ impl ClickHouse {
         let log = || File::options().create(true).append(true).open(self.dir.path().join("log")).expect("writes its log");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(self.program.join("launcher")).arg(self.program.join("libchdb.so"));
+        command.arg("--config-file").arg(self.dir.path().join("config.xml"));
         command.arg("--path").arg(self.dir.path().join("data")).args(["--listen_host", "127.0.0.1", "--http_port", port, "--query"]);
         command.arg(
             "SYSTEM START LISTEN HTTP; SELECT sleepEachRow(1) FROM system.numbers LIMIT 86400 \

@@ -1,7 +1,7 @@
 //! A real PostgreSQL for a test: a cluster of the test's own, on a free port, in a temporary folder.
 //!
 //! # Meaning
-//! [`Postgres::start_if_there`] makes a cluster, starts its server and returns when it takes connections. It can be stopped and started again on
+//! [`Postgres::start_if_there`] makes a cluster, starts its server and returns when it takes connections. It can be stopped, killed, frozen and started again on
 //! the same address and folder.
 //!
 //! # Ties and edges
@@ -109,6 +109,28 @@ impl Postgres {
         }
     }
 
+    /// Ends the server as a power cut does: all its processes at once (SIGKILL). What it had acknowledged is in the kernel's page cache.
+    pub fn kill(&mut self) {
+        // Frozen first: it would start a child anew.
+        self.signal("STOP");
+        self.signal("KILL");
+        if let Some(mut process) = self.process.take() {
+            process.wait().expect("our own child");
+        }
+    }
+
+    /// `STOP` freezes the server with all its processes, `CONT` lets it go on.
+    pub fn signal(&self, name: &str) {
+        let Some(process) = &self.process else { return };
+        let of_children = format!("/proc/{0}/task/{0}/children", process.id());
+        let children = std::fs::read_to_string(of_children).expect("Linux names a process's children");
+        let mut command = Command::new("kill");
+        // The server first, so that it starts no more of them.
+        let sent = command.arg(format!("-{name}")).arg(process.id().to_string()).args(children.split_whitespace()).status();
+        // A child may have ended by itself.
+        assert!(sent.is_ok(), "kill starts");
+    }
+
     /// Starts a server that was stopped; returns when it takes connections.
     pub fn start(&mut self) {
         let mut command = self.command("postgres");
@@ -127,15 +149,24 @@ impl Postgres {
     }
 
     /// Runs statements as the administrator would.
+    ///
+    /// # Panics
+    /// When one of them fails.
     pub fn script(&self, statements: &str) {
+        self.try_script(statements).expect("statements");
+    }
+
+    /// Runs statements as the administrator would.
+    pub fn try_script(&self, statements: &str) -> Result<(), tokio_postgres::Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(&self.address(), tokio_postgres::NoTls).await.expect("connects");
             let connection = tokio::spawn(connection);
-            client.batch_execute(statements).await.expect("statements");
+            let done = client.batch_execute(statements).await;
             drop(client);
             connection.await.expect("does not panic").expect("ends well");
-        });
+            done
+        })
     }
 
     fn data(&self) -> PathBuf {

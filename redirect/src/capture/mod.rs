@@ -14,10 +14,12 @@ pub(crate) mod lanes;
 pub(crate) mod produce;
 mod spool_sink;
 mod ticket;
+mod traced;
 mod transactions;
 
 pub use spool_sink::SpoolSink;
 pub use ticket::Ticket;
+pub(crate) use traced::Traced;
 
 use std::time::Duration;
 

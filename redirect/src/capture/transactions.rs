@@ -128,6 +128,19 @@ pub(super) struct Session {
     pub(super) stored: Option<u64>,
 }
 
+/// The position in an answer; `None` where Kafka has none. An answer may be one as a whole and hold an error in its place: a coordinator that has
+/// just come back knows nothing yet, which must not be taken for nothing.
+fn position(told: &TopicPartitionList, topic: &str) -> Result<Option<u64>, KafkaError> {
+    let Some(element) = told.find_partition(topic, PARTITION) else {
+        return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition));
+    };
+    element.error()?;
+    Ok(match element.offset() {
+        Offset::Offset(offset) => u64::try_from(offset).ok(),
+        _ => None,
+    })
+}
+
 /// Makes sessions and transactions.
 pub(super) struct Transactions {
     producer: ClientConfig,
@@ -178,19 +191,15 @@ impl Transactions {
         let group = reader.group_metadata().ok_or_else(|| Stop::Foreign("a consumer without a group".to_owned()))?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&self.topic, PARTITION);
-        let told = loop {
-            match reader.committed_offsets(asked.clone(), CALL) {
-                Ok(told) => break told,
+        let stored = loop {
+            match reader.committed_offsets(asked.clone(), CALL).and_then(|told| position(&told, &self.topic)) {
+                Ok(stored) => break stored,
                 Err(error) if self.end.over() => return Err(error.into()),
                 Err(error) => {
                     self.counts.note(error.to_string());
                     thread::sleep(ASK_AGAIN);
                 }
             }
-        };
-        let stored = match told.find_partition(&self.topic, PARTITION).map(|element| element.offset()) {
-            Some(Offset::Offset(offset)) => u64::try_from(offset).ok(),
-            _ => None,
         };
         Ok(Session { producer, group, stored })
     }
@@ -260,5 +269,20 @@ impl Transactions {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_says_nothing_of_what_was_asked_is_not_taken_for_no_position() {
+        let mut told = TopicPartitionList::new();
+        assert!(position(&told, "clicks").is_err());
+        told.add_partition("clicks", PARTITION);
+        assert_eq!(position(&told, "clicks").expect("an answer"), None);
+        told.set_partition_offset("clicks", PARTITION, Offset::Offset(17)).expect("it is there");
+        assert_eq!(position(&told, "clicks").expect("an answer"), Some(17));
     }
 }

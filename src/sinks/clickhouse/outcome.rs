@@ -51,10 +51,10 @@ mod tests {
             assert_eq!(classify(Some(code)), Class::Transient, "{code}");
         }
         assert_eq!(classify(None), Class::Transient);
-        for code in [16, 47, 60, 81, 117, 164, 497, 516] {
+        for code in [16, 47, 50, 53, 60, 62, 81, 115, 117, 164, 192, 193, 194, 195, 497, 516] {
             assert_eq!(classify(Some(code)), Class::Setup, "{code}");
         }
-        for code in [27, 41, 469] {
+        for code in [6, 26, 27, 38, 41, 69, 72, 321, 349, 376, 469] {
             assert_eq!(classify(Some(code)), Class::Rows, "{code}");
         }
     }

@@ -179,7 +179,7 @@ impl Run {
         }
         match self.insert(cut, &records)? {
             Ok(()) => self.at = cut.next(),
-            Err(()) => {
+            Err(_) => {
                 self.halves(&records)?;
                 self.at = cut.next();
             }
@@ -269,8 +269,8 @@ impl Run {
         failpoint::hit("clickhouse.recorded");
         match self.insert(&cut, records)? {
             Ok(()) => {}
-            Err(()) if records.len() > 1 => return self.halves(records),
-            Err(()) => self.bury(&records[0])?,
+            Err(_) if records.len() > 1 => return self.halves(records),
+            Err(failure) => self.bury(&records[0], &failure)?,
         }
         failpoint::hit("clickhouse.inserted");
         let mut stats = self.stats();
@@ -302,7 +302,7 @@ impl Run {
         // It has no rows of anybody's: whatever the refusal says, it is tried again.
         match sent {
             Ok(()) => Ok(()),
-            Err(()) => {
+            Err(_) => {
                 self.pause(10)?;
                 self.record(cut)
             }
@@ -310,7 +310,7 @@ impl Run {
     }
 
     /// Inserts a batch, however often it takes; `Err`: a row is to blame.
-    fn insert(&mut self, cut: &Cut, records: &[Raw]) -> Result<Result<(), ()>, Stopped> {
+    fn insert(&mut self, cut: &Cut, records: &[Raw]) -> Result<Result<(), Failure>, Stopped> {
         let (mut keys, mut rows, mut malformed) = (HashSet::new(), Vec::with_capacity(records.len()), 0);
         for raw in records {
             match self.stream.row(raw, cut.seq) {
@@ -341,7 +341,7 @@ impl Run {
             let bound = [("seq", &*seq), ("topic", word)];
             match self.send("known ids can't be looked up", |service| service.with_rows(sql, &bound, structure, &asked))? {
                 Ok(known) => known,
-                Err(()) => return Ok(Err(())),
+                Err(failure) => return Ok(Err(failure)),
             }
         };
         let known: HashSet<Key> = known.into_iter().collect();
@@ -363,11 +363,12 @@ impl Run {
     }
 
     /// Puts a refused record among the dead letters. A crash right after it puts it there twice.
-    fn bury(&mut self, raw: &Raw) -> Result<(), Stopped> {
+    fn bury(&mut self, raw: &Raw, failure: &Failure) -> Result<(), Stopped> {
         let letter = DeadLetter {
             v: 1,
             reason: "clickhouse".to_owned(),
-            detail: "ClickHouse refuses this record's row".to_owned(),
+            // Its code and the code's name: what else it says may quote the row.
+            detail: format!("{failure}; the row is this record's"),
             source: self.topics.0.clone(),
             partition: raw.partition,
             offset: raw.offset,
@@ -389,7 +390,7 @@ impl Run {
     }
 
     /// A request, again and again until it is answered for good; `Err`: a row is to blame.
-    fn send<'a, T, F>(&'a self, what: &str, mut request: impl FnMut(&'a Service) -> F) -> Result<Result<T, ()>, Stopped>
+    fn send<'a, T, F>(&'a self, what: &str, mut request: impl FnMut(&'a Service) -> F) -> Result<Result<T, Failure>, Stopped>
     where
         F: Future<Output = Result<T, Failure>> + 'a,
     {
@@ -411,7 +412,7 @@ impl Run {
             let class = failure.class();
             self.stats().failed(class, failure.code(), time::now());
             match class {
-                Class::Rows => return Ok(Err(())),
+                Class::Rows => return Ok(Err(failure)),
                 Class::Setup => tracing::error!(
                     event = "clickhouse_table_unfit",
                     topic = self.topics.0,

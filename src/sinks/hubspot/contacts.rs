@@ -20,7 +20,8 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prop
     let mut report = Report::new();
     let size = batch.len();
     let sent = batch.iter().map(|e| (e.key.as_str(), &e.value));
-    let outcome = desk.call(&request::update_contacts(desk.paths, sent), Share::Bulk).await;
+    let clicks = batch.iter().flat_map(|e| e.value.changes.values().map(|change| change.from.1.as_str()));
+    let outcome = desk.write("hubspot properties", clicks, &request::update_contacts(desk.paths, sent), Share::Bulk).await;
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return report };
     match outcome {
         Outcome::Done(body) => {

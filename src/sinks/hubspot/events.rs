@@ -31,7 +31,9 @@ const LANE: Lane = Lane::Events;
 pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> Report<Event> {
     let mut report = Report::new();
     let size = batch.len();
-    let outcome = desk.call(&api.request(desk.paths, batch.iter().map(|e| &e.value)), Share::Bulk).await;
+    let clicks = batch.iter().map(|e| e.value.delta.click_id.as_str());
+    let request = api.request(desk.paths, batch.iter().map(|e| &e.value));
+    let outcome = desk.write("hubspot timeline", clicks, &request, Share::Bulk).await;
     report.unsure = api.all_or_nothing() && matches!(outcome, Outcome::Transient(..));
     let Some(batch) = report.whole(LANE, batch, &outcome) else { return report };
     match outcome {

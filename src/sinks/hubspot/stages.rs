@@ -174,7 +174,8 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
     let stage = |entry: &Entry<Stages>| entry.value.steps.front().map(|(delta, _)| delta.to_stage.clone()).unwrap_or_default();
     let stages: Vec<String> = batch.iter().map(stage).collect();
     let moves = batch.iter().zip(&stages).map(|(entry, stage)| (entry.key.as_str(), stage.as_str()));
-    let outcome = desk.call(&request::move_deals(desk.paths, moves), Share::Full).await;
+    let clicks = batch.iter().filter_map(|entry| entry.value.steps.front()).map(|(delta, _)| delta.last_click.id.as_str());
+    let outcome = desk.write("hubspot stages", clicks, &request::move_deals(desk.paths, moves), Share::Full).await;
     let mut batch = batch;
     if matches!(outcome, Outcome::Transient(..)) {
         batch.iter_mut().for_each(|entry| entry.value.sent = true);

@@ -8,6 +8,7 @@ use super::reason;
 use super::record::Lane;
 use super::request::{self, Request};
 use super::service::Service;
+use crate::traces;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -185,6 +186,16 @@ impl Desk<'_> {
     /// Sends a request.
     pub async fn call(&self, request: &Request, share: Share) -> Outcome {
         self.service.call(self.portal, request, share).await
+    }
+
+    /// Sends a request that writes what came of `clicks`; `name` is its span's where they are traced.
+    pub async fn write<'c>(&self, name: &'static str, clicks: impl Iterator<Item = &'c str>, request: &Request, share: Share) -> Outcome {
+        let call = traces::Call::begin(name, self.portal, clicks);
+        let outcome = self.call(request, share).await;
+        if let Some(call) = call {
+            call.end(&outcome);
+        }
+        outcome
     }
 
     /// Asks for one contact by id.

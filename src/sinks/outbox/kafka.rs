@@ -27,6 +27,7 @@ use crate::sources::kafka::broker_clock::BrokerClock;
 use crate::sources::{Mark, Offsets};
 use crate::status::Board;
 use crate::stop::Stop;
+use crate::traces;
 use anyhow::Context as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
@@ -329,6 +330,7 @@ impl Writer {
                     self.progress = progress;
                     self.recorded_at = Some(Instant::now());
                     self.board.outbox.committed(&batch.outputs, time::now());
+                    traces::committed(&batch.outputs);
                     return Ok(());
                 }
                 Err(Trouble::Again(error)) => {
