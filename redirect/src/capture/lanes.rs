@@ -9,11 +9,13 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LANES: usize = 64;
 /// Rounds without a click after which the carrier sleeps until it is woken.
 const IDLE_ROUNDS: u32 = 50;
+/// From when on a click is late, in µs: a round and what a sleep oversleeps.
+const LATE: u64 = 2_500;
 /// The carrier looks by itself so often, whatever happens.
 const LONG: Duration = Duration::from_millis(500);
 
@@ -29,6 +31,12 @@ pub(crate) struct Lanes {
     /// Bytes of clicks in the lanes.
     bytes: AtomicU64,
     limit: u64,
+    /// For times: µs since then, at least 1.
+    began: Instant,
+    /// When the oldest click came that is in a lane, and that the carrier has and hasn't written; 0 when there is none. Now and then the first is told
+    /// for a moment too long, never too short.
+    left_at: AtomicU64,
+    carried_at: AtomicU64,
     /// The carrier sleeps until somebody wakes it.
     asleep: AtomicBool,
     carrier: OnceLock<Thread>,
@@ -45,13 +53,16 @@ impl Lanes {
             lanes: (0..LANES).map(|_| Mutex::default()).collect(),
             bytes: AtomicU64::new(0),
             limit,
+            began: Instant::now(),
+            left_at: AtomicU64::new(0),
+            carried_at: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             carrier: OnceLock::new(),
         }
     }
 
-    /// Leaves the clicks of a turn; false when there is no room. Never waits.
-    pub(crate) fn leave(&self, clicks: &ClickBatch, ticket: Option<&Arc<Ticket>>) -> bool {
+    /// Leaves the clicks of a turn that ends at `now`; false when there is no room. Never waits.
+    pub(crate) fn leave(&self, clicks: &ClickBatch, ticket: Option<&Arc<Ticket>>, now: Instant) -> bool {
         let size = clicks.size() as u64;
         if self.bytes.load(Ordering::Relaxed) + size > self.limit {
             return false;
@@ -60,6 +71,10 @@ impl Lanes {
         lane.clicks.extend(clicks);
         lane.tickets.extend(ticket.cloned());
         drop(lane);
+        // Behind the clicks: whoever takes the time away takes them, too.
+        if self.left_at.load(Ordering::Relaxed) == 0 {
+            let _ = self.left_at.compare_exchange(0, self.micros(now), Ordering::Relaxed, Ordering::Relaxed);
+        }
         self.bytes.fetch_add(size, Ordering::Relaxed);
         // The carrier says that it sleeps, then looks once more: one of the two sees the other.
         std::sync::atomic::fence(Ordering::SeqCst);
@@ -67,6 +82,16 @@ impl Lanes {
             self.wake();
         }
         true
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// Whether some click has waited longer than [`LATE`] for the carrier: it has no processor, and who asks may have it.
+    pub(crate) fn late(&self, now: Instant) -> bool {
+        let now = self.micros(now);
+        [&self.left_at, &self.carried_at].into_iter().map(|at| at.load(Ordering::Relaxed)).any(|at| at > 0 && now.saturating_sub(at) > LATE)
     }
 
     fn free(&self) -> Option<std::sync::MutexGuard<'_, Lane>> {
@@ -93,6 +118,7 @@ impl Lanes {
     /// The carrier: moves all clicks behind those in `into`, and the tickets that wait for them.
     pub(crate) fn gather(&self, into: &mut ClickBatch, tickets: &mut Vec<Arc<Ticket>>) {
         let before = into.size();
+        self.carried_at.store(self.left_at.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         for lane in &self.lanes {
             let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
             if lane.clicks.is_empty() {
@@ -108,6 +134,11 @@ impl Lanes {
             tickets.append(&mut lane.tickets);
         }
         self.bytes.fetch_sub((into.size() - before) as u64, Ordering::Relaxed);
+    }
+
+    /// The carrier: what was gathered is where it belongs.
+    pub(crate) fn written(&self) {
+        self.carried_at.store(0, Ordering::Relaxed);
     }
 
     /// The carrier: waits for the next round. `idle` counts the rounds without a click; `at_once` goes on as soon as there is one.
@@ -157,7 +188,7 @@ mod tests {
                             out.push(b'x');
                             u64::MAX
                         });
-                        assert!(lanes.leave(&batch, Some(&Ticket::new(None))));
+                        assert!(lanes.leave(&batch, Some(&Ticket::new(None)), Instant::now()));
                     }
                     done.fetch_add(1, Ordering::SeqCst);
                 });
@@ -205,7 +236,7 @@ mod tests {
                         out.push(b'x');
                         at
                     });
-                    assert!(lanes.leave(&batch, None));
+                    assert!(lanes.leave(&batch, None, Instant::now()));
                 }
                 coming.front().copied()
             };
@@ -234,6 +265,28 @@ mod tests {
         }
     }
 
+    /// Late is what has waited longer than it should, in a lane or with the carrier, until it is written.
+    #[test]
+    fn clicks_are_late_until_they_are_written() {
+        let lanes = Lanes::new(1 << 20);
+        let mut batch = ClickBatch::default();
+        batch.push(|_| 1);
+        let start = lanes.began + Duration::from_secs(1);
+        let at = |micros| start + Duration::from_micros(micros);
+        assert!(!lanes.late(at(60_000_000)), "there is none");
+        assert!(lanes.leave(&batch, None, at(0)));
+        assert!(lanes.leave(&batch, None, at(2_000)), "a later one changes nothing");
+        assert_eq!([LATE, LATE + 1].map(|micros| lanes.late(at(micros))), [false, true]);
+        lanes.gather(&mut ClickBatch::default(), &mut Vec::new());
+        assert!(lanes.leave(&batch, None, at(3_000)));
+        assert!(lanes.late(at(LATE + 1)), "it isn't written yet");
+        lanes.written();
+        assert_eq!([LATE + 1, 3_000 + LATE, 3_001 + LATE].map(|micros| lanes.late(at(micros))), [false, false, true]);
+        lanes.gather(&mut ClickBatch::default(), &mut Vec::new());
+        lanes.written();
+        assert!(!lanes.late(at(60_000_000)));
+    }
+
     #[test]
     fn what_has_no_room_is_refused() {
         let lanes = Lanes::new(3);
@@ -242,9 +295,9 @@ mod tests {
             out.extend_from_slice(b"ab");
             1
         });
-        assert!(lanes.leave(&batch, None));
-        assert!(!lanes.leave(&batch, None));
+        assert!(lanes.leave(&batch, None, Instant::now()));
+        assert!(!lanes.leave(&batch, None, Instant::now()));
         lanes.gather(&mut ClickBatch::default(), &mut Vec::new());
-        assert!(lanes.leave(&batch, None));
+        assert!(lanes.leave(&batch, None, Instant::now()));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! # Meaning
 //! Requests are answered in their order as soon as their heads are complete, several per read when they are pipelined. Nothing is
-//! copied while requests arrive whole; only the start of an unfinished one is kept.
+//! copied while requests arrive whole; only the start of an unfinished one is kept. Answers are written when those of the whole turn are there
+//! ([`Outcome::Write`]).
 //!
 //! A read that leaves room in the buffer has emptied the socket, and the next bytes come with an event of their own (epoll(7), on edge-triggered
 //! descriptors): a request costs one read and one write. The client's end has no bytes to tell of it, so once an event has said that it
@@ -18,13 +19,13 @@
 //! writing side is shut and the rest is read and forgotten for up to [`LINGER`]: a plain close would make the kernel throw away
 //! the answer.
 
+use super::incoming::{Incoming, still_unfinished};
 use super::limits::Place;
 use super::outgoing::{Flushed, Outgoing};
-use super::turn::{Outcome, Phase, Ready, Turn};
+use super::turn::{First, Outcome, Phase, Ready, Turn};
 use crate::answer::Desk;
+use crate::http::Parsed;
 use crate::http::proxy_protocol::{self, Preamble};
-use crate::http::{MAX_HEAD, Parsed};
-use memchr::memmem;
 use mio::net::TcpStream;
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown};
@@ -56,10 +57,7 @@ pub(super) struct Conn {
     /// Where it comes from: the peer, or whom the PROXY protocol names.
     client: IpAddr,
     stage: Stage,
-    /// Start of an unfinished request.
-    input: Vec<u8>,
-    /// How much of `input` is known to hold no end of a head.
-    searched: usize,
+    input: Incoming,
     output: Outgoing,
     /// The event loop has it among those whose answers wait.
     listed: bool,
@@ -80,8 +78,7 @@ impl Conn {
             place,
             client,
             stage: if preamble { Stage::Preamble } else { Stage::Open },
-            input: Vec::new(),
-            searched: 0,
+            input: Incoming::default(),
             output: Outgoing::default(),
             listed: false,
             readable: true,
@@ -104,6 +101,31 @@ impl Conn {
     /// When it is closed unless something happens.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Whose connection it is.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// Reads what may begin with a request and is the only thing to do here; how many bytes that were. `None`: serve it as usual.
+    pub(super) fn read_early(&mut self, ready: Ready, into: &mut [u8]) -> Option<usize> {
+        if ready != Ready::Read || self.closing || self.stage != Stage::Open || !self.input.is_empty() || self.output.waiting() > 0 {
+            return None;
+        }
+        // Whatever else there is than bytes is there still when it is served as usual.
+        let count = self.stream.read(into).ok().filter(|count| *count > 0)?;
+        self.readable = count == into.len();
+        Some(count)
+    }
+
+    /// Answers what was read early: bytes, and what they begin with.
+    pub(super) fn serve_early(&mut self, bytes: &[u8], first: First<'_>, turn: &mut Turn<'_>) -> Outcome {
+        self.take(bytes, Some(first), turn);
+        if !self.readable && self.output.waiting() > 0 {
+            return Outcome::Write;
+        }
+        self.serve(Ready::AsBefore, turn)
     }
 
     /// Does what can be done without waiting.
@@ -140,9 +162,9 @@ impl Conn {
                 continue;
             }
             // Requests that were held back while answers waited.
-            if self.stage == Stage::Open && !self.input.is_empty() && self.searched == 0 {
-                let input = std::mem::take(&mut self.input);
-                self.take(&input, turn);
+            if self.stage == Stage::Open && self.input.unsearched() {
+                let input = self.input.take();
+                self.take(&input, None, turn);
                 if self.output.waiting() > 0 {
                     continue;
                 }
@@ -167,6 +189,9 @@ impl Conn {
                     if !taken {
                         return Ok(Outcome::End);
                     }
+                    if !self.readable && self.output.waiting() > 0 {
+                        return Ok(Outcome::Write);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -185,7 +210,7 @@ impl Conn {
         if self.input.is_empty() {
             return self.begin(bytes, turn);
         }
-        let mut input = std::mem::take(&mut self.input);
+        let mut input = self.input.take();
         input.extend_from_slice(bytes);
         self.begin(&input, turn)
     }
@@ -193,7 +218,7 @@ impl Conn {
     /// Reads the PROXY protocol's header first, if there is one to come.
     fn begin(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> bool {
         if self.stage != Stage::Preamble {
-            self.take(bytes, turn);
+            self.take(bytes, None, turn);
             return true;
         }
         match proxy_protocol::read(bytes) {
@@ -202,7 +227,7 @@ impl Conn {
                 false
             }
             Preamble::Partial => {
-                self.input.extend_from_slice(bytes);
+                self.input.keep(bytes, 0);
                 true
             }
             Preamble::Complete(client, length) => {
@@ -214,37 +239,37 @@ impl Conn {
                         return false;
                     }
                 }
-                self.take(&bytes[length..], turn);
+                self.take(&bytes[length..], None, turn);
                 true
             }
         }
     }
 
-    /// Answers the complete requests in `bytes` and keeps the rest.
-    fn take(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
-        let mut start = 0;
-        let searched = std::mem::take(&mut self.searched);
+    /// Answers the complete requests in `bytes` and keeps the rest; `first` is what the bytes begin with, if somebody has looked.
+    fn take(&mut self, bytes: &[u8], mut first: Option<First<'_>>, turn: &mut Turn<'_>) {
+        let (mut start, mut searched_on) = (0, 0);
+        let searched = self.input.take_searched();
         while start < bytes.len() && self.stage == Stage::Open && self.output.waiting() < MAX_OUTPUT {
             let rest = &bytes[start..];
-            // A head that drips in byte by byte must not be parsed from its start each time. Its first bytes are always
-            // parsed, so that what is no HTTP at all is refused at once.
-            let from = if start == 0 { searched } else { 0 };
-            if from > 0 && rest.len() < MAX_HEAD && !has_end(&rest[from.saturating_sub(3)..]) {
-                self.searched = rest.len();
+            // The first bytes of a head are always parsed, so that what is no HTTP at all is refused at once.
+            if start == 0 && still_unfinished(rest, searched) {
+                searched_on = rest.len();
                 break;
             }
-            match turn.reader.read(rest, self.client) {
+            let First { parsed, asked } =
+                first.take().unwrap_or_else(|| First { parsed: turn.reader.read(rest, self.client), asked: None });
+            match parsed {
                 Parsed::Complete(head, length) => {
                     start += length;
                     let keep_alive = head.keep_alive && turn.phase == Phase::Running;
-                    self.output.put(turn.desk, |desk, out| desk.answer(&head, keep_alive, out));
+                    self.output.put(turn.desk, |desk, out| desk.answer(&head, asked, keep_alive, out));
                     if !keep_alive {
                         self.stage = Stage::Last;
                     }
                     self.deadline = turn.now + turn.limits.idle_timeout;
                 }
                 Parsed::Partial => {
-                    self.searched = rest.len();
+                    searched_on = rest.len();
                     break;
                 }
                 Parsed::Bad(status) => self.refuse(status, turn.desk),
@@ -258,13 +283,13 @@ impl Conn {
             // A new request has begun.
             self.deadline = turn.now + turn.limits.head_timeout;
         }
-        self.input.extend_from_slice(&bytes[start..]);
+        self.input.keep(&bytes[start..], searched_on);
     }
 
     /// Whether the unfinished request, of which nothing more will come, is no HTTP: it was not parsed again with each piece, and its answer
     /// must not depend on the pieces.
     fn refuses_rest(&mut self, turn: &mut Turn<'_>) -> bool {
-        let input = std::mem::take(&mut self.input);
+        let input = self.input.take();
         let Parsed::Bad(status) = turn.reader.read(&input, self.client) else { return false };
         self.refuse(status, turn.desk);
         true
@@ -307,9 +332,4 @@ impl Conn {
         }
         Ok(Outcome::Again)
     }
-}
-
-/// Whether an empty line, the end of a head, is in these bytes.
-fn has_end(bytes: &[u8]) -> bool {
-    memmem::find(bytes, b"\n\r\n").is_some() || memmem::find(bytes, b"\n\n").is_some()
 }
