@@ -24,6 +24,8 @@
 //! # Limits
 //! An idle connection holds about 250 bytes and its socket.
 
+mod accept;
+mod batch;
 mod conn;
 mod incoming;
 mod limits;
@@ -31,7 +33,7 @@ mod outgoing;
 mod turn;
 
 use crate::answer::{Desk, Shared};
-use crate::http::{Parsed, Proxies, Reader};
+use crate::http::{Proxies, Reader};
 use crate::metrics::WorkerMetrics;
 use crate::{Limits, ProxyConfig};
 use conn::Conn;
@@ -45,25 +47,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use turn::{First, Outcome, Phase, Ready, Turn};
+use turn::{Phase, Ready};
 
 /// How long idle connections are kept when the server stops.
 const IDLE_GRACE: Duration = Duration::from_millis(300);
 /// How soon connections are accepted again after there was no room or no file handle for more.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// How often a lack of file handles is told.
-const TELL: Duration = Duration::from_secs(10);
 /// Connections of a turn, at most. With 16 a request costs a tenth more; with 64 the last of them is some 300 µs behind the first.
 const TURN: usize = 64;
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Read buffer, shared by all connections of the worker: twice the largest head, so that a pipeline is read in few calls.
 const SCRATCH: usize = 32 * 1024;
-
-/// What is read early from one connection at most: a request of a browser is some hundred bytes.
-const EARLY_EACH: usize = 4 * 1024;
-/// What is read early in a turn.
-const EARLY: usize = 64 * 1024 + EARLY_EACH;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -120,7 +115,7 @@ impl Worker {
             conns: Slab::new(),
             again: Vec::new(),
             early: Vec::new(),
-            early_bytes: vec![0; EARLY],
+            early_bytes: vec![0; batch::EARLY],
             answered: Vec::new(),
             parked: VecDeque::new(),
             accept_at: None,
@@ -198,138 +193,6 @@ impl Worker {
 
     fn metrics(&self) -> &WorkerMetrics {
         self.shared.metrics.worker(self.number)
-    }
-
-    fn accept(&mut self, now: Instant) {
-        self.accept_at = None;
-        while let Some(listener) = &self.listener {
-            let Some(mut place) = self.connections.enter() else {
-                self.accept_at = Some(now + ACCEPT_AGAIN);
-                return;
-            };
-            match listener.accept() {
-                Ok((mut stream, peer)) => {
-                    let client = peer.ip().to_canonical();
-                    let trusted = self.reader.proxies.trusts(client);
-                    let allowed =
-                        if self.preamble { trusted || self.reader.proxies.trusted.is_empty() } else { trusted || place.claim(client) };
-                    if !allowed {
-                        self.metrics().refused();
-                        continue;
-                    }
-                    // Answers are single writes; Nagle's algorithm could only delay them.
-                    let _ = stream.set_nodelay(true);
-                    let entry = self.conns.vacant_entry();
-                    let token = Token(entry.key());
-                    if let Err(error) = self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE) {
-                        tracing::warn!(event = "connection_refused", %error, "a connection was turned away");
-                        continue;
-                    }
-                    let index = entry.key();
-                    entry.insert(Conn::new(stream, place, client, self.preamble, now + self.limits.head_timeout));
-                    self.metrics().opened();
-                    // Most clients have sent their request by now: this saves a turn.
-                    self.serve(index, Ready::Read, now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
-                Err(error) => {
-                    if self.told_at.is_none_or(|told_at| now >= told_at + TELL) {
-                        self.told_at = Some(now);
-                        tracing::warn!(event = "connections_full", %error, connections = self.conns.len(), "no more connections for now; raise the limit of open files");
-                    }
-                    self.accept_at = Some(now + ACCEPT_AGAIN);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Reads from a connection, to answer it with the others of the turn, or serves it at once.
-    fn read(&mut self, index: usize, ready: Ready, now: Instant) {
-        let start = self.early.last().map_or(0, |(_, bytes)| bytes.end.next_multiple_of(64));
-        if self.early_bytes.len() < start + EARLY_EACH {
-            self.end_turn(now);
-            self.desk.begin();
-            return self.read(index, ready, now);
-        }
-        // An event may be older than its connection's end.
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        match conn.read_early(ready, &mut self.early_bytes[start..start + EARLY_EACH]) {
-            Some(count) => self.early.push((index, start..start + count)),
-            None => self.serve(index, ready, now),
-        }
-    }
-
-    /// Answers what was read in this turn.
-    fn answer(&mut self, now: Instant) {
-        if self.early.is_empty() {
-            return;
-        }
-        // Lent for the call.
-        let (mut early, bytes) = (std::mem::take(&mut self.early), std::mem::take(&mut self.early_bytes));
-        let mut firsts = Vec::with_capacity(early.len());
-        for (index, range) in early.drain(..) {
-            let Some(conn) = self.conns.get(index) else { continue };
-            let bytes = &bytes[range];
-            let parsed = self.reader.read(bytes, conn.client());
-            let asked = if let Parsed::Complete(head, _) = &parsed { self.desk.ask(head) } else { None };
-            firsts.push((index, bytes, First { parsed, asked }));
-        }
-        self.desk.look_ahead();
-        for (index, bytes, first) in firsts {
-            self.serve_with(index, now, |conn, turn| conn.serve_early(bytes, first, turn));
-        }
-        (self.early, self.early_bytes) = (early, bytes);
-    }
-
-    fn serve(&mut self, index: usize, ready: Ready, now: Instant) {
-        self.serve_with(index, now, |conn, turn| conn.serve(ready, turn));
-    }
-
-    fn serve_with(&mut self, index: usize, now: Instant, serve: impl FnOnce(&mut Conn, &mut Turn<'_>) -> Outcome) {
-        // An event may be older than its connection's end.
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        let metrics = self.shared.metrics.worker(self.number);
-        let mut turn = Turn {
-            reader: &self.reader,
-            desk: &mut self.desk,
-            scratch: &mut self.scratch,
-            limits: &self.limits,
-            metrics,
-            phase: self.phase,
-            now,
-        };
-        match serve(conn, &mut turn) {
-            Outcome::Write => self.answered.push(index),
-            Outcome::Wait => {
-                if conn.park() {
-                    self.parked.push_back(index);
-                }
-            }
-            Outcome::Again => self.again.push(index),
-            Outcome::End => {
-                self.conns.remove(index);
-                metrics.closed(1);
-            }
-        }
-    }
-
-    /// Answers what was read in a turn, writes the answers, and hands the clicks over. A turn is short: what is behind it, and not handed over, a kill would lose.
-    fn end_turn(&mut self, now: Instant) {
-        self.answer(now);
-        let mut written = 0;
-        // Another connection may have come to the place of one that has ended; then it has its turn here, too.
-        while let Some(&index) = self.answered.get(written) {
-            written += 1;
-            self.serve(index, Ready::AsBefore, now);
-        }
-        self.answered.clear();
-        let count = self.desk.take_answered();
-        if count > 0 {
-            self.metrics().took(now.elapsed(), count);
-        }
-        self.desk.end();
     }
 
     /// Looks again at the connections whose answers wait.
