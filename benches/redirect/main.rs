@@ -2,7 +2,7 @@
 //! of a reload of all links.
 //!
 //! ```text
-//! cargo bench -p clickline-redirect -- [--links 1000000] [--slices 8] [--seconds 3] [--mode fast,durable] [--outage] [--reload] [--kill]
+//! cargo bench -p clickline-redirect -- [--links 1000000] [--slices 8] [--seconds 3] [--mode fast,durable] [--before PROGRAM] [--outage] [--reload] [--kill]
 //! ```
 //!
 //! Needs two processors, `nginx` and `taskset` (Debian: `nginx-light`, `util-linux`). The server has processor 0 with all its threads; visitors and
@@ -76,6 +76,9 @@ struct Args {
     /// Another build of the server, to be measured in the place of this one.
     #[arg(long)]
     program: Option<PathBuf>,
+    /// An earlier build of the server, to be measured beside this one, in each mode.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Options for the server, e.g. --with=--kafka-property=compression.type=none
     #[arg(long, allow_hyphen_values = true)]
     with: Vec<String>,
@@ -93,11 +96,16 @@ struct Args {
     bench: bool,
 }
 
+/// Behind the mode of an earlier build.
+const BEFORE: &str = "-before";
 /// How long the last clicks may be on their way to the broker: after an outage there are many.
 const LAST: Duration = Duration::from_secs(60);
 
 fn main() -> io::Result<()> {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if args.before.is_some() {
+        args.mode = args.mode.iter().flat_map(|mode| [format!("{mode}{BEFORE}"), mode.clone()]).collect();
+    }
     let [server_cpu, visitor_cpu] = args.processors[..] else {
         return Err(io::Error::other("--processors wants two, e.g. 0,1"));
     };
@@ -153,7 +161,7 @@ fn main() -> io::Result<()> {
         finish(row, &setup.broker, mode)?;
     }
     if args.kill {
-        for mode in args.mode.iter().filter(|mode| *mode != "queue") {
+        for mode in args.mode.iter().filter(|mode| !mode.starts_with("queue")) {
             kill::kill(&setup, mode, rate)?;
         }
     }
@@ -189,16 +197,23 @@ impl Setup {
             "fast" => "clickline, fast",
             "durable" => "clickline, durable",
             "queue" => "clickline, no spool",
+            "fast-before" => "clickline before, fast",
+            "durable-before" => "clickline before, durable",
+            "queue-before" => "clickline before, no spool",
             other => return Err(io::Error::other(format!("--mode {other:?}: fast, durable or queue"))),
         };
         let mut more = vec!["--clicks-topic".to_owned(), topic(mode), "--trusted-proxy".to_owned(), "127.0.0.0/8".to_owned()];
-        if mode != "queue" {
+        let (capture, program) = match mode.strip_suffix(BEFORE) {
+            Some(capture) => (capture, self.args.before.as_deref()),
+            None => (mode, self.args.program.as_deref()),
+        };
+        if capture != "queue" {
             let spool = self.spools.join(mode);
             std::fs::create_dir_all(&spool)?;
-            more.extend(["--capture", mode, "--spool", &spool.display().to_string()].map(str::to_owned));
+            more.extend(["--capture", capture, "--spool", &spool.display().to_string()].map(str::to_owned));
         }
         more.extend_from_slice(&self.args.with);
-        let (cpu, program) = (self.args.processors[0], self.args.program.as_deref());
+        let cpu = self.args.processors[0];
         Server::clickline(&self.folder.join(mode), name, cpu, program, &self.file, &self.broker.address(), &more)
     }
 }

@@ -23,6 +23,8 @@ pub struct Row {
     slices: Vec<(f64, f64)>,
     disturbed: Vec<(f64, f64)>,
     open: Histogram<u64>,
+    /// The same, slice by slice: p50 and p99 in microseconds.
+    open_slices: Vec<(f64, f64)>,
     /// Redirects that visitors saw, of all kinds of runs.
     pub redirects: u64,
 }
@@ -30,7 +32,7 @@ pub struct Row {
 impl Row {
     pub fn new(server: Server, args: &Args, requests: &[Vec<u8>]) -> io::Result<Row> {
         let visitors = Visitors::connect(server.address, args.connections, requests.to_vec())?;
-        Ok(Row { server, visitors, slices: Vec::new(), disturbed: Vec::new(), open: empty()?, redirects: 0 })
+        Ok(Row { server, visitors, slices: Vec::new(), disturbed: Vec::new(), open: empty()?, open_slices: Vec::new(), redirects: 0 })
     }
 
     /// Requests a second in the closed loop.
@@ -107,9 +109,12 @@ pub fn closed(rows: &mut [Row], args: &Args, cpu: usize) -> io::Result<()> {
 /// Latency at a fixed rate.
 pub fn open(rows: &mut [Row], args: &Args, rate: f64) -> io::Result<()> {
     for n in 0..args.slices {
-        for row in rows.iter_mut() {
+        let order: Vec<usize> = if n % 2 == 0 { (0..rows.len()).collect() } else { (0..rows.len()).rev().collect() };
+        for place in order {
+            let row = &mut rows[place];
             let seen = row.visitors.open(rate, Duration::from_secs(args.seconds), args.seed + n as u64)?;
             row.count(&seen)?;
+            row.open_slices.push((micros(&seen.latency, 0.5), micros(&seen.latency, 0.99)));
             row.open.add(&seen.latency).map_err(io::Error::other)?;
         }
     }
@@ -117,6 +122,14 @@ pub fn open(rows: &mut [Row], args: &Args, rate: f64) -> io::Result<()> {
     heading("server");
     for row in rows.iter() {
         line(row.server.name, &row.open);
+    }
+    println!("  slice by slice, median (least to most):");
+    for row in rows.iter() {
+        let spread = |of: fn(&(f64, f64)) -> f64| {
+            let all = || row.open_slices.iter().map(of);
+            format!("{:.0} ({:.0} to {:.0})", median(all()), all().fold(f64::INFINITY, f64::min), all().fold(0.0, f64::max))
+        };
+        println!("  {:<26} p50 {:<22} p99 {}", row.server.name, spread(|slice| slice.0), spread(|slice| slice.1));
     }
     Ok(())
 }
@@ -178,8 +191,12 @@ fn heading(first: &str) {
 }
 
 fn line(name: &str, latency: &Histogram<u64>) {
-    let micros = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e3;
+    let micros = |quantile| micros(latency, quantile);
     println!("  {:<26} {:>9.0} {:>9.0} {:>9.0} {:>9.1}", name, micros(0.5), micros(0.99), micros(0.999), latency.max() as f64 / 1e6);
+}
+
+fn micros(latency: &Histogram<u64>, quantile: f64) -> f64 {
+    latency.value_at_quantile(quantile) as f64 / 1e3
 }
 
 fn empty() -> io::Result<Histogram<u64>> {

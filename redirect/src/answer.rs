@@ -4,15 +4,16 @@ use crate::bots::Reason;
 use crate::capture::Ticket;
 use crate::click;
 use crate::http::{Answer, DateLine, Head, Method, push_host};
-use crate::links::{Link, Live, Table, plain_domain};
+use crate::links::{Live, Table, plain_domain};
 use crate::metrics::Metrics;
-use crate::query::Marks;
+use crate::query::{self, Marks, Pairs};
 use crate::sink::{ClickBatch, ClickSink};
 use crate::visitor::{Judge, Visitors};
 use crate::{Clock, Config};
 use mio::Waker;
 use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -90,7 +91,9 @@ pub(crate) struct Desk {
     random: StdRng,
     date: DateLine,
     judge: Judge,
-    /// Clicks of this turn of the loop.
+    /// What the clock said when this turn began, in ms since the epoch: one look for all of its requests.
+    now: u64,
+    /// Clicks of this turn.
     clicks: ClickBatch,
     /// Answers since this was last asked.
     answered: u64,
@@ -100,8 +103,17 @@ pub(crate) struct Desk {
     uncounted: Vec<Counted>,
     /// The event loop's.
     waker: Option<Arc<Waker>>,
-    /// Room for the key of a look-up.
-    key: String,
+    /// The keys that were asked for in this turn.
+    keys: String,
+    /// The hashes of those that will be looked up.
+    hashes: Vec<u64>,
+}
+
+/// What a request asks for: a key among those of the turn, and its hash.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    key: Range<usize>,
+    hash: u64,
 }
 
 impl Desk {
@@ -109,6 +121,7 @@ impl Desk {
     pub(crate) fn new(shared: Arc<Shared>, worker: usize, waker: Option<Arc<Waker>>) -> Desk {
         let judge = Judge::new(shared.visitors.clone());
         Desk {
+            now: shared.clock.now(),
             shared,
             worker,
             random: rand::make_rng(),
@@ -119,7 +132,8 @@ impl Desk {
             ticket: None,
             uncounted: Vec::new(),
             waker,
-            key: String::new(),
+            keys: String::new(),
+            hashes: Vec::new(),
         }
     }
 
@@ -128,9 +142,24 @@ impl Desk {
         std::mem::take(&mut self.answered)
     }
 
-    /// Begins a turn of the event loop.
+    /// Begins a turn.
     pub(crate) fn begin(&mut self) {
         self.date.refresh();
+        self.now = self.shared.clock.now();
+        self.keys.clear();
+    }
+
+    /// Notes what a request of this turn asks for, so that [`look_ahead`](Desk::look_ahead) can look at it together with others; `None` when it is no link.
+    pub(crate) fn ask(&mut self, head: &Head<'_>) -> Option<Asked> {
+        let asked = asked(&self.shared.live.table(), head, self.shared.default_domain.as_deref(), &mut self.keys)?;
+        self.hashes.push(asked.hash);
+        Some(asked)
+    }
+
+    /// Looks at the links that were asked for, before the first of them is answered.
+    pub(crate) fn look_ahead(&mut self) {
+        self.shared.live.table().look_ahead(&self.hashes);
+        self.hashes.clear();
     }
 
     /// Ends a turn: its visitors have their answers, its clicks go to the sink.
@@ -192,8 +221,8 @@ impl Desk {
         }
     }
 
-    /// Appends the answer to a request.
-    pub(crate) fn answer(&mut self, head: &Head<'_>, keep_alive: bool, out: &mut Vec<u8>) {
+    /// Appends the answer to a request, for which there may have been an [`ask`](Desk::ask) in this turn.
+    pub(crate) fn answer(&mut self, head: &Head<'_>, asked: Option<Asked>, keep_alive: bool, out: &mut Vec<u8>) {
         let head_only = head.method == Method::Head;
         self.answered += 1;
         let page = match (head.method, head.path) {
@@ -202,12 +231,14 @@ impl Desk {
             (_, "/readyz") => self.shared.readiness(),
             _ => {
                 let table = self.shared.live.table();
-                // Looked at for every request, so that a link that has ended takes as long as one that never was.
-                let now = self.shared.clock.now();
-                match find(&table, head, self.shared.default_domain.as_deref(), &mut self.key).filter(|link| link.served_at(now)) {
+                let now = self.now;
+                let asked = asked.or_else(|| self::asked(&table, head, self.shared.default_domain.as_deref(), &mut self.keys));
+                let found = asked.and_then(|asked| table.get(asked.hash, &self.keys[asked.key]));
+                match found.filter(|link| link.served_at(now)) {
                     Some(_) if !self.shared.sink.admits() => Answer::NO_ROOM,
                     Some(link) => {
-                        let mut marks = Marks::of(head.query);
+                        let sent: Pairs<'_> = query::pairs(head.query).collect();
+                        let mut marks = Marks::of(&sent);
                         let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, now);
                         self.clicks.push(|out| click::write(now, &link, marks, &head.visitor, &known, &mut self.random, out));
                         if self.shared.sink.holds() {
@@ -215,7 +246,7 @@ impl Desk {
                         }
                         self.count(Counted::Redirect(known.bot));
                         let id = self.clicks.last().map(click::id_of).unwrap_or_default();
-                        Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(head.query, out));
+                        Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(&sent, out));
                         return;
                     }
                     // The link may be among those that are still to be read: nobody should remember a 404 for it.
@@ -237,8 +268,8 @@ impl Desk {
     }
 }
 
-/// The link that a request asks for: of its host, or of the default domain when no link has that host.
-fn find<'a>(table: &'a Table, head: &Head<'_>, default_domain: Option<&str>, key: &mut String) -> Option<Link<'a>> {
+/// The key that a request asks for, added to `keys`: of its host, or of the default domain when no link has that host.
+fn asked(table: &Table, head: &Head<'_>, default_domain: Option<&str>, keys: &mut String) -> Option<Asked> {
     let path = head.path.strip_prefix('/')?;
     // People and mail programs add a slash; it means nothing here.
     let slug = path.strip_suffix('/').unwrap_or(path);
@@ -246,13 +277,13 @@ fn find<'a>(table: &'a Table, head: &Head<'_>, default_domain: Option<&str>, key
         return None;
     }
     let slug = percent_decode_str(slug).decode_utf8().ok()?;
-    key.clear();
-    push_host(head.host, key);
-    if !table.has_domain(key) {
-        key.clear();
-        key.push_str(default_domain?);
+    let start = keys.len();
+    push_host(head.host, keys);
+    if !table.has_domain(&keys[start..]) {
+        keys.truncate(start);
+        keys.push_str(default_domain?);
     }
-    key.push('/');
-    key.push_str(&slug);
-    table.get(key)
+    keys.push('/');
+    keys.push_str(&slug);
+    Some(Asked { hash: Table::hash(&keys[start..]), key: start..keys.len() })
 }

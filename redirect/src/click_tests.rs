@@ -1,5 +1,6 @@
 use super::*;
 use crate::links::Checked;
+use crate::query::pairs;
 use crate::visitor::{Judge, VisitorConfig, Visitors};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -49,7 +50,7 @@ fn click(ts: u64, query: &str, visitor: Visitor<'_>) -> Value {
     let link = link();
     let link = link.view();
     let mut judge = Judge::new(Arc::new(Visitors::new(VisitorConfig::default()).expect("no files")));
-    let mut marks = Marks::of(query);
+    let mut marks = Marks::of(&pairs(query).collect());
     let known = judge.look(link.workspace, link.key, &mut marks, &visitor, IpAddr::from([192, 0, 2, 1]), ts);
     write(ts, &link, marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
     serde_json::from_slice(&out).expect("JSON")

@@ -58,7 +58,7 @@ fn answers(mut bytes: &[u8], reader: &Reader) {
                 return;
             }
             Parsed::Complete(head, length) => {
-                desk.answer(&head, head.keep_alive, &mut out);
+                desk.answer(&head, None, head.keep_alive, &mut out);
                 let status = one_answer(&out);
                 assert!([200, 302, 404, 405].contains(&status), "{status}");
                 if !head.keep_alive {

@@ -23,11 +23,11 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for batches of hundreds under load, short enough that nobody sees it in a timeline.
 const LINGER_MS: u32 = 10;
@@ -124,7 +124,7 @@ impl KafkaSink {
                 ("queue.buffering.max.kbytes", &QUEUE_KBYTES.to_string()),
             ],
         );
-        let producer: ThreadedProducer<Context> = config.create_with_context(context)?;
+        let producer: BaseProducer<Context> = config.create_with_context(context)?;
         let producer = BatchProducer::new(producer, &kafka.clicks_topic)
             .ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", kafka.clicks_topic)))?;
         let lanes = Arc::new(Lanes::new(LANE_BYTES));
@@ -173,6 +173,7 @@ impl Carrier {
                 }
                 clicks.clear();
             }
+            self.producer.serve();
             if last {
                 return self.producer;
             }
@@ -183,7 +184,7 @@ impl Carrier {
 
 impl ClickSink for KafkaSink {
     fn offer(&self, clicks: &ClickBatch) {
-        if !self.lanes.leave(clicks, None) {
+        if !self.lanes.leave(clicks, None, Instant::now()) {
             self.counts.refused.fetch_add(clicks.len() as u64, Relaxed);
         }
     }
@@ -202,11 +203,11 @@ impl ClickSink for KafkaSink {
 
     fn close(&self, timeout: Duration) -> SinkCounts {
         if let Some(producer) = self.end()
-            && producer.producer().flush(timeout).is_err()
+            && producer.flush(timeout).is_err()
         {
             // Whatever is still here is given up now, so that the counts are final.
             producer.producer().purge(PurgeConfig::default().queue().inflight());
-            if let Err(error) = producer.producer().flush(PURGE_TIMEOUT) {
+            if let Err(error) = producer.flush(PURGE_TIMEOUT) {
                 tracing::warn!(event = "clicks_unaccounted", %error, "some clicks ended without a report; they count neither as delivered nor as lost");
             }
         }

@@ -53,6 +53,7 @@ mod links;
 #[cfg(test)]
 mod lists_tests;
 mod metrics;
+mod pairs;
 mod query;
 #[doc(hidden)]
 pub mod query_fuzzing;

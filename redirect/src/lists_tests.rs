@@ -4,7 +4,7 @@
 use crate::agent::Agent;
 use crate::bots::{self, Agents, Reason};
 use crate::geo::GeoIp;
-use crate::query::{MAX_VALUE, Marks, Target};
+use crate::query::{MAX_VALUE, Marks, Target, pairs};
 use crate::tracking;
 use flate2::read::GzDecoder;
 use rand::rngs::StdRng;
@@ -251,7 +251,7 @@ fn tracking_parameters_go_on_and_only_seven_are_recorded() {
     for name in &names {
         let sent = format!("{name}=a%20B+c&eid=801");
         assert_eq!(Target::of(destination.as_str()).location(&sent), format!("https://x.example/p?own=1&{name}=a%20B+c#f"));
-        let mut marks = Marks::of(&sent);
+        let mut marks = Marks::of(&pairs(&sent).collect());
         assert_eq!(marks.eid.take().as_deref(), Some("801"));
         let recorded = ["fbclid", "gclid", "utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content"].contains(&&**name);
         assert_eq!(marks != Marks::default(), recorded, "{name}");

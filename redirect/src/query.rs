@@ -14,18 +14,11 @@
 //! characters is left out of the record and still goes on to the destination. Bytes that a URL cannot hold are percent-encoded, so nothing
 //! that a visitor sends can end the header.
 
-use memchr::{memchr, memchr2};
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
+use crate::pairs::Pair;
+pub(crate) use crate::pairs::{MAX_VALUE, Pairs, pairs};
+use memchr::memchr;
 use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::sync::LazyLock;
-
-/// Longest value that is recorded, in bytes: half of what the job takes, and more than any click id in use.
-pub(crate) const MAX_VALUE: usize = 512;
-
-/// Bytes that a query cannot hold as they are (RFC 3986 and the URL standard's query set).
-const UNSAFE: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// Campaign values of a click.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,11 +41,11 @@ pub(crate) struct Marks<'a> {
 }
 
 impl<'a> Marks<'a> {
-    /// Reads a query (without its `?`).
-    pub(crate) fn of(query: &'a str) -> Marks<'a> {
+    /// Reads the parameters of a query.
+    pub(crate) fn of(pairs: &Pairs<'a>) -> Marks<'a> {
         let mut marks = Marks::default();
-        for (name, raw) in pairs(query) {
-            let slot = match &*name {
+        for pair in pairs {
+            let slot = match &*pair.name() {
                 "eid" => &mut marks.eid,
                 "fbclid" => &mut marks.fbclid,
                 "gclid" => &mut marks.gclid,
@@ -64,7 +57,7 @@ impl<'a> Marks<'a> {
                 _ => continue,
             };
             if slot.is_none() {
-                *slot = cut_at(raw, b'=').1.and_then(recordable);
+                *slot = pair.value();
             }
         }
         marks
@@ -116,131 +109,57 @@ impl<'a> Target<'a> {
 
     /// What the destination's own query says.
     pub(crate) fn marks(&self) -> Marks<'a> {
-        Marks::of(self.own_query.strip_prefix('?').unwrap_or(""))
+        Marks::of(&self.own_pairs().collect())
+    }
+
+    fn own_pairs(&self) -> impl Iterator<Item = Pair<'a>> {
+        pairs(self.own_query.strip_prefix('?').unwrap_or(""))
     }
 
     /// The `Location` for a request with this query.
     pub(crate) fn location(&self, query: &str) -> String {
         let mut out = Vec::new();
-        self.write_location(query, &mut out);
+        self.write_location(&pairs(query).collect(), &mut out);
         String::from_utf8(out).expect("a Location is ASCII")
     }
 
-    /// Writes the `Location` for a request with this query.
-    pub(crate) fn write_location(&self, query: &str, out: &mut Vec<u8>) {
+    /// Writes the `Location` for a request with these parameters.
+    pub(crate) fn write_location(&self, sent: &Pairs<'_>, out: &mut Vec<u8>) {
         let Target { url: _, base, own_query, fragment } = *self;
         out.extend_from_slice(base.as_bytes());
-        let mut passed: SmallVec<[(Cow<'_, str>, &str, bool); 8]> =
-            pairs(query).filter(|(name, _)| name != "eid").map(|(name, raw)| (name, raw, false)).collect();
+        let mut passed: SmallVec<[(Cow<'_, str>, &Pair<'_>, bool); 8]> =
+            sent.iter().map(|pair| (pair.name(), pair, false)).filter(|(name, _, _)| name != "eid").collect();
         if passed.is_empty() {
             out.extend_from_slice(own_query.as_bytes());
         } else {
             let mut separator = b'?';
-            let mut put = |raw: &str| {
+            let mut put = |pair: &Pair<'_>| {
                 out.push(separator);
                 separator = b'&';
-                push_encoded(raw, out);
+                pair.push(out);
             };
-            for (name, own) in pairs(own_query.strip_prefix('?').unwrap_or("")) {
+            for own in self.own_pairs() {
+                let name = own.name();
                 let mut overridden = false;
-                for (_, raw, done) in passed.iter_mut().filter(|(other, _, _)| *other == name) {
+                for (_, pair, done) in passed.iter_mut().filter(|(other, _, _)| *other == name) {
                     overridden = true;
                     if !std::mem::replace(done, true) {
-                        put(raw);
+                        put(pair);
                     }
                 }
                 if !overridden {
-                    put(own);
+                    put(&own);
                 }
             }
-            passed.iter().filter(|(_, _, done)| !done).for_each(|(_, raw, _)| put(raw));
+            passed.iter().filter(|(_, _, done)| !done).for_each(|(_, pair, _)| put(pair));
         }
         out.extend_from_slice(fragment.as_bytes());
-    }
-}
-
-/// Whether a byte stays as it is: what [`UNSAFE`] says, as a table.
-static SAFE: LazyLock<[bool; 256]> = LazyLock::new(|| {
-    let byte = |byte: usize| u8::try_from(byte).expect("a byte");
-    std::array::from_fn(|at| percent_encode(&[byte(at)], UNSAFE).next().is_some_and(|piece| piece.len() == 1))
-});
-
-/// Appends what a visitor sent, without the bytes that a URL cannot hold; mostly there are none.
-fn push_encoded(raw: &str, out: &mut Vec<u8>) {
-    let safe = &*SAFE;
-    if raw.bytes().all(|byte| safe[usize::from(byte)]) {
-        out.extend_from_slice(raw.as_bytes());
-        return;
-    }
-    for piece in percent_encode(raw.as_bytes(), UNSAFE) {
-        out.extend_from_slice(piece.as_bytes());
-    }
-}
-
-/// The parameters of a query: decoded name, and the whole `name=value` as it was written.
-pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
-    let mut rest = Some(query);
-    let pieces = std::iter::from_fn(move || {
-        let (piece, after) = cut_at(rest?, b'&');
-        rest = after;
-        Some(piece)
-    });
-    pieces.filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, _) = cut_at(pair, b'=');
-        // A name that is not UTF-8 is compared with U+FFFD in it; it equals none that matters here.
-        (decode(name, |bytes| Some(lossy(bytes))).unwrap_or_default(), pair)
-    })
-}
-
-/// What stands before the first such byte of ASCII, and behind it if there is one.
-fn cut_at(text: &str, byte: u8) -> (&str, Option<&str>) {
-    match memchr(byte, text.as_bytes()) {
-        Some(at) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
     }
 }
 
 /// The text of bytes, with U+FFFD for what is none. Nearly always all of it is: then it is looked through once, and quickly.
 pub(crate) fn text(bytes: &[u8]) -> Cow<'_, str> {
     std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
-}
-
-fn lossy(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
-    match bytes {
-        Cow::Borrowed(bytes) => text(bytes),
-        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
-    }
-}
-
-/// Form decoding: `+` is a space, `%XX` a byte.
-fn decode<'a>(text: &'a str, read: impl Fn(Cow<'a, [u8]>) -> Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
-    if memchr2(b'%', b'+', text.as_bytes()).is_none() {
-        read(Cow::Borrowed(text.as_bytes()))
-    } else if text.contains('+') {
-        let spaced = text.replace('+', " ");
-        let bytes: Vec<u8> = percent_decode(spaced.as_bytes()).collect();
-        read(Cow::Owned(bytes))
-    } else {
-        read(percent_decode(text.as_bytes()).into())
-    }
-}
-
-/// The decoded value as it may be recorded.
-fn recordable(raw: &str) -> Option<Cow<'_, str>> {
-    // Decoding makes nothing longer than three bytes per byte kept.
-    if raw.len() > 3 * MAX_VALUE {
-        return None;
-    }
-    let value = decode(raw, |bytes| match bytes {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
-    })?;
-    let value = match value {
-        Cow::Borrowed(value) => Cow::Borrowed(value.trim()),
-        Cow::Owned(value) if value.trim().len() == value.len() => Cow::Owned(value),
-        Cow::Owned(value) => Cow::Owned(value.trim().to_owned()),
-    };
-    (!value.is_empty() && value.len() <= MAX_VALUE && !value.chars().any(char::is_control)).then_some(value)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub fn query(bytes: &[u8]) {
     }
     assert!(result.iter().all(|(name, _)| sent_pairs.iter().chain(&own_pairs).any(|(other, _)| other == name)), "{location}");
 
-    let marks = Marks::of(sent);
+    let marks = Marks::of(&crate::query::pairs(sent).collect());
     let recorded = [
         &marks.eid,
         &marks.gclid,

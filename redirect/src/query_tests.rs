@@ -40,14 +40,14 @@ fn international_domains_fragments_and_semicolons() {
     ] {
         assert_eq!(target(destination).location(query), location, "{destination} + {query}");
     }
-    assert_eq!(Marks::of("x=1;eid=801").eid, None);
-    assert_eq!(Marks::of("eid=801;x=1").eid.as_deref(), Some("801;x=1"));
+    assert_eq!(Marks::of(&pairs("x=1;eid=801").collect()).eid, None);
+    assert_eq!(Marks::of(&pairs("eid=801;x=1").collect()).eid.as_deref(), Some("801;x=1"));
 }
 
 #[test]
 fn marks_are_the_requests_else_the_destinations() {
     let target = target("https://x.example/?utm_source=site&utm_medium=web&gclid=G0&eid=5");
-    let marks = Marks::of("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").or(target.marks());
+    let marks = Marks::of(&pairs("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").collect()).or(target.marks());
     assert_eq!(marks.utm.source.as_deref(), Some("mail"));
     assert_eq!(marks.utm.medium.as_deref(), Some("web"));
     assert_eq!(marks.utm.campaign.as_deref(), Some("spring sale!"));
@@ -57,11 +57,11 @@ fn marks_are_the_requests_else_the_destinations() {
 
 #[test]
 fn the_first_usable_value_is_recorded() {
-    let marks = Marks::of("eid=&eid=a%00&eid=%ff&eid=801&eid=802");
+    let marks = Marks::of(&pairs("eid=&eid=a%00&eid=%ff&eid=801&eid=802").collect());
     assert_eq!(marks.eid.as_deref(), Some("801"));
     let exact = "x".repeat(MAX_VALUE);
-    assert_eq!(Marks::of(&format!("gclid={exact}")).gclid.as_deref(), Some(&*exact));
-    assert_eq!(Marks::of(&format!("gclid={exact}x")).gclid, None);
+    assert_eq!(Marks::of(&pairs(&format!("gclid={exact}")).collect()).gclid.as_deref(), Some(&*exact));
+    assert_eq!(Marks::of(&pairs(&format!("gclid={exact}x")).collect()).gclid, None);
 }
 
 /// Parameter names that collide often, plain and encoded.
@@ -143,7 +143,7 @@ proptest! {
             let mut values = read.iter().filter(|(other, _)| other == name).map(|(_, value)| value.trim());
             values.find(|value| !value.is_empty() && !value.contains('\u{fffd}') && !value.chars().any(char::is_control)).map(str::to_owned)
         };
-        let marks = Marks::of(&sent);
+        let marks = Marks::of(&super::pairs(&sent).collect());
         for (name, value) in [
             ("eid", &marks.eid), ("gclid", &marks.gclid), ("fbclid", &marks.fbclid),
             ("utm_source", &marks.utm.source), ("utm_medium", &marks.utm.medium), ("utm_term", &marks.utm.term),
@@ -154,7 +154,7 @@ proptest! {
 
     #[test]
     fn what_is_recorded_keeps_the_bounds(sent in "(eid|gclid|utm_term)=[\\x00-\\xff%0-9a-f]{0,900}") {
-        let marks = Marks::of(&sent);
+        let marks = Marks::of(&pairs(&sent).collect());
         for value in [marks.eid, marks.gclid, marks.utm.term].into_iter().flatten() {
             prop_assert!(!value.trim().is_empty() && value.len() <= MAX_VALUE && !value.chars().any(char::is_control));
         }

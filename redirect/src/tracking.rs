@@ -152,10 +152,10 @@ fn personal(name: &str) -> bool {
 pub(crate) fn without_personal(url: Cow<'_, str>) -> Cow<'_, str> {
     let (whole, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
     let Some((base, query)) = whole.split_once('?') else { return url };
-    if !pairs(query).any(|(name, _)| personal(&name)) {
+    if !pairs(query).any(|pair| personal(&pair.name())) {
         return url;
     }
-    let kept: Vec<&str> = pairs(query).filter(|(name, _)| !personal(name)).map(|(_, raw)| raw).collect();
+    let kept: Vec<&str> = pairs(query).filter(|pair| !personal(&pair.name())).map(|pair| pair.raw).collect();
     let mark = if kept.is_empty() { "" } else { "?" };
     Cow::Owned(format!("{base}{mark}{}{fragment}", kept.join("&")))
 }

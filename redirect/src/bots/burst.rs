@@ -21,6 +21,7 @@
 
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,20 +123,24 @@ impl Bursts {
         let BurstConfig { contact: by_contact, links: by_links, client: by_client } = self.config;
         let Some(last) = self.buckets.len().checked_sub(1) else { return false };
         let link = self.hasher.hash_one((workspace, link)) & LINK;
+        let first = match (person, client) {
+            (Some(person), _) if by_contact.or(by_links).is_some() => {
+                Some((self.hasher.hash_one((workspace, person)), by_contact, by_links))
+            }
+            // Only where nothing better tells visitors apart, and then with the user agent: an office shares its address.
+            (None, Some(client)) if by_links.is_some() => Some((self.hasher.hash_one((network(client), user_agent)), None, by_links)),
+            _ => None,
+        };
+        let second = client.filter(|_| by_client.is_some()).map(|client| (self.hasher.hash_one(network(client)), by_client, None));
+        let looks = [first, second].into_iter().flatten();
+        let bucket = |key: u64| &self.buckets[key as usize & last];
+        // Both buckets are read before the first is written: the processor waits for their memory together.
+        black_box(looks.clone().fold(0, |all, (key, ..)| all ^ bucket(key).touch()));
         let mut burst = false;
-        let mut look = |key: u64, clicks: Option<Limit>, links: Option<Limit>| {
-            let recent = self.buckets[key as usize & last].push(key >> 48, link, now);
+        for (key, clicks, links) in looks {
+            let recent = bucket(key).push(key >> 48, link, now);
             burst |= clicks.is_some_and(|limit| recent.iter(limit.within, now).count() >= limit.count);
             burst |= links.is_some_and(|limit| recent.links(limit.within, now) >= limit.count);
-        };
-        match (person, client) {
-            (Some(person), _) if by_contact.or(by_links).is_some() => look(self.hasher.hash_one((workspace, person)), by_contact, by_links),
-            // Only where nothing better tells visitors apart, and then with the user agent: an office shares its address.
-            (None, Some(client)) if by_links.is_some() => look(self.hasher.hash_one((network(client), user_agent)), None, by_links),
-            _ => {}
-        }
-        if let Some(client) = client.filter(|_| by_client.is_some()) {
-            look(self.hasher.hash_one(network(client)), by_client, None);
         }
         burst
     }
@@ -155,6 +160,11 @@ struct Recent {
 }
 
 impl Bucket {
+    /// Reads from both of its cache lines.
+    fn touch(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) ^ self.clicks[ENTRIES - 1].load(Ordering::Relaxed)
+    }
+
     /// Takes the next place for a click, and gives back the clicks of its key.
     fn push(&self, key: u64, link: u64, now: u64) -> Recent {
         // 0 marks a free place.

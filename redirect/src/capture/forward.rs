@@ -100,6 +100,7 @@ impl Forwarder {
         let mut buffer = Vec::new();
         let mut batch = Batch::default();
         loop {
+            session.producer.serve();
             let started = Instant::now();
             if !self.shelf.wait(&cursor, LOOK) {
                 if self.end.at().is_some() {

@@ -2,22 +2,32 @@
 //!
 //! The call copies the payloads, so that nothing of ours is held after it. It sets no create time; a topic of clicks has the log's own
 //! (`LogAppendTime`), and the event time is in the record.
-#![allow(unsafe_code, reason = "the one foreign call of this crate; each use says why it is sound")]
+//!
+//! # Who looks for events
+//! The thread that produces, by [`serve`](BatchProducer::serve). A thread of rdkafka's for that (`ThreadedProducer`), and rdkafka's own `flush`, wait in whole
+//! milliseconds and turn round and round in what is left of the last one: one processor second in a hundred each.
+#![allow(unsafe_code, reason = "foreign calls; each use says why it is sound")]
 
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka_sys as sys;
 use std::ffi::CString;
 use std::ptr;
+use std::time::{Duration, Instant};
 
 /// `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
 const ANY_PARTITION: i32 = -1;
+
+/// Events that are taken from librdkafka in one go: there are some a batch, for all of its records.
+const EVENTS: usize = 8;
+/// How long to wait for the brokers before events are looked for, which may be what there is to wait for.
+const EVENTS_AGAIN: Duration = Duration::from_millis(100);
 
 /// A producer and its topic, for one thread at a time.
 pub(crate) struct BatchProducer<C: ProducerContext + 'static> {
     /// Freed before the producer, as librdkafka wants it.
     topic: *mut sys::rd_kafka_topic_t,
-    producer: ThreadedProducer<C>,
+    producer: BaseProducer<C>,
     messages: Vec<sys::rd_kafka_message_t>,
 }
 
@@ -26,7 +36,7 @@ unsafe impl<C: ProducerContext + Send + Sync + 'static> Send for BatchProducer<C
 
 impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> BatchProducer<C> {
     /// `None` when the topic has no possible name.
-    pub(crate) fn new(producer: ThreadedProducer<C>, topic: &str) -> Option<BatchProducer<C>> {
+    pub(crate) fn new(producer: BaseProducer<C>, topic: &str) -> Option<BatchProducer<C>> {
         let name = CString::new(topic).ok()?;
         // SAFETY: the producer lives as long as this value, the name as long as the call; no configuration means the producer's own.
         let topic = unsafe { sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut()) };
@@ -34,8 +44,33 @@ impl<C: ProducerContext<DeliveryOpaque = ()> + 'static> BatchProducer<C> {
     }
 
     /// The producer, for all but producing.
-    pub(crate) fn producer(&self) -> &ThreadedProducer<C> {
+    pub(crate) fn producer(&self) -> &BaseProducer<C> {
         &self.producer
+    }
+
+    /// Handles what librdkafka tells: deliveries, errors, its log. Never waits.
+    pub(crate) fn serve(&self) {
+        (0..EVENTS).for_each(|_| self.producer.poll(Duration::ZERO));
+    }
+
+    /// Waits until the brokers have all records that were taken, or these have failed.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
+        let end = Instant::now() + timeout;
+        loop {
+            let wait = end.saturating_duration_since(Instant::now()).min(EVENTS_AGAIN);
+            let wait = i32::try_from(wait.as_millis()).expect("a part of a second");
+            // SAFETY: the producer is alive; the call only waits.
+            let code = unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), wait) };
+            self.serve();
+            match RDKafkaErrorCode::from(code) {
+                RDKafkaErrorCode::NoError => return Ok(()),
+                RDKafkaErrorCode::OperationTimedOut if Instant::now() < end => {}
+                code => return Err(KafkaError::Flush(code)),
+            }
+        }
     }
 
     /// Puts records without keys into the queue; never waits. The numbers of those that were not taken go to `refused`, with the last one's reason.

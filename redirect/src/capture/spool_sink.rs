@@ -2,7 +2,7 @@
 //!
 //! # Meaning
 //! The carrier writes what it finds in the lanes with one call. With [`Capture::Fast`] the answer has gone by then, and the clicks are the kernel's
-//! within some 2 ms; with [`Capture::Durable`] the answer waits for the fsync that covers it and all others of its round. The forwarder
+//! within some 2 ms, also where all processors are busy: an event loop that finds clicks waiting for longer gives its processor away once; with [`Capture::Durable`] the answer waits for the fsync that covers it and all others of its round. The forwarder
 //! (see [`forward`](super::forward)) sends what the spool shows.
 //!
 //! # When the disk takes no more
@@ -25,7 +25,7 @@ use crate::{Clock, Error, KafkaConfig, failpoint};
 use std::sync::atomic::{AtomicBool, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Answered clicks that wait in memory while the disk takes none, in bytes.
 const LANE_BYTES: u64 = 64 << 20;
@@ -130,8 +130,13 @@ impl SpoolSink {
 
 impl ClickSink for SpoolSink {
     fn offer(&self, clicks: &ClickBatch) {
-        if !self.lanes.leave(clicks, None) {
+        let now = Instant::now();
+        if !self.lanes.leave(clicks, None, now) {
             self.counts.refused.fetch_add(clicks.len() as u64, Relaxed);
+        }
+        if self.lanes.late(now) {
+            // On a processor that has nothing to spare the scheduler lets an event loop go on for some milliseconds more while the carrier is due.
+            thread::yield_now();
         }
     }
 
@@ -144,7 +149,7 @@ impl ClickSink for SpoolSink {
     }
 
     fn offer_held(&self, clicks: &ClickBatch, ticket: &Arc<Ticket>) {
-        if !self.lanes.leave(clicks, Some(ticket)) {
+        if !self.lanes.leave(clicks, Some(ticket), Instant::now()) {
             // Nobody is answered, so nothing is lost.
             ticket.settle(false);
         }
@@ -207,6 +212,9 @@ impl Carrier {
                 self.lanes.gather(&mut self.clicks, &mut self.tickets);
             }
             idle = if self.clicks.is_empty() { idle + 1 } else { 0 };
+            if self.clicks.is_empty() {
+                self.lanes.written();
+            }
             let stuck = !self.clicks.is_empty() && !self.put();
             if last {
                 if stuck {
@@ -269,6 +277,7 @@ impl Carrier {
 
     fn settle(&mut self, safe: bool) {
         self.clicks.clear();
+        self.lanes.written();
         self.tickets.drain(..).for_each(|ticket| ticket.settle(safe));
     }
 }

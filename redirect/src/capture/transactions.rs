@@ -8,7 +8,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use std::io;
 use std::ops::Range;
@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 /// How long one call to Kafka may take before the end is looked for.
 const CALL: Duration = Duration::from_secs(1);
+/// The same for undoing a transaction, which may have to wait until events are looked for.
+const UNDO: Duration = Duration::from_millis(100);
 /// Before the position is asked for again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Before a new try after an undone transaction.
@@ -121,7 +123,7 @@ impl Batch {
 
 /// One producer's life.
 pub(super) struct Session {
-    producer: BatchProducer<Context>,
+    pub(super) producer: BatchProducer<Context>,
     /// Under which a transaction says how far it went.
     group: ConsumerGroupMetadata,
     /// How far all transactions before this session went, as Kafka has it; `None` when it has forgotten.
@@ -179,14 +181,14 @@ impl Transactions {
     }
 
     fn connect(&self) -> Result<BatchProducer<Context>, Error> {
-        let producer: ThreadedProducer<Context> = self.producer.create_with_context(Context)?;
+        let producer: BaseProducer<Context> = self.producer.create_with_context(Context)?;
         BatchProducer::new(producer, &self.topic).ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", self.topic)))
     }
 
     /// Fences all sessions before this one and waits until their last transaction has ended; then asks how far it went.
     pub(super) fn session(&self) -> Result<Session, Stop> {
         let producer = self.connect().map_err(|error| Stop::Foreign(error.to_string()))?;
-        self.call(|| producer.producer().init_transactions(CALL))?;
+        self.call(&producer, |producer| producer.init_transactions(CALL))?;
         let reader: BaseConsumer = self.consumer.create()?;
         let group = reader.group_metadata().ok_or_else(|| Stop::Foreign("a consumer without a group".to_owned()))?;
         let mut asked = TopicPartitionList::new();
@@ -209,8 +211,9 @@ impl Transactions {
     pub(super) fn transact(&self, session: &mut Session, batch: &Batch, next: u64, unsure: &mut Option<u64>) -> Result<bool, Stop> {
         session.producer.producer().begin_transaction()?;
         let done = self.fill(session, batch, next).and_then(|()| {
+            self.flush(&session.producer)?;
             *unsure = Some(next);
-            self.call(|| session.producer.producer().commit_transaction(CALL))
+            self.call(&session.producer, |producer| producer.commit_transaction(CALL))
         });
         match done {
             Ok(()) => {
@@ -220,7 +223,7 @@ impl Transactions {
             Err(Stop::Kafka(KafkaError::Transaction(error))) if error.txn_requires_abort() => {
                 tracing::warn!(event = "transaction_repeated", %error, "a transaction of clicks is undone; they are sent again");
                 self.counts.note(error.to_string());
-                self.call(|| session.producer.producer().abort_transaction(CALL))?;
+                self.call(&session.producer, |producer| producer.abort_transaction(UNDO))?;
                 *unsure = None;
                 thread::sleep(AGAIN);
                 Ok(false)
@@ -239,6 +242,7 @@ impl Transactions {
                 None => break,
                 Some(RDKafkaErrorCode::QueueFull) if !self.end.over() => {
                     left = refused.drain(..).map(|number| left[number].clone()).collect();
+                    producer.serve();
                     thread::sleep(FULL);
                 }
                 Some(RDKafkaErrorCode::QueueFull) => return Err(Stop::Over),
@@ -250,18 +254,34 @@ impl Transactions {
         let mut position = TopicPartitionList::new();
         let offset = i64::try_from(next).map_err(|_| Stop::Foreign("the spool's numbers are used up".to_owned()))?;
         position.add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset))?;
-        self.call(|| producer.producer().send_offsets_to_transaction(&position, group, CALL))?;
+        self.call(producer, |producer| producer.send_offsets_to_transaction(&position, group, CALL))?;
         failpoint::hit("forward.offsets");
         Ok(())
     }
 
-    /// Calls until there is an answer that another call would not change.
-    fn call(&self, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), Stop> {
+    /// Waits until the brokers have the transaction's clicks, however slow they are; librdkafka gives them up after `message.timeout.ms`.
+    fn flush(&self, producer: &BatchProducer<Context>) -> Result<(), Stop> {
         loop {
-            match call() {
+            match producer.flush(CALL) {
+                Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if !self.end.over() => {}
+                Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => return Err(Stop::Over),
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Calls until there is an answer that another call would not change.
+    fn call(
+        &self,
+        producer: &BatchProducer<Context>,
+        mut call: impl FnMut(&BaseProducer<Context>) -> Result<(), KafkaError>,
+    ) -> Result<(), Stop> {
+        loop {
+            match call(producer.producer()) {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.txn_requires_abort() => {
                     self.counts.note(error.to_string());
+                    producer.serve();
                     if self.end.over() {
                         return Err(Stop::Over);
                     }

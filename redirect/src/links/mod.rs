@@ -11,6 +11,7 @@
 
 mod check;
 mod file;
+mod large_pages;
 mod link;
 mod shard;
 mod table;

@@ -9,6 +9,7 @@ use super::{Checked, Link, Tags};
 use crate::query::Target;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// The seed of every index: random for each process, so that nobody can choose slugs or domains that collide.
@@ -24,7 +25,7 @@ pub(super) fn hash(text: &str) -> u64 {
 
 /// Where a link's strings are: lengths in the order in which they follow each other from `at`. Zero is absent.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+pub(super) struct Entry {
     at: u32,
     tags: u32,
     expires_s: u32,
@@ -45,7 +46,7 @@ impl Entry {
         tags as usize + [key, workspace, url, as_written, title, deal_id].map(usize::from).iter().sum::<usize>()
     }
 
-    fn range(&self) -> std::ops::Range<usize> {
+    fn range(&self) -> Range<usize> {
         self.at as usize..self.at as usize + self.len()
     }
 }
@@ -83,6 +84,21 @@ impl Shard {
     pub(super) fn get(&self, hash: u64, key: &str) -> Option<Link<'_>> {
         let at = *self.index.find(hash, |at| self.key(*at) == key)?;
         Some(self.link(&self.entries[at as usize]))
+    }
+
+    /// The first step of a look ahead: the shard itself.
+    pub(super) fn touch(&self) -> usize {
+        self.text.len() ^ self.index.len()
+    }
+
+    /// The second: where the entry probably is. Other keys are taken for this one now and then, since nothing is compared.
+    pub(super) fn probable(&self, hash: u64) -> Option<&Entry> {
+        self.entries.get(*self.index.find(hash, |_| true)? as usize)
+    }
+
+    /// The third and last: the entry, then its text.
+    pub(super) fn probable_text(&self, entry: &Entry) -> &[u8] {
+        self.text.as_bytes().get(entry.range()).unwrap_or_default()
     }
 
     /// The line of the file in which the link stands.
@@ -222,6 +238,15 @@ impl Shard {
                 found.remove();
             }
         }
+    }
+
+    /// Where its pieces lie in memory, as addresses; its indexes are not told, they lie between them.
+    pub(super) fn memory(&self) -> [Range<usize>; 3] {
+        fn range<T>(items: &[T]) -> Range<usize> {
+            let Range { start, end } = items.as_ptr_range();
+            start.addr()..end.addr()
+        }
+        [range(std::slice::from_ref(self)), range(self.text.as_bytes()), range(&self.entries)]
     }
 
     /// Gives back what is kept in reserve.

@@ -9,14 +9,20 @@
 //! link among a million copies the text of some 250 links. The writer frees what was replaced. While a file of a million links replaces
 //! another both are in memory, and no more than that.
 
-use super::shard::{Shard, hash};
+use super::large_pages;
+use super::shard::{Entry, Shard, hash};
 use super::{Checked, Link};
 use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A million links make some 250 links a shard, 60 kB: what a change of one link copies.
 const SHARDS: usize = 4_096;
+
+/// Look-ups that are looked ahead for together, without memory of their own: a turn of an event loop has no more.
+const LOOK_AHEAD: usize = 64;
 
 /// How long the old table may be in use by a worker; a look-up takes microseconds.
 const RETIRE: Duration = Duration::from_secs(1);
@@ -81,6 +87,22 @@ impl Layer {
         self.shard_mut(domain).uncount_domain(domain, name);
     }
 
+    /// Brings what look-ups of these hashes will read into the processor's caches. Each step reads, for all of them, what the step before has found: the
+    /// processor waits for many places of memory together, where look-ups one after the other wait for each.
+    fn look_ahead(&self, hashes: &[u64]) {
+        if self.len == 0 {
+            return;
+        }
+        let shards = hashes.iter().map(|hash| self.shard(*hash));
+        black_box(shards.clone().fold(0, |all, shard| all ^ shard.touch()));
+        let entries: SmallVec<[(&Shard, &Entry); LOOK_AHEAD]> =
+            shards.zip(hashes).filter_map(|(shard, hash)| Some((shard, shard.probable(*hash)?))).collect();
+        let texts: SmallVec<[&[u8]; LOOK_AHEAD]> = entries.iter().map(|(shard, entry)| shard.probable_text(entry)).collect();
+        // A cache line has 64 bytes.
+        let lines = texts.iter().flat_map(|text| text.iter().step_by(64).chain(text.last()));
+        black_box(lines.fold(0, |all, byte| all ^ byte));
+    }
+
     #[cfg(test)]
     pub(crate) fn get(&self, key: &str) -> Option<Link<'_>> {
         let hash = hash(key);
@@ -108,6 +130,11 @@ impl Layer {
         self.shards.iter_mut().filter_map(Arc::get_mut).for_each(Shard::shrink);
     }
 
+    /// Puts its memory into large pages, as far as the system does that: look-ups wait for little else than memory.
+    pub(crate) fn enlarge_pages(&self) {
+        large_pages::enlarge(self.shards.iter().flat_map(|shard| shard.memory()));
+    }
+
     /// Number of links.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -122,9 +149,21 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The link with the key `domain/slug`.
-    pub(crate) fn get(&self, key: &str) -> Option<Link<'_>> {
-        let hash = hash(key);
+    /// The hash by which a key is looked up.
+    pub(crate) fn hash(key: &str) -> u64 {
+        hash(key)
+    }
+
+    /// Makes the look-ups of these hashes that follow soon wait for less.
+    pub(crate) fn look_ahead(&self, hashes: &[u64]) {
+        if hashes.len() > 1 {
+            self.topic.look_ahead(hashes);
+            self.file.look_ahead(hashes);
+        }
+    }
+
+    /// The link with the key `domain/slug`, which has this hash.
+    pub(crate) fn get(&self, hash: u64, key: &str) -> Option<Link<'_>> {
         self.topic.shard(hash).get(hash, key).or_else(|| self.file.shard(hash).get(hash, key))
     }
 
@@ -157,6 +196,7 @@ impl Live {
 
     /// Replaces the file's links.
     pub(crate) fn set_file(&self, layer: Layer) {
+        layer.enlarge_pages();
         let layer = Arc::new(layer);
         retire(&self.0.rcu(|table| Table { file: layer.clone(), topic: table.topic.clone() }));
     }

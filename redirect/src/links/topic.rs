@@ -139,6 +139,9 @@ impl Reading {
             let first = all_read && !self.shared.ready.load(Ordering::Acquire);
             if first || all_read && changed_at.is_some_and(|at| at.elapsed() >= GATHER) {
                 changed_at = None;
+                if first {
+                    self.layer.enlarge_pages();
+                }
                 self.shared.live.set_topic(self.layer.clone());
             }
             if first {

@@ -157,7 +157,11 @@ impl Cursor {
         debug_assert_eq!(segment_base(&extent.name), Some(extent.base));
         let offset = if extent.base == self.base { self.offset.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
         let length = (extent.length - offset).min(CHUNK);
-        buffer.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+        let size = usize::try_from(length).map_err(io::Error::other)?;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        let buffer = &mut buffer[..size];
         let count = disk.read(&extent.name, offset, buffer)?;
         // The extent ends with a whole record: what is unfinished there is damage.
         let last = offset + length == extent.length;

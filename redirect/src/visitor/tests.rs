@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::identity::{EidPolicy, Scope, sign};
+use crate::query::pairs;
 use std::collections::HashSet;
 
 const NOW: u64 = 1_763_800_000_123;
@@ -19,7 +20,7 @@ fn judge(config: VisitorConfig) -> Judge {
 
 /// The contact and what is known of a click on `w`'s link `d/s`.
 fn click(judge: &mut Judge, query: &str, visitor: &Visitor<'_>, client: &str, now: u64) -> (Option<String>, Known) {
-    let mut marks = Marks::of(query);
+    let mut marks = Marks::of(&pairs(query).collect());
     let known = judge.look("w", "d/s", &mut marks, visitor, client.parse().expect("an address"), now);
     (marks.eid.map(Cow::into_owned), known)
 }

@@ -2,7 +2,8 @@
 //!
 //! # Meaning
 //! Requests are answered in their order as soon as their heads are complete, several per read when they are pipelined. Nothing is
-//! copied while requests arrive whole; only the start of an unfinished one is kept.
+//! copied while requests arrive whole; only the start of an unfinished one is kept. Answers are written when those of the whole turn are there
+//! ([`Outcome::Write`]).
 //!
 //! A read that leaves room in the buffer has emptied the socket, and the next bytes come with an event of their own (epoll(7), on edge-triggered
 //! descriptors): a request costs one read and one write. The client's end has no bytes to tell of it, so once an event has said that it
@@ -14,17 +15,17 @@
 //!
 //! # Edges
 //! With the PROXY protocol the connection begins with a header that names the client; without one it is closed unheard.
-//! While [`MAX_OUTPUT`] bytes of answers wait to be taken, no further request is read. Before a connection is closed with bytes unread, its
+//! While 64 KiB of answers wait to be taken, no further request is read. Before a connection is closed with bytes unread, its
 //! writing side is shut and the rest is read and forgotten for up to [`LINGER`]: a plain close would make the kernel throw away
 //! the answer.
 
+mod requests;
+
+use super::incoming::Incoming;
 use super::limits::Place;
 use super::outgoing::{Flushed, Outgoing};
-use super::turn::{Outcome, Phase, Ready, Turn};
+use super::turn::{First, Outcome, Phase, Ready, Turn};
 use crate::answer::Desk;
-use crate::http::proxy_protocol::{self, Preamble};
-use crate::http::{MAX_HEAD, Parsed};
-use memchr::memmem;
 use mio::net::TcpStream;
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown};
@@ -32,8 +33,6 @@ use std::time::{Duration, Instant};
 
 /// How long what a refused client still sends is read.
 const LINGER: Duration = Duration::from_secs(1);
-/// Answers that may wait for a slow reader, in bytes: a pipeline of a few hundred clicks.
-const MAX_OUTPUT: usize = 64 * 1024;
 /// Reads of one connection before others have their turn.
 const TURN_READS: usize = 8;
 
@@ -56,10 +55,7 @@ pub(super) struct Conn {
     /// Where it comes from: the peer, or whom the PROXY protocol names.
     client: IpAddr,
     stage: Stage,
-    /// Start of an unfinished request.
-    input: Vec<u8>,
-    /// How much of `input` is known to hold no end of a head.
-    searched: usize,
+    input: Incoming,
     output: Outgoing,
     /// The event loop has it among those whose answers wait.
     listed: bool,
@@ -80,8 +76,7 @@ impl Conn {
             place,
             client,
             stage: if preamble { Stage::Preamble } else { Stage::Open },
-            input: Vec::new(),
-            searched: 0,
+            input: Incoming::default(),
             output: Outgoing::default(),
             listed: false,
             readable: true,
@@ -104,6 +99,31 @@ impl Conn {
     /// When it is closed unless something happens.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Whose connection it is.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// Reads what may begin with a request and is the only thing to do here; how many bytes that were. `None`: serve it as usual.
+    pub(super) fn read_early(&mut self, ready: Ready, into: &mut [u8]) -> Option<usize> {
+        if ready != Ready::Read || self.closing || self.stage != Stage::Open || !self.input.is_empty() || self.output.waiting() > 0 {
+            return None;
+        }
+        // Whatever else there is than bytes is there still when it is served as usual.
+        let count = self.stream.read(into).ok().filter(|count| *count > 0)?;
+        self.readable = count == into.len();
+        Some(count)
+    }
+
+    /// Answers what was read early: bytes, and what they begin with.
+    pub(super) fn serve_early(&mut self, bytes: &[u8], first: First<'_>, turn: &mut Turn<'_>) -> Outcome {
+        self.take(bytes, Some(first), turn);
+        if !self.readable && self.output.waiting() > 0 {
+            return Outcome::Write;
+        }
+        self.serve(Ready::AsBefore, turn)
     }
 
     /// Does what can be done without waiting.
@@ -140,9 +160,9 @@ impl Conn {
                 continue;
             }
             // Requests that were held back while answers waited.
-            if self.stage == Stage::Open && !self.input.is_empty() && self.searched == 0 {
-                let input = std::mem::take(&mut self.input);
-                self.take(&input, turn);
+            if self.stage == Stage::Open && self.input.unsearched() {
+                let input = self.input.take();
+                self.take(&input, None, turn);
                 if self.output.waiting() > 0 {
                     continue;
                 }
@@ -167,6 +187,9 @@ impl Conn {
                     if !taken {
                         return Ok(Outcome::End);
                     }
+                    if !self.readable && self.output.waiting() > 0 {
+                        return Ok(Outcome::Write);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -178,102 +201,6 @@ impl Conn {
             self.flush(turn)?;
         }
         Ok(if self.output.held() { Outcome::Wait } else { Outcome::Again })
-    }
-
-    /// Takes what was read; false when the connection is none that is served.
-    fn receive(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> bool {
-        if self.input.is_empty() {
-            return self.begin(bytes, turn);
-        }
-        let mut input = std::mem::take(&mut self.input);
-        input.extend_from_slice(bytes);
-        self.begin(&input, turn)
-    }
-
-    /// Reads the PROXY protocol's header first, if there is one to come.
-    fn begin(&mut self, bytes: &[u8], turn: &mut Turn<'_>) -> bool {
-        if self.stage != Stage::Preamble {
-            self.take(bytes, turn);
-            return true;
-        }
-        match proxy_protocol::read(bytes) {
-            Preamble::Bad => {
-                turn.metrics.refused();
-                false
-            }
-            Preamble::Partial => {
-                self.input.extend_from_slice(bytes);
-                true
-            }
-            Preamble::Complete(client, length) => {
-                self.stage = Stage::Open;
-                if let Some(client) = client {
-                    self.client = client;
-                    if !turn.reader.proxies.trusts(client) && !self.place.claim(client) {
-                        turn.metrics.refused();
-                        return false;
-                    }
-                }
-                self.take(&bytes[length..], turn);
-                true
-            }
-        }
-    }
-
-    /// Answers the complete requests in `bytes` and keeps the rest.
-    fn take(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
-        let mut start = 0;
-        let searched = std::mem::take(&mut self.searched);
-        while start < bytes.len() && self.stage == Stage::Open && self.output.waiting() < MAX_OUTPUT {
-            let rest = &bytes[start..];
-            // A head that drips in byte by byte must not be parsed from its start each time. Its first bytes are always
-            // parsed, so that what is no HTTP at all is refused at once.
-            let from = if start == 0 { searched } else { 0 };
-            if from > 0 && rest.len() < MAX_HEAD && !has_end(&rest[from.saturating_sub(3)..]) {
-                self.searched = rest.len();
-                break;
-            }
-            match turn.reader.read(rest, self.client) {
-                Parsed::Complete(head, length) => {
-                    start += length;
-                    let keep_alive = head.keep_alive && turn.phase == Phase::Running;
-                    self.output.put(turn.desk, |desk, out| desk.answer(&head, keep_alive, out));
-                    if !keep_alive {
-                        self.stage = Stage::Last;
-                    }
-                    self.deadline = turn.now + turn.limits.idle_timeout;
-                }
-                Parsed::Partial => {
-                    self.searched = rest.len();
-                    break;
-                }
-                Parsed::Bad(status) => self.refuse(status, turn.desk),
-            }
-        }
-        if self.stage != Stage::Open {
-            return;
-        }
-        let unfinished = start < bytes.len();
-        if unfinished && (start > 0 || searched == 0) {
-            // A new request has begun.
-            self.deadline = turn.now + turn.limits.head_timeout;
-        }
-        self.input.extend_from_slice(&bytes[start..]);
-    }
-
-    /// Whether the unfinished request, of which nothing more will come, is no HTTP: it was not parsed again with each piece, and its answer
-    /// must not depend on the pieces.
-    fn refuses_rest(&mut self, turn: &mut Turn<'_>) -> bool {
-        let input = std::mem::take(&mut self.input);
-        let Parsed::Bad(status) = turn.reader.read(&input, self.client) else { return false };
-        self.refuse(status, turn.desk);
-        true
-    }
-
-    /// Answers what is no request, the last thing that is said here.
-    fn refuse(&mut self, status: u16, desk: &mut Desk) {
-        self.output.put(desk, |desk, out| desk.refuse(status, out));
-        self.stage = Stage::Last;
     }
 
     /// Whether the answers may go.
@@ -307,9 +234,4 @@ impl Conn {
         }
         Ok(Outcome::Again)
     }
-}
-
-/// Whether an empty line, the end of a head, is in these bytes.
-fn has_end(bytes: &[u8]) -> bool {
-    memmem::find(bytes, b"\n\r\n").is_some() || memmem::find(bytes, b"\n\n").is_some()
 }

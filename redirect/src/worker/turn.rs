@@ -1,7 +1,7 @@
 //! What the event loop and a connection tell each other when the connection is served.
 
-use crate::answer::Desk;
-use crate::http::Reader;
+use crate::answer::{Asked, Desk};
+use crate::http::{Parsed, Reader};
 use crate::{Limits, metrics::WorkerMetrics};
 use mio::event::Event;
 use std::time::Instant;
@@ -11,6 +11,8 @@ use std::time::Instant;
 pub(super) enum Outcome {
     /// Wait for the next event.
     Wait,
+    /// Serve it again when this turn's requests are answered: its answers wait to be written.
+    Write,
     /// Serve it again in the next turn; there may be no further event.
     Again,
     /// Close it.
@@ -49,6 +51,12 @@ pub(super) enum Phase {
     Draining,
     /// So are those that are idle.
     Closing,
+}
+
+/// What a connection's bytes begin with, and what that asks for.
+pub(super) struct First<'a> {
+    pub parsed: Parsed<'a>,
+    pub asked: Option<Asked>,
 }
 
 /// What a connection is served with.
