@@ -143,9 +143,7 @@ impl Machine for Sums {
             let (subject, key) = (*subject, *key);
             let mut entry = match self.counts.entry(&subject, key) {
                 Entry::Occupied(entry) => entry,
-                Entry::Vacant(place) => {
-                    place.insert(Box::new(Count::new(subject, ruled(&mut self.ruled, &self.plan, &subject, key))))
-                }
+                Entry::Vacant(place) => place.insert(Box::new(Count::new(subject, ruled(&mut self.ruled, &self.plan, &subject, key)))),
             };
             let count = &mut **entry.get_mut();
             let of = Rc::clone(count.of());
