@@ -163,8 +163,11 @@ impl Counts {
     pub fn entry(&mut self, subject: &Subject, key: Ustr) -> Entry<'_, Box<Count>> {
         let hasher = &self.hasher;
         let hash = hasher.hash_one(address(subject, key));
-        let is_it = |count: &Box<Count>| count.subject == *subject && count.of.key == key;
-        self.table.entry(hash, is_it, |count| hasher.hash_one(address(&count.subject, count.of.key)))
+        self.table.entry(
+            hash,
+            |count| count.subject == *subject && count.of.key == key,
+            |count| hasher.hash_one(address(&count.subject, count.of.key)),
+        )
     }
 }
 
