@@ -72,7 +72,6 @@ const ALLOWED: [(&str, &[&str]); 5] = [
             "topic clicks.counts",
             "topic dead-letters, payloads",
             "snapshots",
-            "state database",
             "/dead-letters",
         ],
     ),
@@ -82,18 +81,13 @@ const ALLOWED: [(&str, &[&str]); 5] = [
     // part alone, see below.
     (
         "e-mail in a referrer",
-        &[
-            "topic clicks",
-            "topic hubspot.timeline",
-            "topic dead-letters, payloads",
-            "spool",
-            "snapshots",
-            "state database",
-            "/dead-letters",
-        ],
+        &["topic clicks", "topic hubspot.timeline", "topic dead-letters, payloads", "spool", "snapshots", "/dead-letters"],
     ),
     ("user agent", &["topic clicks", "spool", "snapshots"]),
 ];
+
+/// Where a canary may be for as long as a record waits: what is delivered or refused is removed, and its page is written over, sooner or later.
+const PASSING: [(&str, &str); 2] = [("e-mail of somebody unknown", "state database"), ("e-mail in a referrer", "state database")];
 
 const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0 canaryagent";
 
@@ -394,7 +388,10 @@ fn no_secret_and_no_address_is_written_where_it_does_not_belong() {
     }
     canaries.push(Canary::new("refresh token", first_token));
 
-    let found = found(&canaries, &places);
+    let state = places.iter().filter(|place| place.name == "state database");
+    assert!(state.clone().any(|place| place.bytes.windows(PORTAL.len()).any(|bytes| bytes == PORTAL.as_bytes())), "it is looked at");
+    let mut found = found(&canaries, &places);
+    found.retain(|(canary, place)| !PASSING.contains(&(*canary, place.as_str())));
     let wrong = judge(&found, &ALLOWED);
     if !wrong.is_empty() {
         let kept = folder.keep();
