@@ -93,6 +93,11 @@ impl Count {
         &self.of
     }
 
+    /// Whether it is this subject's of this key.
+    fn is_of(&self, subject: &Subject, key: Ustr) -> bool {
+        self.subject == *subject && self.of.key == key
+    }
+
     /// Replaces what an identity has in a window.
     pub fn put(&mut self, place: usize, identity: Who, n: u64, last: Option<ClickRef>) {
         let at = self.shares.iter().position(|share| share.identity == identity).unwrap_or_else(|| {
@@ -150,24 +155,20 @@ impl Counts {
     /// A subject's count of a key.
     pub fn get(&self, subject: &Subject, key: Ustr) -> Option<&Count> {
         let hash = self.hasher.hash_one(address(subject, key));
-        self.table.find(hash, |count| count.subject == *subject && count.of.key == key).map(|count| &**count)
+        self.table.find(hash, |count| count.is_of(subject, key)).map(|count| &**count)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, subject: &Subject, key: Ustr) -> Option<&mut Count> {
         let hash = self.hasher.hash_one(address(subject, key));
-        self.table.find_mut(hash, |count| count.subject == *subject && count.of.key == key).map(|count| &mut **count)
+        self.table.find_mut(hash, |count| count.is_of(subject, key)).map(|count| &mut **count)
     }
 
     /// The same, or where it would be.
     pub fn entry(&mut self, subject: &Subject, key: Ustr) -> Entry<'_, Box<Count>> {
         let hasher = &self.hasher;
         let hash = hasher.hash_one(address(subject, key));
-        self.table.entry(
-            hash,
-            |count| count.subject == *subject && count.of.key == key,
-            |count| hasher.hash_one(address(&count.subject, count.of.key)),
-        )
+        self.table.entry(hash, |count| count.is_of(subject, key), |count| hasher.hash_one(address(&count.subject, count.of.key)))
     }
 }
 
