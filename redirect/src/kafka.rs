@@ -24,7 +24,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -140,7 +140,8 @@ impl KafkaSink {
     /// Ends the carrier after its last round.
     fn end(&self) -> Option<BatchProducer<Context>> {
         let carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        self.stopping.store(true, Relaxed);
+        // Pairs with the carrier's look: what was left before this is gathered after it.
+        self.stopping.store(true, Ordering::Release);
         carrier.thread().unpark();
         carrier
             .join()
@@ -161,7 +162,7 @@ impl Carrier {
         let (mut clicks, mut refused, mut idle) = (ClickBatch::default(), Vec::new(), 0);
         loop {
             // Looked at first: whatever was left before it is gathered below.
-            let last = self.stopping.load(Relaxed);
+            let last = self.stopping.load(Ordering::Acquire);
             self.lanes.gather(&mut clicks, &mut Vec::new());
             idle = if clicks.is_empty() { idle + 1 } else { 0 };
             if !clicks.is_empty() {

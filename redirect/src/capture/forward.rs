@@ -16,7 +16,8 @@
 //! Two processes with copies of one spool would use one number. Whoever finds a number that it cannot have stored is broken and says so.
 
 use super::counts::Counts;
-use super::transactions::{Batch, End, Stop, Transactions};
+use super::end::End;
+use super::transactions::{Batch, Stop, Transactions};
 use crate::spool::{Cursor, Disk, Found, Shelf};
 use crate::{Error, KafkaConfig, failpoint};
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Forwarder {
             session.producer.serve();
             let started = Instant::now();
             if !self.shelf.wait(&cursor, LOOK) {
-                if self.end.at().is_some() {
+                if self.end.told() {
                     self.shelf.clear_if_done(&*self.disk, &cursor)?;
                     return Ok(());
                 }
@@ -147,7 +148,7 @@ impl Forwarder {
                 tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
             }
             failpoint::hit("forward.noted");
-            if self.end.at().is_none() {
+            if !self.end.told() {
                 thread::sleep(PACE.saturating_sub(started.elapsed()));
             }
         }

@@ -28,7 +28,7 @@ struct Lane {
 /// The lanes of one sink.
 pub(crate) struct Lanes {
     lanes: Vec<Mutex<Lane>>,
-    /// Bytes of clicks in the lanes.
+    /// Bytes of clicks in the lanes, and of those that are about to be there.
     bytes: AtomicU64,
     limit: u64,
     /// For times: µs since then, at least 1.
@@ -64,10 +64,12 @@ impl Lanes {
     /// Leaves the clicks of a turn that ends at `now`; false when there is no room. Never waits.
     pub(crate) fn leave(&self, clicks: &ClickBatch, ticket: Option<&Arc<Ticket>>, now: Instant) -> bool {
         let size = clicks.size() as u64;
-        if self.bytes.load(Ordering::Relaxed) + size > self.limit {
+        // Counted before they are there: the carrier may gather them at once, and must not take away what was not counted.
+        let room = self.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.limit;
+        let Some(mut lane) = room.then(|| self.free()).flatten() else {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
             return false;
-        }
-        let Some(mut lane) = self.free() else { return false };
+        };
         lane.clicks.extend(clicks);
         lane.tickets.extend(ticket.cloned());
         drop(lane);
@@ -75,7 +77,6 @@ impl Lanes {
         if self.left_at.load(Ordering::Relaxed) == 0 {
             let _ = self.left_at.compare_exchange(0, self.micros(now), Ordering::Relaxed, Ordering::Relaxed);
         }
-        self.bytes.fetch_add(size, Ordering::Relaxed);
         // The carrier says that it sleeps, then looks once more: one of the two sees the other.
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::SeqCst) {

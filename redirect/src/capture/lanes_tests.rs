@@ -33,6 +33,8 @@ fn every_click_is_gathered_once() {
             let last = done.load(Ordering::SeqCst) == THREADS;
             let mut clicks = ClickBatch::default();
             lanes.gather(&mut clicks, &mut tickets);
+            // What is counted is never less than what is there: taking away more than that would leave room for nobody.
+            assert!(lanes.bytes.load(Ordering::SeqCst) <= THREADS * TURNS);
             for (ts, _) in clicks.iter().filter(|(ts, _)| *ts != u64::MAX) {
                 assert!(seen.insert(ts), "{ts} twice");
             }

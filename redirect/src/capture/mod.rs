@@ -8,7 +8,9 @@
 //! An event loop copies the clicks of a turn into a lane that nobody else holds, and nothing else. One thread, the carrier, empties the lanes every
 //! [`ROUND`] and hands on what it finds with one call.
 
+mod carrier;
 pub(crate) mod counts;
+mod end;
 pub(crate) mod forward;
 pub(crate) mod lanes;
 pub(crate) mod produce;

@@ -13,16 +13,17 @@
 //! Nothing tells then what of the last round is on the disk, and a second fsync may say that all is fine. The round's answers become 503,
 //! the sink is broken, and only a restart, which reads what is there, goes on.
 
+use super::Ticket;
+use super::carrier::Carrier;
 use super::counts::Counts;
+use super::end::End;
 use super::forward::Forwarder;
 use super::lanes::Lanes;
-use super::transactions::End;
-use super::{ROUND, Ticket};
-use crate::config::{Capture, SpoolConfig, WhenFull};
+use crate::config::{Capture, SpoolConfig};
 use crate::sink::{ClickBatch, ClickSink, SinkCounts};
-use crate::spool::{AppendError, Disk, Folder, Shelf, Store, recover};
-use crate::{Clock, Error, KafkaConfig, failpoint};
-use std::sync::atomic::{AtomicBool, Ordering, Ordering::Relaxed};
+use crate::spool::{Disk, Folder, Shelf, Store, recover};
+use crate::{Clock, Error, KafkaConfig};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -31,8 +32,6 @@ use std::time::{Duration, Instant};
 const LANE_BYTES: u64 = 64 << 20;
 /// The smallest spool, in bytes.
 const MIN_BYTES: u64 = 1 << 20;
-/// The wait between two tries while the disk takes nothing.
-const DISK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Clicks go to the spool, and from there to Kafka.
 pub struct SpoolSink {
@@ -43,8 +42,7 @@ pub struct SpoolSink {
     clock: Clock,
     /// Redirects are refused until there is room.
     full: Arc<AtomicBool>,
-    stopping: Arc<AtomicBool>,
-    carrier: Mutex<Option<JoinHandle<()>>>,
+    carrier: Mutex<Option<(Arc<End>, JoinHandle<()>)>>,
     forwarder: Mutex<Option<(Arc<End>, JoinHandle<()>)>>,
 }
 
@@ -74,21 +72,10 @@ impl SpoolSink {
         let store = Store::new(disk.clone(), shelf.clone(), found.first, spool.bytes);
         let forwarder = Forwarder::new(kafka, &found, disk, shelf.clone(), counts.clone())?;
         let lanes = Arc::new(Lanes::new(LANE_BYTES));
-        let (full, stopping) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let carrier = Carrier {
-            lanes: lanes.clone(),
-            counts: counts.clone(),
-            store,
-            capture: spool.capture,
-            when_full: spool.when_full,
-            clock: clock.clone(),
-            full: full.clone(),
-            stopping: stopping.clone(),
-            clicks: ClickBatch::default(),
-            tickets: Vec::new(),
-        };
+        let full = Arc::new(AtomicBool::new(false));
+        let carrier = Carrier::new(spool, lanes.clone(), counts.clone(), store, clock.clone(), full.clone());
         let failed = |part| move |source| Error::Start { part, source };
-        let end = forwarder.end();
+        let ends = (carrier.end(), forwarder.end());
         let forwarding = thread::Builder::new()
             .name("redirect-forward".to_owned())
             .spawn(move || forwarder.run())
@@ -104,15 +91,15 @@ impl SpoolSink {
             capture: spool.capture,
             clock: clock.clone(),
             full,
-            stopping,
-            carrier: Mutex::new(Some(carrier)),
-            forwarder: Mutex::new(Some((end, forwarding))),
+            carrier: Mutex::new(Some((ends.0, carrier))),
+            forwarder: Mutex::new(Some((ends.1, forwarding))),
         })
     }
 
     fn end(&self, timeout: Duration) {
-        self.stopping.store(true, Relaxed);
-        if let Some(carrier) = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let ends_at = Instant::now() + timeout;
+        if let Some((end, carrier)) = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            end.at_the_latest(ends_at);
             carrier.thread().unpark();
             if carrier.join().is_err() {
                 tracing::error!(event = "thread_panicked", "the thread that writes the spool had panicked");
@@ -120,7 +107,7 @@ impl SpoolSink {
         }
         if let Some((end, forwarding)) = self.forwarder.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Everything is in the spool now.
-            end.within(timeout);
+            end.at_the_latest(ends_at);
             if forwarding.join().is_err() {
                 tracing::error!(event = "thread_panicked", "the thread that sends the spool to Kafka had panicked");
             }
@@ -182,102 +169,5 @@ impl ClickSink for SpoolSink {
 impl Drop for SpoolSink {
     fn drop(&mut self) {
         self.end(Duration::ZERO);
-    }
-}
-
-struct Carrier {
-    lanes: Arc<Lanes>,
-    counts: Arc<Counts>,
-    store: Store,
-    capture: Capture,
-    when_full: WhenFull,
-    clock: Clock,
-    full: Arc<AtomicBool>,
-    stopping: Arc<AtomicBool>,
-    /// What was gathered and is not in the spool.
-    clicks: ClickBatch,
-    /// What waits for it to be there.
-    tickets: Vec<Arc<Ticket>>,
-}
-
-impl Carrier {
-    fn run(mut self) {
-        let durable = self.capture == Capture::Durable;
-        let mut idle = 0;
-        loop {
-            // Looked at first: whatever was left before it is gathered below.
-            let last = self.stopping.load(Ordering::Acquire);
-            // What the disk has not taken yet stays in front; the lanes bound what comes meanwhile.
-            if self.clicks.is_empty() {
-                self.lanes.gather(&mut self.clicks, &mut self.tickets);
-            }
-            idle = if self.clicks.is_empty() { idle + 1 } else { 0 };
-            if self.clicks.is_empty() {
-                self.lanes.written();
-            }
-            let stuck = !self.clicks.is_empty() && !self.put();
-            if last {
-                if stuck {
-                    self.counts.failed.fetch_add(self.clicks.len() as u64, Relaxed);
-                }
-                return;
-            }
-            if stuck {
-                thread::park_timeout(DISK_AGAIN);
-            } else {
-                self.full.store(self.when_full == WhenFull::Refuse && self.store.nearly_full() || self.counts.broken().is_some(), Relaxed);
-                self.lanes.rest(idle, durable, ROUND);
-            }
-        }
-    }
-
-    /// Puts the clicks into the spool and settles their tickets; false when they must be tried again.
-    fn put(&mut self) -> bool {
-        let durable = self.capture == Capture::Durable;
-        if self.counts.broken().is_some() && durable {
-            self.settle(false);
-            return true;
-        }
-        let now = self.clock.now();
-        match self.store.append(&self.clicks, now) {
-            Ok(()) => {
-                failpoint::hit("spool.written");
-                if durable && let Err(error) = self.store.sync() {
-                    self.counts.set_broken(format!("the spool's disk failed to keep what was written ({error})"));
-                    self.settle(false);
-                    return true;
-                }
-                failpoint::hit("spool.synced");
-                self.counts.spooled.fetch_add(self.clicks.len() as u64, Relaxed);
-                self.store.show(now);
-                self.settle(true);
-                true
-            }
-            Err(error) => {
-                self.counts.note(error.to_string());
-                match (self.when_full, &error) {
-                    (WhenFull::Drop, _) => {
-                        self.counts.refused.fetch_add(self.clicks.len() as u64, Relaxed);
-                        self.settle(true);
-                        true
-                    }
-                    // Nobody has an answer yet.
-                    (WhenFull::Refuse, _) if durable => {
-                        self.settle(false);
-                        true
-                    }
-                    (WhenFull::Refuse, AppendError::Full | AppendError::Disk(_)) => {
-                        self.full.store(true, Relaxed);
-                        false
-                    }
-                }
-            }
-        }
-    }
-
-    fn settle(&mut self, safe: bool) {
-        self.clicks.clear();
-        self.lanes.written();
-        self.tickets.drain(..).for_each(|ticket| ticket.settle(safe));
     }
 }

@@ -1,6 +1,7 @@
 //! The spool's transactions with Kafka: clicks, and the position behind them, committed together or not at all.
 
 use super::counts::Counts;
+use super::end::End;
 use super::produce::BatchProducer;
 use crate::{Error, KafkaConfig, failpoint};
 use rdkafka::client::ClientContext;
@@ -12,9 +13,9 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// How long one call to Kafka may take before the end is looked for.
@@ -29,26 +30,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 const FULL: Duration = Duration::from_millis(5);
 /// The partition under which the position is stored.
 const PARTITION: i32 = 0;
-
-/// Tells the forwarder to end.
-#[derive(Debug, Default)]
-pub(crate) struct End(Mutex<Option<Instant>>);
-
-impl End {
-    /// Nothing more comes: send what is there, for so long at most.
-    pub(crate) fn within(&self, timeout: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + timeout);
-    }
-
-    /// When to give up, once the end was told.
-    pub(super) fn at(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn over(&self) -> bool {
-        self.at().is_some_and(|at| Instant::now() >= at)
-    }
-}
 
 /// Why a session with Kafka ended.
 #[derive(Debug, thiserror::Error)]

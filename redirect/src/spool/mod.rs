@@ -30,6 +30,8 @@ mod recover;
 mod shelf;
 mod store;
 
+#[cfg(test)]
+pub(crate) use disk::Appender;
 pub(crate) use disk::{Disk, Folder};
 pub(crate) use recover::{Found, recover};
 pub(crate) use shelf::{Cursor, Shelf};

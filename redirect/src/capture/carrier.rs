@@ -1,0 +1,246 @@
+//! The thread between the lanes and the spool.
+//!
+//! # Its end
+//! What was answered and the disk does not take is tried again until the end's deadline: the forwarder may make room meanwhile. What is left then,
+//! in its hands or in the lanes, counts as failed.
+
+use super::counts::Counts;
+use super::end::End;
+use super::lanes::Lanes;
+use super::{ROUND, Ticket};
+use crate::config::{Capture, SpoolConfig, WhenFull};
+use crate::sink::ClickBatch;
+use crate::spool::{AppendError, Store};
+use crate::{Clock, failpoint};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+/// The wait between two tries while the disk takes nothing.
+const DISK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Empties the lanes into the spool; one thread's.
+pub(super) struct Carrier {
+    lanes: Arc<Lanes>,
+    counts: Arc<Counts>,
+    store: Store,
+    capture: Capture,
+    when_full: WhenFull,
+    clock: Clock,
+    /// Redirects are refused until there is room.
+    full: Arc<AtomicBool>,
+    end: Arc<End>,
+    /// What was gathered and is not in the spool.
+    clicks: ClickBatch,
+    /// What waits for it to be there.
+    tickets: Vec<Arc<Ticket>>,
+}
+
+impl Carrier {
+    pub(super) fn new(
+        spool: &SpoolConfig,
+        lanes: Arc<Lanes>,
+        counts: Arc<Counts>,
+        store: Store,
+        clock: Clock,
+        full: Arc<AtomicBool>,
+    ) -> Carrier {
+        let (clicks, tickets) = (ClickBatch::default(), Vec::new());
+        Carrier { lanes, counts, store, capture: spool.capture, when_full: spool.when_full, clock, full, end: Arc::default(), clicks, tickets }
+    }
+
+    pub(super) fn end(&self) -> Arc<End> {
+        self.end.clone()
+    }
+
+    /// Carries until the end.
+    pub(super) fn run(mut self) {
+        let durable = self.capture == Capture::Durable;
+        let mut idle = 0;
+        loop {
+            // Looked at first: whatever was left before it is gathered below.
+            let last = self.end.told();
+            // What the disk has not taken yet stays in front; the lanes bound what comes meanwhile.
+            let behind = !self.clicks.is_empty();
+            if !behind {
+                self.lanes.gather(&mut self.clicks, &mut self.tickets);
+            }
+            idle = if self.clicks.is_empty() { idle + 1 } else { 0 };
+            if self.clicks.is_empty() {
+                self.lanes.written();
+            }
+            let stuck = !self.clicks.is_empty() && !self.put();
+            if stuck && self.end.over() {
+                self.lanes.gather(&mut self.clicks, &mut self.tickets);
+                self.counts.failed.fetch_add(self.clicks.len() as u64, Relaxed);
+                self.settle(false);
+                return;
+            }
+            if last && !stuck && !behind {
+                return;
+            }
+            if stuck {
+                thread::park_timeout(DISK_AGAIN);
+            } else {
+                self.full.store(self.when_full == WhenFull::Refuse && self.store.nearly_full() || self.counts.broken().is_some(), Relaxed);
+                if !last {
+                    self.lanes.rest(idle, durable, ROUND);
+                }
+            }
+        }
+    }
+
+    /// Puts the clicks into the spool and settles their tickets; false when they must be tried again.
+    fn put(&mut self) -> bool {
+        let durable = self.capture == Capture::Durable;
+        if self.counts.broken().is_some() && durable {
+            self.settle(false);
+            return true;
+        }
+        let now = self.clock.now();
+        match self.store.append(&self.clicks, now) {
+            Ok(()) => {
+                failpoint::hit("spool.written");
+                if durable && let Err(error) = self.store.sync() {
+                    self.counts.set_broken(format!("the spool's disk failed to keep what was written ({error})"));
+                    self.settle(false);
+                    return true;
+                }
+                failpoint::hit("spool.synced");
+                self.counts.spooled.fetch_add(self.clicks.len() as u64, Relaxed);
+                self.store.show(now);
+                self.settle(true);
+                true
+            }
+            Err(error) => {
+                self.counts.note(error.to_string());
+                match (self.when_full, &error) {
+                    (WhenFull::Drop, _) => {
+                        self.counts.refused.fetch_add(self.clicks.len() as u64, Relaxed);
+                        self.settle(true);
+                        true
+                    }
+                    // Nobody has an answer yet.
+                    (WhenFull::Refuse, _) if durable => {
+                        self.settle(false);
+                        true
+                    }
+                    (WhenFull::Refuse, AppendError::Full | AppendError::Disk(_)) => {
+                        self.full.store(true, Relaxed);
+                        false
+                    }
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, safe: bool) {
+        self.clicks.clear();
+        self.lanes.written();
+        self.tickets.drain(..).for_each(|ticket| ticket.settle(safe));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::{Appender, Disk, Shelf, recover};
+    use std::io;
+    use std::time::Instant;
+
+    /// A disk that takes what is appended only when it may.
+    #[derive(Clone, Default)]
+    struct Stubborn(Arc<AtomicBool>);
+
+    impl Appender for Stubborn {
+        fn append(&mut self, _: &[u8]) -> io::Result<()> {
+            if self.0.load(Relaxed) { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+
+        fn truncate(&mut self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Disk for Stubborn {
+        fn list(&self) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+
+        fn create(&self, _: &str) -> io::Result<Box<dyn Appender>> {
+            Ok(Box::new(self.clone()))
+        }
+
+        fn len(&self, _: &str) -> io::Result<u64> {
+            Ok(0)
+        }
+
+        fn read(&self, _: &str, _: u64, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn replace(&self, _: &str, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn note(&self, _: &str, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn truncate(&self, _: &str, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn remove(&self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Seven clicks are answered while the disk takes nothing, and so are four that come later; then it is time to end. What it says of them at its
+    /// end: spooled, failed.
+    fn ended(patience: Duration, takes_again: bool) -> (u64, u64) {
+        let disk = Stubborn::default();
+        let found = recover(&disk).expect("an empty spool");
+        let shelf = Shelf::new(&found);
+        let store = Store::new(Arc::new(disk.clone()), shelf.clone(), found.first, 1 << 20);
+        let spool = SpoolConfig { dir: "spool".into(), bytes: 1 << 20, capture: Capture::Fast, when_full: WhenFull::Refuse };
+        let (lanes, counts, full) = (Arc::new(Lanes::new(1 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let carrier = Carrier::new(&spool, lanes.clone(), counts.clone(), store, Clock::system(), full.clone());
+        let end = carrier.end();
+        let leave = |count: u64| {
+            let mut clicks = ClickBatch::default();
+            for ts in 0..count {
+                clicks.push(|out| {
+                    out.push(b'x');
+                    ts
+                });
+            }
+            assert!(lanes.leave(&clicks, None, Instant::now()));
+        };
+        leave(7);
+        let thread = thread::spawn(move || carrier.run());
+        while !full.load(Relaxed) {
+            thread::yield_now();
+        }
+        leave(4);
+        end.at_the_latest(Instant::now() + patience);
+        disk.0.store(takes_again, Relaxed);
+        thread.join().expect("it ends well");
+        (counts.spooled.load(Relaxed), counts.failed.load(Relaxed))
+    }
+
+    #[test]
+    fn a_disk_that_takes_clicks_again_before_the_end_costs_none() {
+        assert_eq!(ended(Duration::from_secs(60), true), (11, 0));
+    }
+
+    #[test]
+    fn what_the_disk_never_took_counts_as_failed_wherever_it_was() {
+        assert_eq!(ended(Duration::ZERO, false), (0, 11));
+    }
+}
