@@ -1,19 +1,19 @@
 //! From a request to its answer and its click: the whole behaviour of the server, without a socket.
 
+use crate::asked::{Asked, AskedKeys};
 use crate::bots::Reason;
 use crate::capture::Ticket;
 use crate::click;
-use crate::http::{Answer, DateLine, Head, Method, push_host};
-use crate::links::{Live, Table, plain_domain};
+use crate::http::{Answer, DateLine, Head, Method};
+use crate::links::{Link, Live, Table, plain_domain};
 use crate::metrics::Metrics;
 use crate::query::{self, Marks, Pairs};
 use crate::sink::{ClickBatch, ClickSink};
 use crate::visitor::{Judge, Visitors};
 use crate::{Clock, Config};
+use arc_swap::Guard;
 use mio::Waker;
-use percent_encoding::percent_decode_str;
 use rand::rngs::StdRng;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -82,6 +82,13 @@ pub(crate) enum Counted {
     Page(u16),
 }
 
+/// The links, as one turn sees them.
+struct Links {
+    /// Each source had been read to its end once.
+    ready: bool,
+    table: Guard<Arc<Table>>,
+}
+
 /// Answers requests; one per worker, so that nothing in it is shared.
 pub(crate) struct Desk {
     shared: Arc<Shared>,
@@ -103,17 +110,12 @@ pub(crate) struct Desk {
     uncounted: Vec<Counted>,
     /// The event loop's.
     waker: Option<Arc<Waker>>,
-    /// The keys that were asked for in this turn.
-    keys: String,
+    /// The links of this turn, once one was asked for: one look at them for all of its requests.
+    links: Option<Links>,
+    /// What was asked for in this turn.
+    asked: AskedKeys,
     /// The hashes of those that will be looked up.
     hashes: Vec<u64>,
-}
-
-/// What a request asks for: a key among those of the turn, and its hash.
-#[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    key: Range<usize>,
-    hash: u64,
 }
 
 impl Desk {
@@ -132,7 +134,8 @@ impl Desk {
             ticket: None,
             uncounted: Vec::new(),
             waker,
-            keys: String::new(),
+            links: None,
+            asked: AskedKeys::default(),
             hashes: Vec::new(),
         }
     }
@@ -146,24 +149,39 @@ impl Desk {
     pub(crate) fn begin(&mut self) {
         self.date.refresh();
         self.now = self.shared.clock.now();
-        self.keys.clear();
     }
 
     /// Notes what a request of this turn asks for, so that [`look_ahead`](Desk::look_ahead) can look at it together with others; `None` when it is no link.
     pub(crate) fn ask(&mut self, head: &Head<'_>) -> Option<Asked> {
-        let asked = asked(&self.shared.live.table(), head, self.shared.default_domain.as_deref(), &mut self.keys)?;
-        self.hashes.push(asked.hash);
-        Some(asked)
+        let links = self.links();
+        let asked = self.find(&links.table, head);
+        self.links = Some(links);
+        self.hashes.extend(asked.as_ref().map(|asked| asked.hash));
+        asked
+    }
+
+    /// The links of this turn, lent.
+    fn links(&mut self) -> Links {
+        self.links.take().unwrap_or_else(|| {
+            // Looked at first: if it is so, the table has all of them.
+            let ready = self.shared.ready.load(Ordering::Acquire);
+            Links { ready, table: self.shared.live.table() }
+        })
     }
 
     /// Looks at the links that were asked for, before the first of them is answered.
     pub(crate) fn look_ahead(&mut self) {
-        self.shared.live.table().look_ahead(&self.hashes);
+        if let Some(Links { table, .. }) = &self.links {
+            table.look_ahead(&self.hashes);
+        }
         self.hashes.clear();
     }
 
     /// Ends a turn: its visitors have their answers, its clicks go to the sink.
     pub(crate) fn end(&mut self) {
+        // Whoever replaces the links waits until nobody looks at the old ones.
+        self.links = None;
+        self.asked.clear();
         if !self.clicks.is_empty() {
             self.judge.end_turn();
             match self.ticket.take() {
@@ -230,33 +248,48 @@ impl Desk {
             (_, "/healthz") => self.shared.health(),
             (_, "/readyz") => self.shared.readiness(),
             _ => {
-                let table = self.shared.live.table();
-                let now = self.now;
-                let asked = asked.or_else(|| self::asked(&table, head, self.shared.default_domain.as_deref(), &mut self.keys));
-                let found = asked.and_then(|asked| table.get(asked.hash, &self.keys[asked.key]));
-                match found.filter(|link| link.served_at(now)) {
-                    Some(_) if !self.shared.sink.admits() => Answer::NO_ROOM,
+                let links = self.links();
+                let asked = asked.or_else(|| self.find(&links.table, head));
+                let found = asked.and_then(|asked| links.table.get(asked.hash, self.asked.key(&asked)));
+                let page = match found.filter(|link| link.served_at(self.now)) {
+                    Some(_) if !self.shared.sink.admits() => Some(Answer::NO_ROOM),
                     Some(link) => {
-                        let sent: Pairs<'_> = query::pairs(head.query).collect();
-                        let mut marks = Marks::of(&sent);
-                        let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, now);
-                        self.clicks.push(|out| click::write(now, &link, marks, &head.visitor, &known, &mut self.random, out));
-                        if self.shared.sink.holds() {
-                            self.ticket.get_or_insert_with(|| Ticket::new(self.waker.clone()));
-                        }
-                        self.count(Counted::Redirect(known.bot));
-                        let id = self.clicks.last().map(click::id_of).unwrap_or_default();
-                        Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(&sent, out));
-                        return;
+                        self.redirect(&link, head, keep_alive, out);
+                        None
                     }
                     // The link may be among those that are still to be read: nobody should remember a 404 for it.
-                    None if !self.shared.ready.load(Ordering::Acquire) => Answer::NOT_READY,
-                    None => Answer::NOT_FOUND,
-                }
+                    None if !links.ready => Some(Answer::NOT_READY),
+                    None => Some(Answer::NOT_FOUND),
+                };
+                self.links = Some(links);
+                let Some(page) = page else { return };
+                page
             }
         };
         self.count(Counted::Page(page.code()));
         page.write(&self.date, keep_alive, head_only, out);
+    }
+
+    /// Appends a redirect to where a link leads, and makes its click.
+    fn redirect(&mut self, link: &Link<'_>, head: &Head<'_>, keep_alive: bool, out: &mut Vec<u8>) {
+        let sent: Pairs<'_> = query::pairs(head.query).collect();
+        let own = link.target.own();
+        let mut marks = Marks::of(&sent);
+        let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, self.now);
+        let marks = marks.or(Marks::of(&own));
+        self.clicks.push(|out| click::write(self.now, link, marks, &head.visitor, &known, &mut self.random, out));
+        let bot = known.bot;
+        if self.shared.sink.holds() {
+            self.ticket.get_or_insert_with(|| Ticket::new(self.waker.clone()));
+        }
+        self.count(Counted::Redirect(bot));
+        let id = self.clicks.last().map(click::id_of).unwrap_or_default();
+        Answer::redirect(&self.date, keep_alive, id, out, |out| link.target.write_location(&own, &sent, out));
+    }
+
+    /// What a request asks for, if it can be a link.
+    fn find(&mut self, table: &Table, head: &Head<'_>) -> Option<Asked> {
+        self.asked.add(table, self.shared.default_domain.as_deref(), head)
     }
 
     /// Appends the answer to bytes that are no request.
@@ -266,24 +299,4 @@ impl Desk {
         self.count(Counted::Page(page.code()));
         page.write(&self.date, false, false, out);
     }
-}
-
-/// The key that a request asks for, added to `keys`: of its host, or of the default domain when no link has that host.
-fn asked(table: &Table, head: &Head<'_>, default_domain: Option<&str>, keys: &mut String) -> Option<Asked> {
-    let path = head.path.strip_prefix('/')?;
-    // People and mail programs add a slash; it means nothing here.
-    let slug = path.strip_suffix('/').unwrap_or(path);
-    if slug.is_empty() {
-        return None;
-    }
-    let slug = percent_decode_str(slug).decode_utf8().ok()?;
-    let start = keys.len();
-    push_host(head.host, keys);
-    if !table.has_domain(&keys[start..]) {
-        keys.truncate(start);
-        keys.push_str(default_domain?);
-    }
-    keys.push('/');
-    keys.push_str(&slug);
-    Some(Asked { hash: Table::hash(&keys[start..]), key: start..keys.len() })
 }

@@ -5,6 +5,7 @@
 //! left out. `destination` is the link's own, as its owner wrote it: what the visitor's query adds is already in `utm`, `gclid` and `fbclid`, and
 //! may hold what should not be kept.
 
+use crate::agent::Agent;
 use crate::bots::Reason;
 use crate::json;
 use crate::links::Link;
@@ -33,19 +34,18 @@ pub(crate) struct Visitor<'a> {
     pub prefetch: bool,
 }
 
-/// Writes the record of a click as JSON; returns its event time. `marks` are the request's, with the contact that counts in the place of `eid`.
+/// Writes the record of a click as JSON; returns its event time. `marks` are the request's and the destination's, with the contact that counts in the
+/// place of `eid`.
 pub(crate) fn write(
     ts: u64,
     link: &Link<'_>,
     marks: Marks<'_>,
     visitor: &Visitor<'_>,
-    known: &Known,
+    known: &Known<'_>,
     random: &mut impl Rng,
     out: &mut Vec<u8>,
 ) -> u64 {
     let ts = ts.min(MAX_TS);
-    let marks = marks.or(link.target.marks());
-    let words = visitor.user_agent.map(query::text).unwrap_or_default();
     let Known { agent, country, client, bot } = known;
     let mut bytes = [0; 10];
     random.fill_bytes(&mut bytes);
@@ -81,10 +81,11 @@ pub(crate) fn write(
     text(b",\"term\":", term.as_deref());
     text(b",\"content\":", content.as_deref());
     text(b"},\"referrer\":", visitor.referrer.and_then(referrer).as_deref());
-    text(b",\"user_agent\":", cut(words).as_deref());
-    text(b",\"device\":", agent.device);
-    text(b",\"os\":", agent.os);
-    text(b",\"browser\":", agent.browser);
+    out.extend_from_slice(agent);
+    let mut text = |name: &[u8], text: Option<&str>| {
+        out.extend_from_slice(name);
+        json::push_option(text, out);
+    };
     text(b",\"country\":", country.as_ref().and_then(|code| std::str::from_utf8(code).ok()));
     text(b",\"bot\":", bot.map(Reason::label));
     // Only where it is configured: the contract has no such field, and readers ignore it.
@@ -93,6 +94,20 @@ pub(crate) fn write(
     }
     out.push(b'}');
     ts
+}
+
+/// What a record says of a user agent: the fields that depend on nothing else, so that they are written once for many clicks.
+pub(crate) fn agent_fields(user_agent: &[u8], agent: &Agent) -> Box<[u8]> {
+    let mut out = Vec::new();
+    let user_agent = cut(query::text(user_agent));
+    let fields = [("user_agent", user_agent.as_deref()), ("device", agent.device), ("os", agent.os), ("browser", agent.browser)];
+    for (name, text) in fields {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        json::push_option(text, &mut out);
+    }
+    out.into()
 }
 
 /// What every record begins with, before its id.

@@ -52,6 +52,7 @@ fn click(ts: u64, query: &str, visitor: Visitor<'_>) -> Value {
     let mut judge = Judge::new(Arc::new(Visitors::new(VisitorConfig::default()).expect("no files")));
     let mut marks = Marks::of(&pairs(query).collect());
     let known = judge.look(link.workspace, link.key, &mut marks, &visitor, IpAddr::from([192, 0, 2, 1]), ts);
+    let marks = marks.or(Marks::of(&link.target.own()));
     write(ts, &link, marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
     serde_json::from_slice(&out).expect("JSON")
 }
@@ -133,14 +134,16 @@ proptest! {
         let utm = Utm { source: cow(0), medium: cow(1), campaign: cow(2), term: cow(3), content: cow(4) };
         let marks = Marks { eid: cow(5), fbclid: cow(6), gclid: cow(7), utm: utm.clone() };
         let visitor = Visitor { user_agent: optional(8).map(str::as_bytes), ..Visitor::default() };
-        let known = Known { bot: bot.then_some(Reason::Burst), client: cow(1).map(Cow::into_owned), country: Some(*b"FR"), ..Known::default() };
+        let agent = Agent { device: Some("desktop"), os: Some("an \"os\""), browser: None };
+        let agent_fields = agent_fields(visitor.user_agent.unwrap_or_default(), &agent);
+        let known = Known { agent: &agent_fields, bot: bot.then_some(Reason::Burst), client: cow(1).map(Cow::into_owned), country: Some(*b"FR") };
         let mut out = Vec::new();
         write(ts, &link, marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
         let expected = Click {
             v: 1, id: std::str::from_utf8(id_of(&out)).expect("an id"), ts, workspace: link.workspace, link: link.key, title: link.title,
             destination: link.destination(), tags: link.tags.iter().collect(), deal_id: link.deal_id, contact_id: optional(5), fbclid: optional(6),
-            gclid: optional(7), utm: &utm, referrer: None, user_agent: optional(8).map(Cow::Borrowed), device: None, os: None, browser: None,
-            country: Some("FR"), bot: known.bot.map(Reason::label), client: known.client.as_deref(),
+            gclid: optional(7), utm: &utm, referrer: None, user_agent: optional(8).map(Cow::Borrowed), device: agent.device, os: agent.os,
+            browser: agent.browser, country: Some("FR"), bot: known.bot.map(Reason::label), client: known.client.as_deref(),
         };
         prop_assert_eq!(std::str::from_utf8(&out), Ok(&*serde_json::to_string(&expected).expect("JSON")));
     }

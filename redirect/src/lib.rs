@@ -36,6 +36,7 @@
 
 mod agent;
 mod answer;
+mod asked;
 mod bots;
 mod capture;
 mod click;
@@ -49,6 +50,7 @@ mod http;
 mod identity;
 mod json;
 mod kafka;
+mod large_pages;
 mod links;
 #[cfg(test)]
 mod lists_tests;

@@ -1,6 +1,7 @@
 //! The redirect server as a program. Exit codes: 0 stopped as asked, 1 failed (restart it), 2 the configuration is wrong (don't).
 
 mod args;
+mod heap;
 mod sign;
 mod visitor_args;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
+    heap::keep_some();
     let args = Args::parse();
     let lines = tracing_subscriber::fmt().with_env_filter(args.log_filter()).with_writer(std::io::stderr);
     match args.log_format.as_str() {

@@ -107,24 +107,20 @@ impl<'a> Target<'a> {
         self.url
     }
 
-    /// What the destination's own query says.
-    pub(crate) fn marks(&self) -> Marks<'a> {
-        Marks::of(&self.own_pairs().collect())
-    }
-
-    fn own_pairs(&self) -> impl Iterator<Item = Pair<'a>> {
-        pairs(self.own_query.strip_prefix('?').unwrap_or(""))
+    /// The destination's own parameters.
+    pub(crate) fn own(&self) -> Pairs<'a> {
+        pairs(self.own_query.strip_prefix('?').unwrap_or("")).collect()
     }
 
     /// The `Location` for a request with this query.
     pub(crate) fn location(&self, query: &str) -> String {
         let mut out = Vec::new();
-        self.write_location(&pairs(query).collect(), &mut out);
+        self.write_location(&self.own(), &pairs(query).collect(), &mut out);
         String::from_utf8(out).expect("a Location is ASCII")
     }
 
-    /// Writes the `Location` for a request with these parameters.
-    pub(crate) fn write_location(&self, sent: &Pairs<'_>, out: &mut Vec<u8>) {
+    /// Writes the `Location` for a request with these parameters; `own` are the destination's.
+    pub(crate) fn write_location(&self, own: &Pairs<'_>, sent: &Pairs<'_>, out: &mut Vec<u8>) {
         let Target { url: _, base, own_query, fragment } = *self;
         out.extend_from_slice(base.as_bytes());
         let mut passed: SmallVec<[(Cow<'_, str>, &Pair<'_>, bool); 8]> =
@@ -138,7 +134,7 @@ impl<'a> Target<'a> {
                 separator = b'&';
                 pair.push(out);
             };
-            for own in self.own_pairs() {
+            for own in own {
                 let name = own.name();
                 let mut overridden = false;
                 for (_, pair, done) in passed.iter_mut().filter(|(other, _, _)| *other == name) {
@@ -148,7 +144,7 @@ impl<'a> Target<'a> {
                     }
                 }
                 if !overridden {
-                    put(&own);
+                    put(own);
                 }
             }
             passed.iter().filter(|(_, _, done)| !done).for_each(|(_, pair, _)| put(pair));

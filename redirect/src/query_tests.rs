@@ -47,7 +47,8 @@ fn international_domains_fragments_and_semicolons() {
 #[test]
 fn marks_are_the_requests_else_the_destinations() {
     let target = target("https://x.example/?utm_source=site&utm_medium=web&gclid=G0&eid=5");
-    let marks = Marks::of(&pairs("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").collect()).or(target.marks());
+    let marks =
+        Marks::of(&pairs("utm_source=mail&utm_medium=&fbclid=F1&utm_campaign=spring+sale%21").collect()).or(Marks::of(&target.own()));
     assert_eq!(marks.utm.source.as_deref(), Some("mail"));
     assert_eq!(marks.utm.medium.as_deref(), Some("web"));
     assert_eq!(marks.utm.campaign.as_deref(), Some("spring sale!"));

@@ -19,10 +19,12 @@
 //! 4 MiB. Keys that share a bucket push each other's clicks out, so a burst may be missed, never invented: an entry is told from another
 //! key's by 16 bits beside the 15 of the bucket, and from another click's time after 74 hours. At 50,000 clicks a second a bucket sees three a second.
 
+use crate::large_pages;
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -110,11 +112,10 @@ pub(crate) struct Bursts {
 impl Bursts {
     pub(crate) fn new(config: BurstConfig) -> Bursts {
         let buckets = if config == BurstConfig::default() { 0 } else { BUCKETS };
-        Bursts {
-            config,
-            hasher: RandomState::default(),
-            buckets: (0..buckets).map(|_| Bucket { next: AtomicU64::new(0), clicks: Default::default() }).collect(),
-        }
+        let buckets: Box<[Bucket]> = (0..buckets).map(|_| Bucket { next: AtomicU64::new(0), clicks: Default::default() }).collect();
+        let Range { start, end } = buckets.as_ptr_range();
+        large_pages::enlarge(std::iter::once(start.addr()..end.addr()));
+        Bursts { config, hasher: RandomState::default(), buckets }
     }
 
     /// Remembers a click and says whether it is part of a burst.

@@ -11,7 +11,6 @@
 
 mod check;
 mod file;
-mod large_pages;
 mod link;
 mod shard;
 mod table;

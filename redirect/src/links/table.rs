@@ -9,9 +9,9 @@
 //! link among a million copies the text of some 250 links. The writer frees what was replaced. While a file of a million links replaces
 //! another both are in memory, and no more than that.
 
-use super::large_pages;
 use super::shard::{Entry, Shard, hash};
 use super::{Checked, Link};
+use crate::large_pages;
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use std::hint::black_box;

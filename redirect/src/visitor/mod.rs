@@ -25,7 +25,7 @@ pub use config::VisitorConfig;
 use crate::Error;
 use crate::agent::{Agent, Cache, Facts};
 use crate::bots::{self, Agents, Bursts, Event, Networks, Reason};
-use crate::click::Visitor;
+use crate::click::{self, Visitor};
 use crate::geo::GeoIp;
 use crate::identity::{self, EidConfig, KeySource, Keys, Outcome};
 use crate::query::Marks;
@@ -115,9 +115,10 @@ impl Visitors {
 }
 
 /// What is known of a visitor beside what the request says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known {
-    pub agent: Agent,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Known<'a> {
+    /// What the record says of the user agent ([`click::agent_fields`]).
+    pub agent: &'a [u8],
     pub country: Option<[u8; 2]>,
     /// What is kept of the client's address.
     pub client: Option<String>,
@@ -169,14 +170,23 @@ impl Judge {
         visitor: &Visitor<'_>,
         client: IpAddr,
         now: u64,
-    ) -> Known {
+    ) -> Known<'_> {
         if let Some(eid) = marks.eid.take() {
             let (contact, outcome) = identity::judge(self.shared.eid.policy(workspace), self.keys.load(), workspace, link, &eid, now);
             self.eids[outcome as usize] += 1;
-            marks.eid = contact.map(|contact| Cow::Owned(contact.to_owned()));
+            marks.eid = match outcome {
+                // The whole of it.
+                Outcome::Plain => Some(eid),
+                _ => contact.map(|contact| Cow::Owned(contact.to_owned())),
+            };
         }
         let words = visitor.user_agent.unwrap_or_default();
-        let facts = self.facts(words);
+        let agents = self.agents.load();
+        if !Arc::ptr_eq(agents, &self.seen_with) {
+            self.seen_with = agents.clone();
+            self.seen.clear();
+        }
+        let facts = self.seen.get(words, || facts(words, (*self.seen_with).as_ref()));
         let mut bot = match visitor {
             Visitor { head: true, .. } => Some(Reason::Head),
             Visitor { prefetch: true, .. } => Some(Reason::Prefetch),
@@ -193,20 +203,7 @@ impl Judge {
             bot = self.shared.bursts.sees(&event).then_some(Reason::Burst);
         }
         let country = visitor.country.and_then(country).or_else(|| self.geo.load().as_ref().as_ref()?.country(client));
-        Known { agent: facts.agent, country, client: self.addresses.kept(client, now), bot }
-    }
-
-    fn facts(&mut self, words: &[u8]) -> Facts {
-        let agents = self.agents.load();
-        if !Arc::ptr_eq(agents, &self.seen_with) {
-            self.seen_with = agents.clone();
-            self.seen.clear();
-        }
-        self.seen.get(words, || {
-            let text = String::from_utf8_lossy(words);
-            let listed = || self.seen_with.as_ref().as_ref().is_some_and(|agents| agents.contains(words)).then_some(Reason::UserAgent);
-            Facts { agent: Agent::read(&text), machine: bots::says(&text).or_else(listed) }
-        })
+        Known { agent: &facts.fields, country, client: self.addresses.kept(client, now), bot }
     }
 
     /// Hands the counts over.
@@ -217,6 +214,13 @@ impl Judge {
             }
         }
     }
+}
+
+/// What a user agent's words tell.
+fn facts(words: &[u8], list: Option<&Agents>) -> Facts {
+    let text = String::from_utf8_lossy(words);
+    let listed = || list.is_some_and(|agents| agents.contains(words)).then_some(Reason::UserAgent);
+    Facts { fields: click::agent_fields(words, &Agent::read(&text)), machine: bots::says(&text).or_else(listed) }
 }
 
 /// Two letters, in upper case. `XX` is Cloudflare's word for unknown.

@@ -19,7 +19,7 @@ fn judge(config: VisitorConfig) -> Judge {
 }
 
 /// The contact and what is known of a click on `w`'s link `d/s`.
-fn click(judge: &mut Judge, query: &str, visitor: &Visitor<'_>, client: &str, now: u64) -> (Option<String>, Known) {
+fn click<'a>(judge: &'a mut Judge, query: &str, visitor: &Visitor<'_>, client: &str, now: u64) -> (Option<String>, Known<'a>) {
     let mut marks = Marks::of(&pairs(query).collect());
     let known = judge.look("w", "d/s", &mut marks, visitor, client.parse().expect("an address"), now);
     (marks.eid.map(Cow::into_owned), known)

@@ -1,6 +1,7 @@
 //! What the event loop and a connection tell each other when the connection is served.
 
-use crate::answer::{Asked, Desk};
+use crate::answer::Desk;
+use crate::asked::Asked;
 use crate::http::{Parsed, Reader};
 use crate::{Limits, metrics::WorkerMetrics};
 use mio::event::Event;

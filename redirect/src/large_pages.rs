@@ -3,7 +3,7 @@
 //! # Meaning
 //! A table of a million links has 300 MB; in pages of 4 KiB nearly every look at it first waits for the page table, which a virtual machine looks up in
 //! another one. Linux can put what lies in 2 MiB into one page (`MADV_COLLAPSE`, Linux 6.1), whatever allocator it came from and at once; the thread that
-//! made the table does that before anybody looks at it.
+//! made the table does that before anybody looks at it. So it is for the table of bursts.
 //!
 //! # Edges
 //! Where the system has switched large pages off, or has none to spare, or is older, everything stays as it was.
@@ -14,20 +14,20 @@ use std::ops::Range;
 
 /// A large page on x86-64, and on ARM with pages of 4 KiB.
 const LARGE: usize = 2 << 20;
-/// So much of a large page must be the table's: what lies between is then in memory, too.
+/// So much of a large page must be what is to be enlarged: what lies between is then in memory, too.
 const FILLED: usize = LARGE / 2;
 /// Linux's number for it; libc has it for glibc alone.
 #[cfg(target_os = "linux")]
 const MADV_COLLAPSE: libc::c_int = 25;
 
 /// Puts the memory at these addresses into large pages where it fills them by half.
-pub(super) fn enlarge(memory: impl Iterator<Item = Range<usize>>) {
+pub(crate) fn enlarge(memory: impl Iterator<Item = Range<usize>>) {
     let pages = filled(memory);
     if pages.is_empty() || switched_off() {
         return;
     }
     let taken = pages.iter().filter(|page| collapse(**page)).count();
-    tracing::debug!(event = "large_pages", taken, of = pages.len(), "the links' memory is in large pages");
+    tracing::debug!(event = "large_pages", taken, of = pages.len(), "memory that is looked at here and there is in large pages");
 }
 
 /// The large pages that the ranges fill by half, by their addresses.

@@ -1,0 +1,81 @@
+//! What the requests of a turn ask for.
+//!
+//! # Meaning
+//! A request asks for the key of a link: its host, or the default domain when no link has that host, and its path without the slashes around it.
+//!
+//! # Cost
+//! Most requests of a turn are for one host; whether links have it is found out once. What is remembered holds for one state of the link table, so
+//! it is [cleared](AskedKeys::clear) with each turn.
+
+use crate::http::{Head, push_host};
+use crate::links::Table;
+use percent_encoding::percent_decode_str;
+use std::ops::Range;
+
+/// What a request asks for: a key among those of the turn, and its hash.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    key: Range<usize>,
+    pub hash: u64,
+}
+
+/// The keys that were asked for in a turn.
+#[derive(Debug, Default)]
+pub(crate) struct AskedKeys {
+    keys: String,
+    /// What was found out about a host in this turn.
+    known: bool,
+    /// That host, as sent.
+    host: String,
+    /// What its links are looked up under, and whether that is any domain at all.
+    domain: String,
+    served: bool,
+}
+
+impl AskedKeys {
+    /// Begins another turn.
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.known = false;
+    }
+
+    /// The key of what was asked for in this turn.
+    pub(crate) fn key(&self, asked: &Asked) -> &str {
+        &self.keys[asked.key.clone()]
+    }
+
+    /// Adds what a request asks for; `None` when it can be no link.
+    pub(crate) fn add(&mut self, table: &Table, default_domain: Option<&str>, head: &Head<'_>) -> Option<Asked> {
+        let path = head.path.strip_prefix('/')?;
+        // People and mail programs add a slash; it means nothing here.
+        let slug = path.strip_suffix('/').unwrap_or(path);
+        if slug.is_empty() {
+            return None;
+        }
+        let slug = percent_decode_str(slug).decode_utf8().ok()?;
+        if !self.known || self.host != head.host {
+            self.look_at(table, default_domain, head.host);
+        }
+        if !self.served {
+            return None;
+        }
+        let start = self.keys.len();
+        self.keys.push_str(&self.domain);
+        self.keys.push('/');
+        self.keys.push_str(&slug);
+        Some(Asked { hash: Table::hash(&self.keys[start..]), key: start..self.keys.len() })
+    }
+
+    /// Finds out under which domain a host's links are looked up.
+    fn look_at(&mut self, table: &Table, default_domain: Option<&str>, host: &str) {
+        self.known = true;
+        host.clone_into(&mut self.host);
+        self.domain.clear();
+        push_host(host, &mut self.domain);
+        self.served = true;
+        if !table.has_domain(&self.domain) {
+            self.served = default_domain.is_some();
+            default_domain.unwrap_or_default().clone_into(&mut self.domain);
+        }
+    }
+}
