@@ -100,7 +100,8 @@ impl Visitors {
     pub fn open_into(&mut self, seen: &mut Seen, rate: f64, time: Duration, seed: u64) -> io::Result<()> {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut gap = move || Duration::from_secs_f64(-(1.0 - random.random::<f64>()).ln() / rate);
-        let mut free: Vec<usize> = (0..self.visitors.len()).collect();
+        // In turn: a server closes a connection that asks for nothing for a while.
+        let mut free: VecDeque<usize> = (0..self.visitors.len()).collect();
         // To be sent, while every connection waits for an answer.
         let mut late: VecDeque<Instant> = VecDeque::new();
         let start = Instant::now();
@@ -113,9 +114,9 @@ impl Visitors {
                 late.push_back(due);
                 due += gap();
             }
-            while let (Some(&intended), Some(&n)) = (late.front(), free.last()) {
+            while let (Some(&intended), Some(&n)) = (late.front(), free.front()) {
                 late.pop_front();
-                free.pop();
+                free.pop_front();
                 self.ask(n, intended)?;
             }
             if due >= end && late.is_empty() && free.len() == self.visitors.len() {
@@ -131,7 +132,7 @@ impl Visitors {
             for event in &events {
                 let Token(n) = event.token();
                 if self.answered(n, now, seen)? {
-                    free.push(n);
+                    free.push_back(n);
                 }
             }
         }

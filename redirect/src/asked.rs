@@ -79,3 +79,58 @@ impl AskedKeys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::click::Visitor;
+    use crate::http::Method;
+    use crate::links::{Checked, Layer, Live};
+    use std::net::IpAddr;
+
+    fn live() -> Live {
+        let record = serde_json::json!({"domain": "s.example", "slug": "a", "workspace": "w", "destination": "https://acme.example/"});
+        let mut layer = Layer::default();
+        layer.insert(&Checked::from_value(&record).expect("a link"), 1);
+        let live = Live::default();
+        live.set_file(layer);
+        live
+    }
+
+    fn add(asked: &mut AskedKeys, table: &Table, default_domain: Option<&str>, host: &str, path: &str) -> Option<String> {
+        let (client, visitor) = (IpAddr::from([192, 0, 2, 1]), Visitor::default());
+        let head = Head { method: Method::Get, path, query: "", host, keep_alive: true, client, visitor };
+        let added = asked.add(table, default_domain, &head)?;
+        let key = asked.key(&added);
+        assert_eq!(added.hash, Table::hash(key));
+        Some(key.to_owned())
+    }
+
+    /// Whatever was asked for before in the turn.
+    #[test]
+    fn keys_are_as_if_each_were_the_first() {
+        let (live, hosts) = (live(), ["s.example", "S.example.:80", "x.example", "s.example", "", "d.example", "d.example"]);
+        for default_domain in [None, Some("d.example")] {
+            let mut turn = AskedKeys::default();
+            for host in hosts {
+                let ours = host.to_ascii_lowercase().starts_with("s.example");
+                for (path, slug) in [("/a", Some("a")), ("/%61/", Some("a")), ("/b/c", Some("b/c")), ("/", None), ("", None), ("/%ff", None)] {
+                    let domain = if ours { Some("s.example") } else { default_domain };
+                    let expected = domain.zip(slug).map(|(domain, slug)| format!("{domain}/{slug}"));
+                    assert_eq!(add(&mut turn, &live.table(), default_domain, host, path), expected, "{host} {path}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_turn_may_have_other_links() {
+        let (before, after) = (live(), Live::default());
+        let mut turn = AskedKeys::default();
+        assert_eq!(add(&mut turn, &before.table(), None, "s.example", "/a").as_deref(), Some("s.example/a"));
+        turn.clear();
+        assert_eq!(add(&mut turn, &after.table(), None, "s.example", "/a"), None);
+        turn.clear();
+        assert_eq!(add(&mut turn, &before.table(), None, "s.example", "/a").as_deref(), Some("s.example/a"));
+    }
+}
