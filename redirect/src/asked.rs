@@ -114,7 +114,9 @@ mod tests {
             let mut turn = AskedKeys::default();
             for host in hosts {
                 let ours = host.to_ascii_lowercase().starts_with("s.example");
-                for (path, slug) in [("/a", Some("a")), ("/%61/", Some("a")), ("/b/c", Some("b/c")), ("/", None), ("", None), ("/%ff", None)] {
+                for (path, slug) in
+                    [("/a", Some("a")), ("/%61/", Some("a")), ("/b/c", Some("b/c")), ("/", None), ("", None), ("/%ff", None)]
+                {
                     let domain = if ours { Some("s.example") } else { default_domain };
                     let expected = domain.zip(slug).map(|(domain, slug)| format!("{domain}/{slug}"));
                     assert_eq!(add(&mut turn, &live.table(), default_domain, host, path), expected, "{host} {path}");
