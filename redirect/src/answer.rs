@@ -277,7 +277,7 @@ impl Desk {
         let mut marks = Marks::of(&sent);
         let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, self.now);
         let marks = marks.or(Marks::of(&own));
-        self.clicks.push(|out| click::write(self.now, link, marks, &head.visitor, &known, &mut self.random, out));
+        self.clicks.push(|out| click::write(self.now, link, &marks, &head.visitor, &known, &mut self.random, out));
         let bot = known.bot;
         if self.shared.sink.holds() {
             self.ticket.get_or_insert_with(|| Ticket::new(self.waker.clone()));

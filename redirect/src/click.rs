@@ -39,7 +39,7 @@ pub(crate) struct Visitor<'a> {
 pub(crate) fn write(
     ts: u64,
     link: &Link<'_>,
-    marks: Marks<'_>,
+    marks: &Marks<'_>,
     visitor: &Visitor<'_>,
     known: &Known<'_>,
     random: &mut impl Rng,

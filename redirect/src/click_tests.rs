@@ -53,7 +53,7 @@ fn click(ts: u64, query: &str, visitor: Visitor<'_>) -> Value {
     let mut marks = Marks::of(&pairs(query).collect());
     let known = judge.look(link.workspace, link.key, &mut marks, &visitor, IpAddr::from([192, 0, 2, 1]), ts);
     let marks = marks.or(Marks::of(&link.target.own()));
-    write(ts, &link, marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
+    write(ts, &link, &marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
     serde_json::from_slice(&out).expect("JSON")
 }
 
@@ -138,7 +138,7 @@ proptest! {
         let agent_fields = agent_fields(visitor.user_agent.unwrap_or_default(), &agent);
         let known = Known { agent: &agent_fields, bot: bot.then_some(Reason::Burst), client: cow(1).map(Cow::into_owned), country: Some(*b"FR") };
         let mut out = Vec::new();
-        write(ts, &link, marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
+        write(ts, &link, &marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
         let expected = Click {
             v: 1, id: std::str::from_utf8(id_of(&out)).expect("an id"), ts, workspace: link.workspace, link: link.key, title: link.title,
             destination: link.destination(), tags: link.tags.iter().collect(), deal_id: link.deal_id, contact_id: optional(5), fbclid: optional(6),
