@@ -7,6 +7,8 @@ mod deltas;
 mod export;
 #[path = "clickhouse/faults.rs"]
 mod faults;
+#[path = "clickhouse/scenario.rs"]
+mod scenario;
 mod support;
 
 use clickline::cli::doctor::{Level, clickhouse::look};

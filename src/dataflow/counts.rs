@@ -24,7 +24,6 @@ use crate::model::time::Ms;
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 use ustr::Ustr;
@@ -85,7 +84,7 @@ impl Sums {
     fn carry(&mut self, at: Ms, candidate: Candidate, since: Ms, out: &mut dyn FnMut(Counted)) {
         let Candidate { rule, subject } = candidate;
         let Some(measure) = self.plan.measure(rule) else { return };
-        let count = self.counts.get_mut(&subject, measure.key).and_then(|count| {
+        let count = self.counts.get_mut(address(&subject, measure.key)).and_then(|count| {
             let hot = count.hot.iter().position(|(hot, _)| *hot == rule)?;
             Some((hot, count.of().place(measure.window)?, count))
         });
@@ -113,12 +112,12 @@ impl Machine for Sums {
     type In = Part;
     type Out = Counted;
 
-    fn warm(&self, rows: &[(Ms, Part)]) {
-        let known = rows.iter().filter_map(|(_, part)| match part {
-            Part::Tally(tally) => self.counts.get(&tally.subject, tally.measure.key),
+    fn warm(&mut self, rows: &[(Ms, Part)]) {
+        let keys = rows.iter().filter_map(|(_, part)| match part {
+            Part::Tally(tally) => Some(address(&tally.subject, tally.measure.key)),
             Part::Since(..) => None,
         });
-        black_box(known.map(|count| count.sum(0)).sum::<u64>());
+        self.counts.ahead(keys, Count::look);
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Part>, out: &mut dyn FnMut(Counted)) {
@@ -141,7 +140,7 @@ impl Machine for Sums {
         let mut tallies = tallies.peekable();
         while let Some(Tally { subject, measure: Measure { key, .. }, .. }) = tallies.peek() {
             let (subject, key) = (*subject, *key);
-            let mut entry = match self.counts.entry(&subject, key) {
+            let mut entry = match self.counts.entry(address(&subject, key)) {
                 Entry::Occupied(entry) => entry,
                 Entry::Vacant(place) => place.insert(Box::new(Count::new(subject, ruled(&mut self.ruled, &self.plan, &subject, key)))),
             };
@@ -174,7 +173,8 @@ impl Machine for Sums {
             && *entry.key() <= at
         {
             for (rule, subject, measure) in entry.remove() {
-                let (Some(count), Some(planned)) = (self.counts.get(&subject, measure.key), self.plan.rules.get(rule as usize)) else {
+                let (Some(count), Some(planned)) = (self.counts.get(address(&subject, measure.key)), self.plan.rules.get(rule as usize))
+                else {
                     continue;
                 };
                 let hot = count.hot.iter().find(|(hot, _)| *hot == rule).filter(|(_, since)| *since <= planned.added_at);

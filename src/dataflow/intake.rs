@@ -9,17 +9,22 @@
 //! exactly one horizon ago is still seen.
 //!
 //! # Cost
-//! One look-up a record; about 50 bytes for each id of the horizon.
+//! One look-up a record; about 56 bytes for each id of the horizon.
 //!
 //! # Not guaranteed
 //! Two records with one id further apart than the horizon are two records.
 
 use super::rows::{self, ClickId, Place};
-use super::step::{Machine, Map};
+use super::step::{AHEAD, Machine};
 use crate::model::time::Ms;
 use crate::model::{Form, PackedClick};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::sync::Arc;
 use ustr::Ustr;
@@ -50,15 +55,24 @@ fn key(record: &Record) -> Key {
 /// The machine; see the module.
 pub struct Intake {
     horizon: Ms,
-    seen: Map<Key, Ms>,
     /// Ids in the order in which they were last seen, possibly long ago refreshed.
     order: VecDeque<(Ms, Key)>,
+    /// The number of the first of them. Numbers go round: there is no room for as many ids at once.
+    first: u32,
+    /// For each id the number of its last appearance: keys and times are there, so that the table is small enough to be near.
+    seen: HashTable<u32>,
+    hasher: RandomState,
+}
+
+/// The appearance with a number.
+fn nth(order: &VecDeque<(Ms, Key)>, first: u32, number: u32) -> &(Ms, Key) {
+    &order[number.wrapping_sub(first) as usize]
 }
 
 impl Intake {
     /// With the dedupe horizon, ms.
     pub fn new(horizon: Ms) -> Self {
-        Intake { horizon, seen: Map::default(), order: VecDeque::new() }
+        Intake { horizon, order: VecDeque::new(), first: 0, seen: HashTable::new(), hasher: RandomState::default() }
     }
 
     /// Where a record is judged.
@@ -71,12 +85,36 @@ impl Intake {
     }
 
     fn forget(&mut self, now: Ms) {
-        while let Some((at, _)) = self.order.front()
+        while let Some((at, key)) = self.order.front()
             && at.saturating_add(self.horizon) < now
         {
-            let Some((at, key)) = self.order.pop_front() else { break };
-            if self.seen.get(&key) == Some(&at) {
-                self.seen.remove(&key);
+            // An id that has come again since is at a later place.
+            if let Ok(last) = self.seen.find_entry(self.hasher.hash_one(key), |number| *number == self.first) {
+                last.remove();
+            }
+            self.order.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+    }
+
+    /// Notes that an id is seen at `at`; says whether it had not been.
+    fn note(&mut self, key: Key, at: Ms) -> bool {
+        #[expect(clippy::cast_possible_truncation, reason = "numbers go round")]
+        let number = self.first.wrapping_add(self.order.len() as u32);
+        let (order, first, hasher) = (&self.order, self.first, &self.hasher);
+        let hash = |number: &u32| hasher.hash_one(&nth(order, first, *number).1);
+        match self.seen.entry(hasher.hash_one(&key), |number| nth(order, first, *number).1 == key, hash) {
+            Entry::Vacant(place) => {
+                place.insert(number);
+                self.order.push_back((at, key));
+                true
+            }
+            Entry::Occupied(mut last) => {
+                if nth(order, first, *last.get()).0 != at {
+                    *last.get_mut() = number;
+                    self.order.push_back((at, key));
+                }
+                false
             }
         }
     }
@@ -86,28 +124,25 @@ impl Machine for Intake {
     type In = (Place, Record);
     type Out = Record;
 
-    fn warm(&self, rows: &[(Ms, Self::In)]) {
-        let lengths = rows.iter().map(|(_, (_, record))| match record {
+    fn warm(&mut self, rows: &[(Ms, Self::In)]) {
+        let records = rows.iter().map(|(_, (_, record))| match record {
             Record::Click(click) => click.workspace().len(),
             Record::Form(form) => usize::from(form.id.as_bytes().first().copied().unwrap_or_default()),
         });
-        black_box(lengths.sum::<usize>());
-        black_box(rows.iter().filter_map(|(_, (_, record))| self.seen.get(&key(record))).sum::<Ms>());
+        black_box(records.sum::<usize>());
         // As many ids are forgotten as come.
-        black_box(self.order.iter().take(rows.len()).filter_map(|(_, key)| self.seen.get(key)).sum::<Ms>());
+        let come = rows.iter().map(|(_, (_, record))| self.hasher.hash_one(key(record)));
+        let go = self.order.iter().take(rows.len()).map(|(_, key)| self.hasher.hash_one(key));
+        let hashes: SmallVec<[u64; 2 * AHEAD]> = come.chain(go).collect();
+        black_box(hashes.into_iter().filter_map(|hash| self.seen.find(hash, |_| true)).fold(0, |all, number| all ^ number));
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out)) {
         self.forget(at);
         rows.sort_by_key(|(place, _)| *place);
         for (_, record) in rows.drain(..) {
-            let key = key(&record);
-            let before = self.seen.insert(key.clone(), at);
-            if before.is_none() {
+            if self.note(key(&record), at) {
                 out(record);
-            }
-            if before != Some(at) {
-                self.order.push_back((at, key));
             }
         }
     }
@@ -153,6 +188,23 @@ mod tests {
     #[test]
     fn clicks_and_forms_have_ids_of_their_own() {
         assert_eq!(titles(vec![(click(1, "a", "1"), 10), (form(1, "a"), 10)]).len(), 2);
+    }
+
+    #[test]
+    fn numbers_of_appearances_go_round() {
+        let mut intake = Intake { first: u32::MAX - 20, ..Intake::new(100) };
+        // Each id comes again, half a horizon and one and a half horizons later.
+        let rows = (0..100).flat_map(|n| [n, n + 5, n + 20].map(|at| (click(at, &n.to_string(), &n.to_string()), at as Ms * 10))).collect();
+        let mut said: Vec<i64> = run(&mut intake, rows, 10_000)
+            .into_iter()
+            .map(|(record, _)| match record {
+                Record::Click(click) => click.id_text().parse().unwrap_or(-1),
+                Record::Form(_) => -1,
+            })
+            .collect();
+        said.sort_unstable();
+        assert_eq!(said, (0..100).flat_map(|n| [n, n]).collect::<Vec<_>>());
+        assert!(intake.first < 1_000, "round");
     }
 
     #[test]

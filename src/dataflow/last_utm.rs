@@ -14,13 +14,13 @@
 //! # Cost
 //! One value for each person, identity and property, kept for ever: it is a last value, not a windowed one.
 
+use super::boxes::{Boxes, Keyed};
 use super::plan::{Connection, Plan, UtmProperties};
 use super::rows::{ClickRef, LastUtm, UtmValues, Who, address};
 use super::step::{Machine, Map};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::hint::black_box;
 use std::sync::Arc;
 use ustr::{Ustr, ustr};
 
@@ -55,11 +55,28 @@ struct Part {
     values: UtmValues,
 }
 
-#[derive(Default)]
+/// A portal's person.
 struct Person {
+    of: (Ustr, Who),
     parts: SmallVec<[Part; 1]>,
     /// What was told, by property: three, unless workspaces of a portal map differently.
     told: SmallVec<[(Ustr, Arc<str>); 3]>,
+}
+
+impl Keyed for Person {
+    type Key = [u64; 2];
+
+    fn key(&self) -> [u64; 2] {
+        key(self.of)
+    }
+}
+
+impl Person {
+    /// A look at each of its lines of memory.
+    fn look(&self) -> u64 {
+        let of_part = |part: &Part| part.values.iter().flatten().fold(0, |all, (click, _)| all ^ click.ts);
+        self.parts.iter().fold(self.told.len() as u64, |all, part| all ^ of_part(part))
+    }
 }
 
 /// The newest values of some properties.
@@ -90,8 +107,7 @@ fn key((portal, who): (Ustr, Who)) -> [u64; 2] {
 pub struct LastUtms {
     plan: Arc<Plan>,
     default: UtmProperties,
-    /// By portal and person, see [`address`]; boxed: the map grows without them.
-    persons: Map<[u64; 2], Box<Person>>,
+    persons: Boxes<Person>,
     /// Property names, in the order of the fields.
     names: Vec<[Ustr; 3]>,
     /// Where those of a connection stand.
@@ -108,7 +124,7 @@ impl LastUtms {
         LastUtms {
             plan,
             default: UtmProperties::default(),
-            persons: Map::default(),
+            persons: Boxes::default(),
             names: Vec::new(),
             of_connection: Map::default(),
             last: None,
@@ -126,7 +142,9 @@ impl LastUtms {
         let LastUtm { subject, identity, click, texts, .. } = row;
         let person = (subject.portal, subject.who);
         let names = self.names(Connection { workspace: subject.workspace, portal: subject.portal });
-        let parts = &mut self.persons.entry(key(person)).or_default().parts;
+        let new = || Box::new(Person { of: person, parts: SmallVec::new(), told: SmallVec::new() });
+        let mut entry = self.persons.entry(key(person)).or_insert_with(new);
+        let parts = &mut entry.get_mut().parts;
         let place = parts.iter().position(|part| part.identity == *identity && part.workspace == subject.workspace);
         match (click, place) {
             (None, Some(place)) => drop(parts.remove(place)),
@@ -167,9 +185,8 @@ impl Machine for LastUtms {
     type In = LastUtm;
     type Out = UtmChange;
 
-    fn warm(&self, rows: &[(Ms, LastUtm)]) {
-        let known = rows.iter().filter_map(|(_, row)| self.persons.get(&key((row.subject.portal, row.subject.who))));
-        black_box(known.flat_map(|person| &person.parts).flat_map(|part| &part.values).flatten().map(|(click, _)| click.ts).sum::<Ms>());
+    fn warm(&mut self, rows: &[(Ms, LastUtm)]) {
+        self.persons.ahead(rows.iter().map(|(_, row)| key((row.subject.portal, row.subject.who))), Person::look);
     }
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
@@ -183,7 +200,7 @@ impl Machine for LastUtms {
             touched.push(self.take(row));
         }
         for person in touched.drain(..) {
-            let Some(person) = self.persons.get_mut(&key(person)) else { continue };
+            let Some(person) = self.persons.get_mut(key(person)) else { continue };
             person.told = newest(&person.parts, &self.names).into_iter().map(|(name, _, text)| (name, Arc::clone(text))).collect();
         }
         for row in rest {
@@ -192,7 +209,7 @@ impl Machine for LastUtms {
         touched.sort_unstable_by_key(|person| key(*person));
         touched.dedup();
         for person in touched.drain(..) {
-            let Some(of) = self.persons.get_mut(&key(person)).map(|of| &mut **of) else { continue };
+            let Some(of) = self.persons.get_mut(key(person)) else { continue };
             let newest = newest(&of.parts, &self.names);
             // What no identity has any more is forgotten, and told when it comes again.
             of.told.retain(|(name, _)| newest.iter().any(|(of, ..)| of == name));
@@ -207,7 +224,7 @@ impl Machine for LastUtms {
             }
             values.sort_unstable_by_key(|value| value.property);
             if of.parts.is_empty() {
-                self.persons.remove(&key(person));
+                self.persons.remove(key(person));
             }
             if !values.is_empty() {
                 out(UtmChange { portal: person.0, who: person.1, values });

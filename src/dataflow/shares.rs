@@ -7,14 +7,11 @@
 //! # Cost
 //! A box of 136 bytes and a word of the table. A count knows whose and of what it is, so the table holds no keys beside it.
 
+use super::boxes::{Boxes, Keyed};
 use super::plan::{Plan, RuleIx};
 use super::rows::{ClickRef, HotPeriod, Subject, Who};
 use crate::model::time::Ms;
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use smallvec::SmallVec;
-use std::hash::BuildHasher as _;
 use std::rc::Rc;
 use ustr::Ustr;
 
@@ -93,11 +90,6 @@ impl Count {
         &self.of
     }
 
-    /// Whether it is this subject's of this key.
-    fn is_of(&self, subject: &Subject, key: Ustr) -> bool {
-        self.subject == *subject && self.of.key == key
-    }
-
     /// Replaces what an identity has in a window.
     pub fn put(&mut self, place: usize, identity: Who, n: u64, last: Option<ClickRef>) {
         let at = self.shares.iter().position(|share| share.identity == identity).unwrap_or_else(|| {
@@ -112,6 +104,12 @@ impl Count {
         if last.is_some() {
             share.last = last;
         }
+    }
+
+    /// A look at each of its lines of memory.
+    pub fn look(&self) -> u64 {
+        let of = self.shares.first().map_or(0, |share| u64::from(share.clicks.each().first().copied().unwrap_or(0)));
+        of ^ self.subject.who.address() ^ self.hot.len() as u64
     }
 
     /// Clicks in a window, of all identities.
@@ -144,33 +142,16 @@ pub fn address(subject: &Subject, key: Ustr) -> Address {
     (subject.address(), super::rows::address(key))
 }
 
+impl Keyed for Count {
+    type Key = Address;
+
+    fn key(&self) -> Address {
+        address(&self.subject, self.of.key)
+    }
+}
+
 /// All counts.
-#[derive(Default)]
-pub struct Counts {
-    table: HashTable<Box<Count>>,
-    hasher: RandomState,
-}
-
-impl Counts {
-    /// A subject's count of a key.
-    pub fn get(&self, subject: &Subject, key: Ustr) -> Option<&Count> {
-        let hash = self.hasher.hash_one(address(subject, key));
-        self.table.find(hash, |count| count.is_of(subject, key)).map(|count| &**count)
-    }
-
-    /// The same, to be changed.
-    pub fn get_mut(&mut self, subject: &Subject, key: Ustr) -> Option<&mut Count> {
-        let hash = self.hasher.hash_one(address(subject, key));
-        self.table.find_mut(hash, |count| count.is_of(subject, key)).map(|count| &mut **count)
-    }
-
-    /// The same, or where it would be.
-    pub fn entry(&mut self, subject: &Subject, key: Ustr) -> Entry<'_, Box<Count>> {
-        let hasher = &self.hasher;
-        let hash = hasher.hash_one(address(subject, key));
-        self.table.entry(hash, |count| count.is_of(subject, key), |count| hasher.hash_one(address(&count.subject, count.of.key)))
-    }
-}
+pub type Counts = Boxes<Count>;
 
 #[cfg(test)]
 mod tests {

@@ -42,8 +42,9 @@ pub trait Machine: 'static {
     /// Looks at what the next rows will need, and does nothing with it.
     ///
     /// A row mostly waits for memory: one look-up after the other, each far away. Looked up side by side for many rows, they
-    /// wait together; what comes after finds it near.
-    fn warm(&self, _rows: &[(Ms, Self::In)]) {}
+    /// wait together; what comes after finds it near. It may note what it has found: rows are run in the order in which they
+    /// were shown, and none is shown before all that were are run.
+    fn warm(&mut self, _rows: &[(Ms, Self::In)]) {}
 
     /// The next tick's end at which the machine has something to do by itself. After a `step` at `t` it is beyond `t`.
     fn due(&self) -> Option<Ms> {
@@ -53,7 +54,7 @@ pub trait Machine: 'static {
 
 /// Rows that are looked at ahead of the one that is run: enough to wait together, few enough to be still near when it is their
 /// turn.
-const AHEAD: usize = 64;
+pub const AHEAD: usize = 64;
 
 /// Rows that wait for their tick to close: mostly in the order of their ticks, put into it before they are run.
 struct Stash<R> {

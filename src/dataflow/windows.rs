@@ -21,16 +21,18 @@
 
 use super::plan::{Plan, link_key, tag_key};
 use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
-use super::step::{Machine, Map};
+use super::step::{AHEAD, Machine, Map};
 use super::window_log::WindowLog;
 use crate::model::PackedClick;
 use crate::model::time::{DAY, Ms, tick_end};
 use crate::status::Part;
 use foldhash::fast::RandomState;
-use hashbrown::HashSet;
+use hashbrown::hash_table::Entry;
+use hashbrown::{HashSet, HashTable};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,6 +90,13 @@ struct Identity {
     carry: bool,
 }
 
+impl Identity {
+    /// A look at each of its lines of memory.
+    fn look(&self) -> u64 {
+        self.utm.iter().flatten().fold(self.counts.len() as u64, |all, (click, _)| all ^ click.ts)
+    }
+}
+
 /// What is counted on a tag or link of a workspace: `t:` or `l:`, and in which windows.
 struct Key {
     name: Ustr,
@@ -103,6 +112,21 @@ struct Measured {
     of: (Ustr, bool),
     tags: Box<[Box<str>]>,
     measures: Rc<[u32]>,
+}
+
+/// What was found of a click before it is its turn.
+struct Ahead {
+    /// Where the click lies, which tells it from others, and whether it is looked at for its deal.
+    click: (*const PackedClick, bool),
+    /// Where its identity may be: whoever takes it makes sure.
+    identity: u32,
+    /// What it counts for.
+    measures: Rc<[u32]>,
+}
+
+/// Where a hit's click lies, and whether it counts for its deal.
+fn place(hit: &Hit) -> (*const PackedClick, bool) {
+    (Arc::as_ptr(&hit.click), hit.via.is_none())
 }
 
 /// One identity's clicks of one key.
@@ -131,7 +155,9 @@ pub struct Windows {
     keys: Vec<Key>,
     by_key: Map<(Ustr, bool, Ustr), Option<u32>>,
     identities: Vec<Identity>,
-    by_subject: Map<[u64; 3], u32>,
+    /// Places of identities by their subjects' addresses, which they know themselves.
+    by_subject: HashTable<u32>,
+    hasher: RandomState,
     /// All workspaces' identities of one portal and name.
     by_name: Map<(Ustr, Who), SmallVec<[u32; 1]>>,
     /// Identities that stand for another, also such that have no click yet.
@@ -146,6 +172,8 @@ pub struct Windows {
     measured: Map<Box<str>, Vec<Measured>>,
     /// Campaign values, each once: those of one campaign come with many clicks.
     texts: HashSet<Arc<str>, RandomState>,
+    /// What was found ahead of the rows that come next, in their order.
+    ahead: VecDeque<Ahead>,
     /// Scratch: counts that a tick has changed, each with the place of the window.
     dirty: Vec<(u32, u8)>,
     /// Scratch: identities whose campaign values a tick has changed or moved, with the fields as bits.
@@ -165,7 +193,8 @@ impl Windows {
             keys: Vec::new(),
             by_key: Map::default(),
             identities: Vec::new(),
-            by_subject: Map::default(),
+            by_subject: HashTable::new(),
+            hasher: RandomState::default(),
             by_name: Map::default(),
             stands: Map::default(),
             counts: Vec::new(),
@@ -174,6 +203,7 @@ impl Windows {
             carry: BTreeMap::new(),
             measured: Map::default(),
             texts: HashSet::default(),
+            ahead: VecDeque::new(),
             dirty: Vec::new(),
             changed: Vec::new(),
             told,
@@ -181,13 +211,19 @@ impl Windows {
     }
 
     fn identity(&mut self, subject: Subject) -> u32 {
-        if let Some(ix) = self.by_subject.get(&subject.address()) {
-            return *ix;
-        }
+        let (identities, hasher) = (&self.identities, &self.hasher);
+        let place = match self.by_subject.entry(
+            hasher.hash_one(subject.address()),
+            |ix| identities[*ix as usize].subject == subject,
+            |ix| hasher.hash_one(identities[*ix as usize].subject.address()),
+        ) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(place) => place,
+        };
         let ix = u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit");
+        place.insert(ix);
         let person = self.stands.get(&(subject.portal, subject.who)).copied().unwrap_or(subject.who);
         self.identities.push(Identity { subject, person, counts: SmallVec::new(), utm: [None, None, None], carry: false });
-        self.by_subject.insert(subject.address(), ix);
         self.by_name.entry((subject.portal, subject.who)).or_default().push(ix);
         ix
     }
@@ -457,24 +493,39 @@ impl Machine for Windows {
     type In = Seen;
     type Out = Told;
 
-    fn warm(&self, rows: &[(Ms, Seen)]) {
+    fn warm(&mut self, rows: &[(Ms, Seen)]) {
+        // As many clicks leave as come.
+        let leaving = self.logs.iter().flat_map(|log| log.ahead(rows.len()).take(AHEAD));
+        let leaving: SmallVec<[&Count; AHEAD]> = leaving.filter_map(|ix| self.counts.get(ix as usize)).collect();
         let hits = || {
             rows.iter().filter_map(|(_, row)| match row {
                 Seen::Hit(hit) => Some(hit),
                 Seen::Standing(_) | Seen::Values(..) => None,
             })
         };
-        black_box(
-            hits()
-                .map(|hit| hit.click.link().len() + usize::from(hit.click.link().as_bytes().first().copied().unwrap_or(0)))
-                .sum::<usize>(),
-        );
-        // As many clicks leave as come.
-        let leaving = self.logs.iter().flat_map(|log| log.ahead(rows.len())).filter_map(|ix| self.counts.get(ix as usize));
-        let theirs = leaving.filter_map(|count| self.identities.get(count.identity as usize));
-        black_box(theirs.map(|of| of.counts.len()).sum::<usize>());
-        let identities = hits().filter_map(|hit| self.identities.get(*self.by_subject.get(&hit.subject.address())? as usize));
-        black_box(identities.map(|of| of.counts.len() + of.utm.iter().flatten().map(|(_, text)| text.len()).sum::<usize>()).sum::<usize>());
+        let first_byte = |hit: &Hit| hit.click.link().as_bytes().first().copied().map_or(0, u64::from);
+        black_box(hits().fold(0, |all, hit| all ^ first_byte(hit)));
+        let hashes: SmallVec<[u64; AHEAD]> = hits().map(|hit| self.hasher.hash_one(hit.subject.address())).collect();
+        // A guess by a part of the hash, without a look at who it is.
+        let come: SmallVec<[u32; AHEAD]> =
+            hashes.iter().map(|hash| self.by_subject.find(*hash, |_| true).copied().unwrap_or(u32::MAX)).collect();
+        let identities = come.iter().copied().chain(leaving.into_iter().map(|count| count.identity));
+        black_box(identities.filter_map(|ix| self.identities.get(ix as usize)).fold(0, |all, of| all ^ of.look()));
+        self.ahead.clear();
+        for (hit, identity) in hits().zip(come) {
+            let measures = self.measures(hit.subject.workspace, &hit.click, hit.via.is_none());
+            self.ahead.push_back(Ahead { click: place(hit), identity, measures });
+        }
+        let mut look = 0;
+        for ahead in &self.ahead {
+            let Some(identity) = self.identities.get(ahead.identity as usize) else { continue };
+            for key in ahead.measures.iter() {
+                if let Ok(place) = identity.counts.binary_search_by_key(key, |(of, _)| *of) {
+                    look ^= self.counts[identity.counts[place].1 as usize].key;
+                }
+            }
+        }
+        black_box(look);
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Seen>, out: &mut dyn FnMut(Told)) {
@@ -509,9 +560,16 @@ impl Machine for Windows {
         }
         for row in rows.drain(..) {
             let Seen::Hit(hit) = row else { continue };
-            let identity = self.identity(hit.subject);
             let begins = tick_end(hit.click.ts, self.plan.times.tick);
-            for key in self.measures(hit.subject.workspace, &hit.click, hit.via.is_none()).iter().copied() {
+            let (guess, measures) = match self.ahead.pop_front() {
+                Some(Ahead { click, identity, measures }) if click == place(&hit) => (identity, measures),
+                _ => (u32::MAX, self.measures(hit.subject.workspace, &hit.click, hit.via.is_none())),
+            };
+            let identity = match self.identities.get(guess as usize) {
+                Some(of) if of.subject == hit.subject => guess,
+                _ => self.identity(hit.subject),
+            };
+            for key in measures.iter().copied() {
                 let click = ClickRef::of(&hit.click);
                 if begins > at {
                     self.future.entry(begins).or_default().push((identity, key, click));

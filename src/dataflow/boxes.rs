@@ -1,0 +1,117 @@
+//! A table of states, each in a box of its own that knows whose it is.
+//!
+//! # Meaning
+//! The table holds a word for each state and no key beside it: a slot is small, so that more of the table is near. A key is
+//! compared in the state itself, which whoever asks for it needs anyway.
+//!
+//! # Cost
+//! Nine bytes for each slot. A look-up waits for the slot, then for the state; [`Boxes::ahead`] does both for many keys at once.
+
+use super::step::AHEAD;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use smallvec::SmallVec;
+use std::hash::{BuildHasher as _, Hash};
+use std::hint::black_box;
+
+/// A state that knows its key.
+pub trait Keyed {
+    /// What tells it from all others.
+    type Key: Copy + Eq + Hash;
+
+    /// Its own.
+    fn key(&self) -> Self::Key;
+}
+
+/// The table; see the module.
+pub struct Boxes<S> {
+    table: HashTable<Box<S>>,
+    hasher: RandomState,
+}
+
+impl<S> Default for Boxes<S> {
+    fn default() -> Self {
+        Boxes { table: HashTable::new(), hasher: RandomState::default() }
+    }
+}
+
+impl<S: Keyed> Boxes<S> {
+    /// A key's state.
+    pub fn get(&self, key: S::Key) -> Option<&S> {
+        self.table.find(self.hasher.hash_one(key), |of| of.key() == key).map(|of| &**of)
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, key: S::Key) -> Option<&mut S> {
+        self.table.find_mut(self.hasher.hash_one(key), |of| of.key() == key).map(|of| &mut **of)
+    }
+
+    /// The same, or where it would be.
+    pub fn entry(&mut self, key: S::Key) -> Entry<'_, Box<S>> {
+        let hasher = &self.hasher;
+        self.table.entry(hasher.hash_one(key), |of| of.key() == key, |of| hasher.hash_one(of.key()))
+    }
+
+    /// Forgets a key's state.
+    pub fn remove(&mut self, key: S::Key) {
+        if let Ok(entry) = self.table.find_entry(self.hasher.hash_one(key), |of| of.key() == key) {
+            entry.remove();
+        }
+    }
+
+    /// Looks at the states of at most [`AHEAD`] keys that will be asked for: first at all their slots, then at all of them.
+    ///
+    /// A processor goes on past what it waits for, but not far: what is done here for one key is little, so that many wait
+    /// together. Which state a slot holds is a guess then, by a part of the hash.
+    pub fn ahead(&self, keys: impl Iterator<Item = S::Key>, look: impl Fn(&S) -> u64) {
+        let hashes: SmallVec<[u64; AHEAD]> = keys.map(|key| self.hasher.hash_one(key)).collect();
+        let states: SmallVec<[&S; AHEAD]> = hashes.iter().filter_map(|hash| self.table.find(*hash, |_| true)).map(|of| &**of).collect();
+        black_box(states.into_iter().fold(0, |all, state| all ^ look(state)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    struct State(u16, u32);
+
+    impl Keyed for State {
+        type Key = u16;
+        fn key(&self) -> u16 {
+            self.0
+        }
+    }
+
+    proptest! {
+        /// A map, whatever is put in, changed and taken out.
+        #[test]
+        fn it_is_a_map(changes in proptest::collection::vec((0u16..300, proptest::option::of(any::<u32>())), 0..600)) {
+            let (mut boxes, mut map) = (Boxes::default(), BTreeMap::new());
+            for (key, value) in changes {
+                boxes.ahead([key, key + 1].into_iter(), |state: &State| u64::from(state.1));
+                match value {
+                    Some(value) => {
+                        boxes.entry(key).or_insert_with(|| Box::new(State(key, 0))).get_mut().1 = value;
+                        map.insert(key, value);
+                    }
+                    None => {
+                        boxes.remove(key);
+                        map.remove(&key);
+                    }
+                }
+                if let Some(state) = boxes.get_mut(key / 2) {
+                    state.1 ^= 1;
+                }
+                map.entry(key / 2).and_modify(|value| *value ^= 1);
+            }
+            for key in 0..300 {
+                prop_assert_eq!(boxes.get(key).map(|state| state.1), map.get(&key).copied());
+            }
+            prop_assert_eq!(boxes.table.len(), map.len());
+        }
+    }
+}
