@@ -38,14 +38,14 @@ impl Write for Log {
     }
 }
 
-/// Lines of this test's sink from byte `from` on that hold these words.
-fn said(from: usize, words: &str) -> Option<String> {
+/// A line of this test's sink from byte `from` on that holds these words.
+pub fn said(from: usize, words: &str) -> Option<String> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let text = String::from_utf8_lossy(&log[from..]).into_owned();
     text.lines().find(|line| line.contains(TOPIC) && line.contains(words)).map(str::to_owned)
 }
 
-fn log_length() -> usize {
+pub fn log_length() -> usize {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
@@ -338,6 +338,34 @@ impl World {
         self.server.ask("ALTER TABLE c.clicks RENAME COLUMN away TO utm_term");
     }
 
+    /// Somebody has changed the table, and everything goes in all the same.
+    fn drifts(&mut self, sink: &Sink) {
+        let before = clicks(sink).setup;
+        self.server.ask("ALTER TABLE c.clicks ADD COLUMN theirs UInt32 DEFAULT 7 FIRST, MODIFY COLUMN title LowCardinality(String)");
+        self.produce();
+        self.assert_exact(sink, "a column more, and another type that takes the same");
+        assert_eq!(self.server.ask(&format!("SELECT count() FROM c.clicks WHERE theirs = 7 AND id = 'c{}'", self.made - 1)), "1");
+        self.server.ask("ALTER TABLE c.clicks DROP COLUMN theirs, MODIFY COLUMN title String");
+        self.produce();
+        self.assert_exact(sink, "the column is gone again");
+        assert_eq!(clicks(sink).setup, before, "nobody must act");
+    }
+
+    /// What is older than the table keeps is gone as soon as it is in; totals count it, and it holds nobody up.
+    fn forgets(&mut self, rows: usize) {
+        self.server.ask("ALTER TABLE c.clicks MODIFY TTL toDateTime(ts) + INTERVAL 60 DAY SETTINGS materialize_ttl_after_modify = 0");
+        let sink = self.sink();
+        self.produce();
+        // Of each three clicks one is 100 days old.
+        let kept = rows + CLICKS * 2 / 3;
+        wait_for_rows(&self.server, kept);
+        wait_for("the batch to be acknowledged", || (clicks(&sink).rows as usize == CLICKS && clicks(&sink).oldest_at == 0).then_some(()));
+        let totals = format!("{}", rows + CLICKS);
+        wait_for("the totals", || (self.server.ask("SELECT sum(clicks + bots) FROM c.clicks_by_day") == totals).then_some(()));
+        assert_eq!(self.server.ask("SELECT count(), uniqExact(id) FROM c.clicks"), format!("{kept}\t{kept}"));
+        sink.stop();
+    }
+
     /// What the requests' own settings must see to, whatever the server's defaults are.
     fn settings_hold(&self) {
         let (runtime, service) =
@@ -389,6 +417,7 @@ fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
     world.slow(&sink);
     world.dies(&sink);
     world.poison(&sink);
+    world.drifts(&sink);
     world.settings_hold();
     let rows = clicks(&sink).rows;
     assert!(rows as usize >= world.made, "{rows}");
@@ -401,4 +430,6 @@ fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
     wait_for("their totals", || differences(&world.server).is_empty().then_some(()));
     sink.stop();
     assert_exact(&world.server, world.made + 3);
+    world.forgets(world.made + 3);
+    super::disk::is_full(&world.broker);
 }
