@@ -10,9 +10,22 @@ use clickline::metrics::Metrics;
 use clickline::sinks::clickhouse::Sink;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Its name holds that of the other faults' topic, by which lines of the log are known.
 const TOPIC: &str = "faults-disk";
+
+/// Writes until no more fits; why it ended.
+fn fill(ballast: &Path) -> std::io::Error {
+    // Closed at the end: what is open takes its room, also when it is removed.
+    let mut file = File::create(ballast).expect("a file");
+    let block = vec![0; 65_536];
+    loop {
+        if let Err(error) = file.write_all(&block) {
+            return error;
+        }
+    }
+}
 
 /// What does not fit waits, and comes when there is room, once.
 pub fn is_full(broker: &Broker) {
@@ -28,13 +41,7 @@ pub fn is_full(broker: &Broker) {
     wait_for_rows(&server, 30);
 
     let (from, before, ballast) = (log_length(), clicks(&sink).transient, disk.join("ballast"));
-    let mut file = File::create(&ballast).expect("a file");
-    let block = vec![0; 65_536];
-    let end = loop {
-        if let Err(error) = file.write_all(&block) {
-            break error;
-        }
-    };
+    let end = fill(&ballast);
     assert_eq!(end.kind(), ErrorKind::StorageFull, "{end}");
     produce(broker, TOPIC, 30..60);
     wait_for("the sink to meet the full disk twice", || (clicks(&sink).transient >= before + 2).then_some(()));
