@@ -4,6 +4,7 @@
 //! redirect (an answer can't send a token elsewhere) and reads at most [`BODY_LIMIT`] bytes, after decompression.
 
 mod exchange;
+mod retry_after;
 
 use anyhow::Context;
 use reqwest::redirect::Policy;

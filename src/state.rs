@@ -16,6 +16,7 @@
 mod alive;
 mod connections;
 mod dead_letters;
+mod erased;
 mod erasures;
 mod ledger;
 mod parked;
@@ -24,7 +25,8 @@ mod settle;
 pub use alive::EVERY as ALIVE_EVERY;
 pub use connections::ClearTokens;
 pub use dead_letters::DeadLetterRow;
-pub use erasures::{Erased, Erasure, Removed};
+pub use erased::Erased;
+pub use erasures::{Erasure, Removed};
 pub use ledger::Standing;
 pub use parked::{Park, Parked};
 pub use settle::{ContactValue, Settlement};
@@ -40,7 +42,7 @@ const BUSY: Duration = Duration::from_secs(10);
 
 /// One step a version: version `n` is what the first `n` steps make. Steps are added, never changed. A file with a greater version was
 /// written by a newer clickline.
-const STEPS: [&str; 4] = [FIRST, CONNECTIONS, ALIVE, erasures::ERASURES];
+const STEPS: [&str; 4] = [FIRST, CONNECTIONS, ALIVE, erased::ERASURES];
 
 /// The first version whose deleted rows are overwritten; what an older file holds of such rows goes when it is rewritten.
 const OVERWRITES: i64 = 4;
@@ -239,6 +241,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let state = State::open(&folder.path().join("deep/state.db")).expect("opens");
         (folder, state)
+    }
+
+    pub(super) fn erasure(portal: &str, contacts: &[&str], emails: &[&str]) -> Erasure {
+        let texts = |of: &[&str]| of.iter().map(|text| (*text).to_owned()).collect();
+        Erasure { portal: portal.to_owned(), contacts: texts(contacts), emails: texts(emails) }
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod disk;
 mod export;
 #[path = "clickhouse/faults.rs"]
 mod faults;
+#[path = "clickhouse/scenario.rs"]
+mod scenario;
 mod support;
 
 use clickline::cli::doctor::{Level, clickhouse::look};

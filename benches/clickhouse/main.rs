@@ -141,7 +141,7 @@ fn main() {
     let batches: Vec<Vec<u8>> = clicks.chunks(args.batch_rows).map(|batch| batch.iter().enumerate().flat_map(row).collect()).collect();
     let bytes: usize = clicks.iter().map(Vec::len).sum();
     println!("{} clicks of {} bytes, batches of {}", args.clicks, bytes / args.clicks.max(1), args.batch_rows);
-    let mut requests = Histogram::new(3).expect("three digits");
+    let mut requests = Histogram::new_with_bounds(1, 600_000_000, 3).expect("ten minutes at most, three digits");
     let (mut inserts, mut sinks) = (Vec::new(), Vec::new());
     let speed = |took: Duration| args.clicks as f64 / took.as_secs_f64();
     for round in 0..args.rounds {

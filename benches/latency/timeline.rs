@@ -48,6 +48,7 @@ pub fn measure(kafka: &Kafka, args: &Args) {
 
     let ends = Arc::new(AtomicBool::new(false));
     let (requests, from) = (sandbox.requests().len(), now() + 1_000);
+    job.measured.store(true, Ordering::Relaxed);
     let reader = read(kafka, from, &ends);
     expected.extend(known(&measured));
     let late = produce(kafka, rate, measured);

@@ -4,11 +4,14 @@
 //! done, and nothing that the request holds is at fault. Then [`NoAnswer::Unsent`] names the host and what to do. Otherwise the request may
 //! have been done. No message holds an address: paths and queries may hold e-mails and keys.
 
+use super::retry_after::retry_after;
 use super::{BodyError, body};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use crate::model::time::Ms;
+use reqwest::header::HeaderMap;
 use rustls::{CertificateError, Error as Tls};
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 /// An answer, read whole.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +25,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The header `Retry-After`, as it stands there.
-    pub fn retry_after(&self) -> Option<&str> {
-        self.headers.get(RETRY_AFTER)?.to_str().ok()
+    /// How long the server asks to be left alone, a day at most; `now` is this machine's clock.
+    pub fn retry_after(&self, now: Ms) -> Option<Duration> {
+        retry_after(&self.headers, now)
     }
 }
 

@@ -8,6 +8,7 @@
 use super::configured::App;
 use super::row::fingerprint;
 use crate::http::{self, NoAnswer};
+use crate::model::time::now;
 use crate::secret::Secret;
 use oauth2::basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse, BasicTokenType};
 use oauth2::{
@@ -199,7 +200,7 @@ async fn send(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResp
         NoAnswer::Unsent(why) => Early(Reply::Unsent(why)),
         NoAnswer::Lost(why) => failed(why),
     })?;
-    let retry_after = answer.retry_after().and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+    let retry_after = answer.retry_after(now());
     if let Some(reply) = refused(answer.status, retry_after, &answer.body) {
         return Err(Early(reply));
     }

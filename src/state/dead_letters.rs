@@ -3,7 +3,8 @@
 use super::settle::{int, uint};
 use super::{LedgerKey, State};
 use rusqlite::types::Value;
-use rusqlite::{Transaction, params};
+use rusqlite::{Transaction, TransactionBehavior, params};
+use std::collections::BTreeSet;
 
 /// A refused record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,34 @@ impl State {
         )?;
         tx.commit()?;
         Ok(())
+    }
+
+    /// How many refused records that were read at these places (topic, partition, offset) count as open.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn dead_letter_count(&self, places: &BTreeSet<(String, i32, i64)>) -> anyhow::Result<usize> {
+        let db = self.db();
+        let count = "SELECT count(*) FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND published = 1";
+        let mut statement = db.prepare_cached(count)?;
+        let rows = places.iter().map(|(topic, partition, offset)| statement.query_row(params![topic, partition, offset], |row| row.get(0)));
+        Ok(rows.collect::<rusqlite::Result<Vec<u32>>>()?.into_iter().map(|count| count as usize).sum())
+    }
+
+    /// Refused records that were read at these places (topic, partition, offset) no longer count as open. Gives back how many did.
+    ///
+    /// # Errors
+    /// When the database fails; nothing has changed then.
+    pub fn forget_dead_letters(&self, places: &BTreeSet<(String, i32, i64)>) -> anyhow::Result<usize> {
+        let mut db = self.db();
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut known = 0;
+        for (topic, partition, offset) in places {
+            let delete = "DELETE FROM dead_letters WHERE topic = ?1 AND partition = ?2 AND \"offset\" = ?3 AND published = 1";
+            known += tx.prepare_cached(delete)?.execute(params![topic, partition, offset])?;
+        }
+        tx.commit()?;
+        Ok(known)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::settle::{int, uint};
 use super::{LedgerKey, State};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
+use std::collections::BTreeSet;
 
 /// What the ledger says of a record that is not done with: HubSpot fails to take it.
 const FAILING: &str = "failing";
@@ -105,6 +106,33 @@ impl State {
         let mut statement =
             db.prepare_cached("DELETE FROM ledger WHERE key IN (SELECT key FROM ledger WHERE at < ?1 ORDER BY at LIMIT ?2)")?;
         Ok(statement.execute(params![int(before), int(limit as u64)])?)
+    }
+
+    /// How many of these records the ledger knows.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn ledger_count(&self, keys: &BTreeSet<LedgerKey>) -> anyhow::Result<usize> {
+        let db = self.db();
+        let mut statement = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM ledger WHERE key = ?1)")?;
+        let known = keys.iter().map(|key| statement.query_row([key.0.as_slice()], |row| row.get::<_, bool>(0)));
+        Ok(known.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().filter(|known| *known).count())
+    }
+
+    /// The ledger no longer knows these records; they must be of erased persons, for nothing else keeps them from being sent again.
+    /// Gives back how many it knew.
+    ///
+    /// # Errors
+    /// When the database fails; nothing has changed then.
+    pub fn forget_ledger(&self, keys: &BTreeSet<LedgerKey>) -> anyhow::Result<usize> {
+        let mut db = self.db();
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut known = 0;
+        for key in keys {
+            known += tx.prepare_cached("DELETE FROM ledger WHERE key = ?1")?.execute([key.0.as_slice()])?;
+        }
+        tx.commit()?;
+        Ok(known)
     }
 }
 

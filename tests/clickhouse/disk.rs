@@ -45,7 +45,7 @@ pub fn is_full(broker: &Broker) {
     assert_eq!(end.kind(), ErrorKind::StorageFull, "{end}");
     produce(broker, TOPIC, 30..60);
     wait_for("the sink to meet the full disk twice", || (clicks(&sink).transient >= before + 2).then_some(()));
-    let line = wait_for("the sink to say so", || said(from, "still trying"));
+    let line = wait_for("the sink to say so", || said(from, &["still trying"]));
     assert!(line.contains("WARN") && line.contains("code "), "{line}");
 
     fs::remove_file(&ballast).expect("room");

@@ -1,8 +1,9 @@
 //! What ClickHouse refuses, loses, delays or breaks off, one after the other on one real server.
 //!
-//! Each case brings a fault about, puts clicks on their topic, waits until the sink has said what it found, mends it, and then holds the tables to
-//! a recount: one row a click, nothing lost, nothing counted twice.
+//! Each scenario (`tests/scenarios/clickhouse`) brings a fault about, puts clicks on their topic, waits until the sink has said what it found, and mends it; so do
+//! the tests here that no script can play. Then the tables are held to a recount: one row a click, nothing lost, nothing counted twice.
 
+use super::scenario::{self, Scenario, Scripted};
 use super::{assert_exact, clicks, differences, produce, put, wait_for_rows};
 use crate::support::clickhouse::ClickHouse;
 use crate::support::http_faults::{Fault, HttpFaults};
@@ -38,11 +39,11 @@ impl Write for Log {
     }
 }
 
-/// A line of this test's sink from byte `from` on that holds these words.
-pub fn said(from: usize, words: &str) -> Option<String> {
+/// The first line of this test's sink from byte `from` on that holds all of these words.
+pub fn said(from: usize, words: &[impl AsRef<str>]) -> Option<String> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let text = String::from_utf8_lossy(&log[from..]).into_owned();
-    text.lines().find(|line| line.contains(TOPIC) && line.contains(words)).map(str::to_owned)
+    text.lines().find(|line| line.contains(TOPIC) && words.iter().all(|word| line.contains(word.as_ref()))).map(str::to_owned)
 }
 
 pub fn log_length() -> usize {
@@ -59,184 +60,31 @@ struct World {
     made: usize,
 }
 
-/// A fault, and what the sink must make of it.
-struct Case {
-    name: &'static str,
-    begin: &'static [&'static str],
-    request: Option<(&'static str, Fault)>,
-    mend: &'static [&'static str],
-    class: Class,
-    says: &'static str,
-}
-
+/// Requests of every kind.
 const ANY: &str = "POST ";
-const ROWS: &str = "INSERT+INTO+clicks";
-const CUTS: &str = "INSERT+INTO+batches";
-
-const CASES: [Case; 18] = [
-    Case {
-        name: "the user may only read",
-        begin: &[],
-        request: Some((ANY, Fault::Parameters("readonly=1"))),
-        mend: &[],
-        class: Class::Setup,
-        says: "code 164: READONLY",
-    },
-    Case {
-        name: "the user lacks a right",
-        begin: &[],
-        request: Some((ROWS, Fault::Instead("x-clickhouse-user: default", "x-clickhouse-user: reader"))),
-        mend: &[],
-        class: Class::Setup,
-        says: "code 497: ACCESS_DENIED",
-    },
-    Case {
-        name: "nobody of this name",
-        begin: &[],
-        request: Some((ANY, Fault::Instead("x-clickhouse-user: default", "x-clickhouse-user: nobody"))),
-        mend: &[],
-        class: Class::Setup,
-        says: "code 516: AUTHENTICATION_FAILED",
-    },
-    Case {
-        name: "a time limit",
-        begin: &[],
-        request: Some((ROWS, Fault::Parameters("max_execution_time=0.0001"))),
-        mend: &[],
-        class: Class::Transient,
-        says: "code 159: TIMEOUT_EXCEEDED",
-    },
-    Case {
-        name: "a memory limit",
-        begin: &[],
-        request: Some((ANY, Fault::Parameters("max_memory_usage=1000&max_untracked_memory=0"))),
-        mend: &[],
-        class: Class::Transient,
-        says: "code 241: MEMORY_LIMIT_EXCEEDED",
-    },
-    Case {
-        name: "the disk is full",
-        begin: &["ALTER TABLE c.clicks MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000000"],
-        request: None,
-        mend: &["ALTER TABLE c.clicks RESET SETTING min_free_disk_bytes_to_perform_insert"],
-        class: Class::Transient,
-        says: "code 243: NOT_ENOUGH_SPACE",
-    },
-    Case {
-        name: "the disk is full when the clicks are written and their totals are not",
-        begin: &["ALTER TABLE c.clicks_by_tag MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000000"],
-        request: None,
-        mend: &["ALTER TABLE c.clicks_by_tag RESET SETTING min_free_disk_bytes_to_perform_insert"],
-        class: Class::Transient,
-        says: "code 243: NOT_ENOUGH_SPACE",
-    },
-    Case {
-        name: "too many parts",
-        begin: &["SYSTEM STOP MERGES c.clicks", "ALTER TABLE c.clicks MODIFY SETTING parts_to_delay_insert = 1, parts_to_throw_insert = 1"],
-        request: None,
-        mend: &["ALTER TABLE c.clicks RESET SETTING parts_to_delay_insert, parts_to_throw_insert", "SYSTEM START MERGES c.clicks"],
-        class: Class::Transient,
-        says: "code 252: TOO_MANY_PARTS",
-    },
-    Case {
-        name: "somebody's own view fails behind the clicks",
-        begin: &["CREATE MATERIALIZED VIEW c.theirs ENGINE = Memory AS SELECT throwIf(link != '') AS x FROM c.clicks"],
-        request: None,
-        mend: &["DROP VIEW c.theirs"],
-        class: Class::Transient,
-        says: "code 395: FUNCTION_THROW_IF_VALUE_IS_NON_ZERO",
-    },
-    Case {
-        name: "a column that is written is gone",
-        begin: &["ALTER TABLE c.clicks RENAME COLUMN title TO away"],
-        request: None,
-        mend: &["ALTER TABLE c.clicks RENAME COLUMN away TO title"],
-        class: Class::Setup,
-        says: "code 117: INCORRECT_DATA",
-    },
-    Case {
-        name: "a column that is asked for is gone",
-        begin: &["ALTER TABLE c.clicks RENAME COLUMN batch TO away"],
-        request: None,
-        mend: &["ALTER TABLE c.clicks RENAME COLUMN away TO batch"],
-        class: Class::Setup,
-        says: "code 47: UNKNOWN_IDENTIFIER",
-    },
-    Case {
-        name: "a table is gone",
-        begin: &["RENAME TABLE c.batches TO c.away"],
-        request: None,
-        mend: &["RENAME TABLE c.away TO c.batches"],
-        class: Class::Setup,
-        says: "code 60: UNKNOWN_TABLE",
-    },
-    Case {
-        name: "the database is gone",
-        begin: &["DETACH DATABASE c"],
-        request: None,
-        mend: &["ATTACH DATABASE c"],
-        class: Class::Setup,
-        says: "code 81: UNKNOWN_DATABASE",
-    },
-    Case {
-        name: "the answer about the rows is lost",
-        begin: &[],
-        request: Some((ROWS, Fault::LoseAnswer)),
-        mend: &[],
-        class: Class::Transient,
-        says: "a batch can't be inserted: ClickHouse does not answer",
-    },
-    Case {
-        name: "the answer about the cut is lost",
-        begin: &[],
-        request: Some((CUTS, Fault::LoseAnswer)),
-        mend: &[],
-        class: Class::Transient,
-        says: "a batch can't be recorded: ClickHouse does not answer",
-    },
-    Case {
-        name: "half of the rows arrive",
-        begin: &[],
-        request: Some((ROWS, Fault::CutRequest)),
-        mend: &[],
-        class: Class::Transient,
-        says: "a batch can't be inserted: ClickHouse does not answer",
-    },
-    Case {
-        name: "nothing comes back until the deadline",
-        begin: &[],
-        request: Some((ANY, Fault::Silence)),
-        mend: &[],
-        class: Class::Transient,
-        says: "ClickHouse does not answer",
-    },
-    Case {
-        name: "a proxy answers in its place",
-        begin: &[],
-        request: Some((ANY, Fault::Page)),
-        mend: &[],
-        class: Class::Transient,
-        says: "is a proxy between us?",
-    },
-];
 
 fn settings(through: &str, more: &str) -> Settings {
     let text = format!("{{url: 'http://{through}', database: c, batch_wait: 100ms, deadline: 1s{more}}}");
     serde_saphyr::from_str(&text).expect("settings")
 }
 
-fn count(stats: &Stats, class: Class) -> u64 {
+fn count(stats: &Stats, class: &str) -> u64 {
     match class {
-        Class::Transient => stats.transient,
-        Class::Rows => stats.of_rows,
-        Class::Setup => stats.setup,
+        "transient" => stats.transient,
+        "rows" => stats.of_rows,
+        "setup" => stats.setup,
+        other => panic!("the sink does not count {other}"),
     }
 }
 
 impl World {
     fn produce(&mut self) {
-        produce(&self.broker, TOPIC, self.made..self.made + CLICKS);
-        self.made += CLICKS;
+        self.produce_some(CLICKS);
+    }
+
+    fn produce_some(&mut self, count: usize) {
+        produce(&self.broker, TOPIC, self.made..self.made + count);
+        self.made += count;
     }
 
     fn sink(&self) -> Sink {
@@ -252,23 +100,29 @@ impl World {
         assert_exact(&self.server, self.made);
     }
 
-    fn case(&mut self, sink: &Sink, case: &Case) {
-        println!("{}", case.name);
-        let (from, before) = (log_length(), count(&clicks(sink), case.class));
-        case.begin.iter().for_each(|sql| drop(self.server.ask(sql)));
-        if let Some((word, fault)) = case.request {
-            self.proxy.set(word, fault);
+    fn play(&mut self, sink: &Sink, name: &str, scenario: &Scenario) {
+        println!("{name}: {}", scenario.about);
+        let (from, made, before) = (log_length(), self.made, clicks(sink));
+        if let Some(Scripted { requests, fault }) = scenario.faults.first() {
+            self.proxy.set(&requests.head, fault.clone());
         }
-        self.produce();
-        // Twice: what is tried again meets what the first attempt has left.
-        wait_for("the sink to meet it twice", || (count(&clicks(sink), case.class) >= before + 2).then_some(()));
-        let line = wait_for(&format!("the sink to say `{}`", case.says), || said(from, case.says));
-        let level = if case.class == Class::Setup { "ERROR" } else { "WARN" };
-        assert!(line.contains(level) && line.contains("still trying"), "{}: {line}", case.name);
-        assert!(case.request.is_none() || self.proxy.hits() >= 2);
-        self.proxy.lift();
-        case.mend.iter().for_each(|sql| drop(self.server.ask(sql)));
-        self.assert_exact(sink, case.name);
+        for step in &scenario.steps {
+            for (class, least) in &step.once {
+                wait_for(&format!("{class}: {least}"), || (count(&clicks(sink), class) >= count(&before, class) + least).then_some(()));
+            }
+            if !step.says.is_empty() {
+                let line = wait_for(&format!("the sink to say `{}`", step.says.join(" … ")), || said(from, &step.says));
+                println!("{line}");
+            }
+            if step.clear_faults {
+                assert!(self.proxy.hits() >= 2, "{name}: the fault has struck, and struck again");
+                self.proxy.lift();
+            }
+            step.sql.iter().for_each(|sql| drop(self.server.ask(sql)));
+            self.produce_some(step.clicks);
+        }
+        assert_eq!(self.made - made, scenario.expect.rows, "{name}: as many rows as clicks");
+        self.assert_exact(sink, name);
     }
 
     /// A server that takes longer than the deadline: it goes on with what nobody waits for any more, beside what is sent again.
@@ -291,7 +145,7 @@ impl World {
             (at_work != "0").then_some(())
         });
         self.server.kill();
-        wait_for("the sink to notice", || said(from, "ClickHouse does not answer"));
+        wait_for("the sink to notice", || said(from, &["ClickHouse does not answer"]));
         self.server.restart();
         self.server.ask("DROP VIEW c.slow");
         self.assert_exact(sink, "killed within a batch");
@@ -379,7 +233,7 @@ impl World {
                     SETTINGS max_threads = 1, max_block_size = 1000, output_format_parallel_formatting = 0 FORMAT TSV";
         assert!(matches!(ask(late), Err(Failure::Refused { code: 395, .. })), "an answer is whole before it begins");
         // A proxy between us may see to it that it is not.
-        self.proxy.set(ANY, Fault::Instead("wait_end_of_query=1", "wait_end_of_query=0"));
+        self.proxy.set(ANY, Fault::Instead { of: "wait_end_of_query=1".into(), by: "wait_end_of_query=0".into() });
         let failure = ask(late).expect_err("there is an exception behind the rows");
         self.proxy.lift();
         assert!(matches!(&failure, Failure::Unanswered(_)), "{failure:?}");
@@ -411,9 +265,11 @@ fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
     wait_for("the sink to miss it", || (clicks(&sink).transient > 0).then_some(()));
     world.server.restart();
     world.assert_exact(&sink, "not there at the start");
-    assert!(said(from, "its tables can't be made: ClickHouse does not answer").is_some());
-    for case in &CASES {
-        world.case(&sink, case);
+    assert!(said(from, &["its tables can't be made: ClickHouse does not answer"]).is_some());
+    let scenarios = scenario::all();
+    assert!(scenarios.len() >= 18, "{} scenarios", scenarios.len());
+    for (name, scenario) in &scenarios {
+        world.play(&sink, name, scenario);
     }
     world.slow(&sink);
     world.dies(&sink);

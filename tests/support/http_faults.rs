@@ -7,6 +7,7 @@
 //! # Not
 //! Requests need a `Content-Length`; bodies are held in memory.
 
+use serde::Deserialize;
 use socket2::SockRef;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,12 +17,13 @@ use std::thread;
 use std::time::Duration;
 
 /// What happens to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
     /// The server sees these parameters, too.
-    Parameters(&'static str),
-    /// The server sees the second text where the first one stands in the head.
-    Instead(&'static str, &'static str),
+    Parameters { parameters: String },
+    /// The server sees one text where another one stands in the head.
+    Instead { of: String, by: String },
     /// The server does what is asked, and nobody hears of it.
     LoseAnswer,
     /// Half of the body reaches the server, then both connections are reset.
@@ -35,7 +37,7 @@ pub enum Fault {
 /// The proxy; it listens as long as the test's process lives.
 #[derive(Clone)]
 pub struct HttpFaults {
-    fault: Arc<Mutex<Option<(&'static str, Fault)>>>,
+    fault: Arc<Mutex<Option<(String, Fault)>>>,
     hits: Arc<AtomicUsize>,
 }
 
@@ -59,9 +61,9 @@ impl HttpFaults {
     }
 
     /// From now on this happens to requests whose head holds `word`.
-    pub fn set(&self, word: &'static str, fault: Fault) {
+    pub fn set(&self, word: &str, fault: Fault) {
         self.hits.store(0, Ordering::SeqCst);
-        *self.fault.lock().expect("not poisoned") = Some((word, fault));
+        *self.fault.lock().expect("not poisoned") = Some((word.to_owned(), fault));
     }
 
     /// All is well again.
@@ -75,7 +77,7 @@ impl HttpFaults {
     }
 
     fn fault(&self, head: &str) -> Option<Fault> {
-        let set = *self.fault.lock().expect("not poisoned");
+        let set = self.fault.lock().expect("not poisoned").clone();
         set.filter(|(word, _)| head.contains(word)).map(|(_, fault)| fault)
     }
 
@@ -85,7 +87,7 @@ impl HttpFaults {
         if fault.is_some() {
             self.hits.fetch_add(1, Ordering::SeqCst);
         }
-        match fault {
+        match &fault {
             Some(Fault::Silence) => {
                 while self.fault(&head) == Some(Fault::Silence) {
                     thread::sleep(Duration::from_millis(10));
@@ -96,8 +98,8 @@ impl HttpFaults {
                 let page = "<html>(Bad Gateway)</html>";
                 return write!(client, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}", page.len());
             }
-            Some(Fault::Parameters(more)) => head = head.replacen("?", &format!("?{more}&"), 1),
-            Some(Fault::Instead(this, that)) => head = head.replacen(this, that, 1),
+            Some(Fault::Parameters { parameters: more }) => head = head.replacen("?", &format!("?{more}&"), 1),
+            Some(Fault::Instead { of: this, by: that }) => head = head.replacen(this, that, 1),
             _ => {}
         }
         // So that the end of the answer is the end of the connection.

@@ -27,15 +27,19 @@ impl Job {
         let config = folder.join("clickline.yaml");
         let text = format!("kafka: {{brokers: '{}'}}\nworkspaces: {{w: {{portals: ['1'], counts: all}}}}\n", broker.address());
         fs::write(&config, text).expect("writes");
-        let log = folder.join(format!("{name}.log"));
-        let file = || File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
         command.args(["run", "--no-sink", "--workers", "2", "--config"]).arg(config);
-        command.stdin(Stdio::null()).stdout(file()).stderr(file()).env("RUST_LOG", "info");
         if let Some(place) = failpoint {
             command.env("CLICKLINE_FAILPOINT", place);
         }
-        let child = command.spawn().expect("starts");
+        Job::of(command, folder, name)
+    }
+
+    /// One that `command` starts.
+    pub fn of(mut command: Command, folder: &Path, name: &str) -> Job {
+        let log = folder.join(format!("{name}.log"));
+        let file = || File::options().create(true).append(true).open(&log).expect("a log");
+        let child = command.stdin(Stdio::null()).stdout(file()).stderr(file()).env("RUST_LOG", "info").spawn().expect("starts");
         Job { child, log }
     }
 

@@ -13,6 +13,10 @@
 //! | `burst` | more clicks within seconds than a person makes | [`burst`] |
 //!
 //! A machine's click is redirected and recorded like any other; the job neither resolves nor counts it.
+//!
+//! # Not
+//! The page that a visitor comes from decides nothing. A referrer is the visitor's own word: a machine that hides writes what it likes, and a
+//! person comes from a mail without one, or from the very pages that machines name.
 
 mod agents;
 mod burst;

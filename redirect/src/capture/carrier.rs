@@ -47,7 +47,18 @@ impl Carrier {
         full: Arc<AtomicBool>,
     ) -> Carrier {
         let (clicks, tickets) = (ClickBatch::default(), Vec::new());
-        Carrier { lanes, counts, store, capture: spool.capture, when_full: spool.when_full, clock, full, end: Arc::default(), clicks, tickets }
+        Carrier {
+            lanes,
+            counts,
+            store,
+            capture: spool.capture,
+            when_full: spool.when_full,
+            clock,
+            full,
+            end: Arc::default(),
+            clicks,
+            tickets,
+        }
     }
 
     pub(super) fn end(&self) -> Arc<End> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::identity::{EidPolicy, Scope, sign};
 use crate::query::pairs;
+use proptest::prelude::*;
 use std::collections::HashSet;
 
 const NOW: u64 = 1_763_800_000_123;
@@ -53,6 +54,23 @@ fn every_reason_and_their_order() {
     let burst: Vec<_> = (0..3).map(|_| bot(&mut judge, person(), "198.51.100.9")).collect();
     assert_eq!(burst, [None, None, Some("burst")]);
     assert!((0..20).all(|_| bot(&mut judge, person(), "203.0.113.5").is_none()), "an office may");
+}
+
+proptest! {
+    /// No page that a visitor comes from makes a click a machine's, or a person's: whoever sends the header writes into it what he likes.
+    #[test]
+    fn a_referrer_decides_nothing(
+        referrer in prop_oneof![prop::collection::vec(any::<u8>(), 0..200), "https?://[a-z.]{1,30}(bot|crawler|semalt|slack)[a-z./]{0,20}".prop_map(String::into_bytes)],
+        agent in prop_oneof![Just(SAFARI), Just(&b"curl/8"[..]), Just(&b"Slackbot 1.0"[..]), Just(&b""[..])],
+        head: bool,
+        prefetch: bool,
+    ) {
+        let mut judge = judge(VisitorConfig::default());
+        let without = Visitor { user_agent: Some(agent), head, prefetch, ..Visitor::default() };
+        let with = Visitor { referrer: Some(&referrer), ..without };
+        let [expected, found] = [without, with].map(|visitor| click(&mut judge, "eid=801", &visitor, "198.51.100.1", NOW));
+        prop_assert_eq!(found, expected);
+    }
 }
 
 #[test]

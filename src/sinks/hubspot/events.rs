@@ -5,8 +5,11 @@
 //!
 //! # A conflict of a whole batch
 //! App events answer 409 for all of a batch when one id is known, and store none of it. After an answer that was lost every id of the
-//! batch may be known, and to halve it down to single events would cost twice as many failed requests as it has events. But such a batch
+//! batch may be known, and to find that out event by event costs more failed requests than it has events. But such a batch
 //! is tried again with none but its own events, and HubSpot stores all of a batch or nothing: one known id then means that all are.
+//!
+//! Where that conclusion can't be drawn, a few events go one by one instead of by halves: no request is cheaper that says which of them are known
+//! ([`conflicting`]).
 //!
 //! # Safety
 //! That conclusion holds only where no other request can have stored any of them. So it is drawn only of events that no earlier process,
@@ -26,6 +29,8 @@ use serde_json::Value;
 use std::collections::HashSet;
 
 const LANE: Lane = Lane::Events;
+/// So many events of which one is known go one by one: that is 8 requests where halves are 7 for one that is known, and 15 for all.
+const FEW: usize = 8;
 
 /// Sends the batch.
 pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> Report<Event> {
@@ -44,7 +49,11 @@ pub async fn write(desk: Desk<'_>, api: &EventApi, batch: Vec<Entry<Event>>) -> 
         }
         outcome => {
             for entry in batch {
-                let fate = if size > 1 { smaller(size) } else { single(desk, &mut report, &entry, &outcome).await };
+                let fate = match outcome {
+                    Outcome::Exists if size > 1 => conflicting(size),
+                    _ if size > 1 => smaller(size),
+                    _ => single(desk, &mut report, &entry, &outcome).await,
+                };
                 report.fates.push((entry, fate));
             }
         }
@@ -57,6 +66,14 @@ fn stored_before(api: &EventApi, batch: &[Entry<Event>]) -> bool {
     let together = batch.first().and_then(|entry| entry.tries.together);
     let alike = |entry: &Entry<Event>| entry.tries.together == together && entry.value.fresh && !entry.tries.repeated;
     api.all_or_nothing() && together.is_some() && batch.iter().all(alike)
+}
+
+/// To be tried again in a smaller batch, to find out which events of this one HubSpot has.
+///
+/// That is most often all of them, after a crash: then each must be asked for by itself in the end, and every batch on the way is in vain. It is
+/// one of them at least, and then a few single requests are about as many as halves of halves.
+fn conflicting(size: usize) -> Fate {
+    if size <= FEW { alone() } else { smaller(size) }
 }
 
 /// Each event's fate, from the body of a success.
@@ -129,6 +146,25 @@ mod tests {
     fn sent(id: &str, together: Option<u64>) -> Entry<Event> {
         let tries = Tries { together, ..Tries::new(Instant::now()) };
         Entry { key: id.to_owned(), value: Event::new(fixtures::event(id, "801")), tries }
+    }
+
+    /// Requests until a batch is done of which HubSpot has the first `known` events, and all that are cut from it.
+    fn requests(size: usize, known: usize) -> usize {
+        if known == 0 || size == 1 {
+            return 1;
+        }
+        let Fate::Again(Again { cap: Some(cap), .. }) = conflicting(size) else { panic!("again") };
+        let pieces = (0..size).step_by(cap).map(|from| requests(cap.min(size - from), known.saturating_sub(from).min(cap)));
+        1 + pieces.sum::<usize>()
+    }
+
+    #[test]
+    fn a_batch_of_which_all_are_known_costs_three_requests_for_two_events_at_most() {
+        for size in 1..=batch_max(Events::AppEvents) {
+            assert!(2 * requests(size, size) <= 3 * size.max(2), "{} for {size}", requests(size, size));
+            assert!(requests(size, 1) <= 1 + FEW + 3 * size.ilog2() as usize, "{} for one of {size}", requests(size, 1));
+        }
+        assert_eq!((requests(100, 100), requests(500, 500)), (131, 627), "as docs/hubspot.md counts");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::request;
 use super::service::Service;
 use super::settings::Settings;
 use super::setup::{Standing, send};
-use super::work::results;
+use super::work::listed;
 use serde_json::Value;
 
 /// How the type of event stands that the configuration gives to an account.
@@ -47,9 +47,9 @@ async fn template(settings: &Settings, app_id: u64, given: &str) -> Result<Stand
     let http = settings.client().map_err(unusable)?;
     let address = format!("{}{}/{app_id}/event-templates", settings.base_url, settings.paths.timeline);
     // The developer key travels in the query: HubSpot offers no other way. No message of ours quotes an address.
-    let listed = send(http.get(address).query(&[("hapikey", key.reveal())])).await?;
+    let answer = send(http.get(address).query(&[("hapikey", key.reveal())])).await?;
     let is_given = |template: &Value| template.get("id").and_then(text).is_some_and(|id| id == given);
-    Ok(match results(&listed).iter().any(is_given) {
+    Ok(match listed(&answer)?.iter().any(is_given) {
         true => Standing::Ready,
         false => {
             Standing::Refused(format!("the app {app_id} has no such template; correct event_template_id, or leave it out to have one made"))

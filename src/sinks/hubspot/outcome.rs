@@ -20,6 +20,7 @@
 
 use super::daily::ASK_AGAIN;
 use crate::http::{Answer, NoAnswer};
+use crate::model::time::Ms;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -52,10 +53,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What an exchange means.
-    pub fn of(answer: Result<Answer, NoAnswer>) -> Outcome {
+    /// What an exchange that ended at `now` means.
+    pub fn of(answer: Result<Answer, NoAnswer>, now: Ms) -> Outcome {
         match answer {
-            Ok(answer) => classify(answer.status, answer.retry_after(), &answer.body),
+            Ok(answer) => classify(answer.status, answer.retry_after(now), &answer.body),
             Err(NoAnswer::Unsent(why)) => Outcome::Unsent(why, None),
             Err(NoAnswer::Lost(why)) => Outcome::Transient(why, None),
         }
@@ -146,15 +147,9 @@ pub fn refused_everywhere(code: &str) -> bool {
     matches!(code, "PROPERTY_DOESNT_EXIST" | "READ_ONLY_VALUE")
 }
 
-/// Longest pause that is honoured.
-const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// Reads an answer. `retry_after` is the header of that name.
-pub fn classify(status: u16, retry_after: Option<&str>, body: &[u8]) -> Outcome {
+/// Reads an answer. `after` is what its header `Retry-After` asks for.
+pub fn classify(status: u16, after: Option<Duration>, body: &[u8]) -> Outcome {
     let json: Option<Value> = serde_json::from_slice(body).ok();
-    // "At once" is no pause: repeated at once, a throttled request would be throttled again and again.
-    let after = retry_after.and_then(|text| text.trim().parse().ok()).filter(|s| *s > 0);
-    let after = after.map(|s| Duration::from_secs(s).min(PAUSE_MAX));
     let value = json.as_ref().unwrap_or(&Value::Null);
     match status {
         200..=299 if body.iter().all(u8::is_ascii_whitespace) => Outcome::Done(Value::Null),
@@ -289,10 +284,11 @@ mod tests {
         assert_eq!(of(429, &body("OTHER")), Outcome::Throttled(Pause::Unsaid));
         assert_eq!(of(429, &body("DAILY")), Outcome::Throttled(Pause::Day));
         // As long as the pause between two looks whether the day is over, and yet not until the day's end.
-        assert_eq!(classify(429, Some("900"), b"{}"), Outcome::Throttled(Pause::For(Duration::from_secs(900))));
-        assert_eq!(classify(429, Some("3"), b"<html>"), Outcome::Throttled(Pause::For(Duration::from_secs(3))));
-        assert_eq!(classify(477, Some("999999999"), b""), Outcome::Throttled(Pause::For(PAUSE_MAX)));
-        assert_eq!(classify(429, Some("0"), b"{}"), Outcome::Throttled(Pause::Unsaid));
+        let after = Some(Duration::from_secs(900));
+        assert_eq!(classify(429, after, b"{}"), Outcome::Throttled(Pause::For(Duration::from_secs(900))));
+        assert_eq!(classify(429, after, b"<html>"), Outcome::Throttled(Pause::For(Duration::from_secs(900))));
+        assert_eq!(classify(477, after, b""), Outcome::Throttled(Pause::For(Duration::from_secs(900))));
+        assert_eq!(classify(477, None, b""), Outcome::Throttled(Pause::For(Duration::from_secs(60))));
     }
 
     #[test]
@@ -360,7 +356,9 @@ mod tests {
         assert!(matches!(of(404, &json!({"category":"OBJECT_NOT_FOUND"})), Outcome::NotFound(_)));
         let others: [&[u8]; 4] = [b"", b"<html>404</html>", b"null", br#"{"message":"no Route matched with those values"}"#];
         for body in others {
-            assert!(matches!(classify(404, Some("7"), body), Outcome::Transient(_, Some(after)) if after.as_secs() == 7));
+            assert!(
+                matches!(classify(404, Some(Duration::from_secs(7)), body), Outcome::Transient(_, Some(after)) if after.as_secs() == 7)
+            );
             assert_eq!(classify(410, None, body), Outcome::Retired);
         }
     }
@@ -408,8 +406,8 @@ mod tests {
     proptest! {
         /// No body and no status makes it panic, and only successes and conflicts count as done.
         #[test]
-        fn any_answer_has_a_meaning(status in 100u16..600, body in prop::collection::vec(any::<u8>(), 0..200), after in "\\PC{0,12}") {
-            let outcome = classify(status, Some(&after), &body);
+        fn any_answer_has_a_meaning(status in 100u16..600, body in prop::collection::vec(any::<u8>(), 0..200), after in prop::option::of(1u64..86_400)) {
+            let outcome = classify(status, after.map(Duration::from_secs), &body);
             if matches!(outcome, Outcome::Done(_)) {
                 prop_assert!((200..300).contains(&status));
             }

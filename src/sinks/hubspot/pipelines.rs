@@ -9,7 +9,7 @@ use super::request;
 use super::service::Service;
 use super::settings::Settings;
 use super::setup::{Finding, Standing};
-use super::work::results;
+use super::work::listed;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -48,12 +48,12 @@ pub type Pipelines = BTreeMap<String, BTreeMap<String, Stage>>;
 /// The outcome of the request that failed.
 pub async fn read(service: &Service, settings: &Settings, portal: &str) -> Result<Pipelines, Outcome> {
     match service.call(portal, &request::get(format!("{}/deals", settings.paths.pipelines)), Share::Bulk).await {
-        Outcome::Done(body) => Ok(pipelines(&body)),
+        Outcome::Done(body) => Ok(pipelines(listed(&body)?)),
         outcome => Err(outcome),
     }
 }
 
-fn pipelines(body: &Value) -> Pipelines {
+fn pipelines(listed: &[Value]) -> Pipelines {
     let live = |record: &&Value| record.get("archived").and_then(Value::as_bool) != Some(true);
     let stage = |record: &Value| {
         let stage = Stage {
@@ -69,7 +69,7 @@ fn pipelines(body: &Value) -> Pipelines {
         let stages = record.get("stages").and_then(Value::as_array);
         stages.into_iter().flatten().filter(live).filter_map(stage).collect()
     };
-    results(body).iter().filter(live).filter_map(|record| Some((record.get("id").and_then(text)?, stages(record)))).collect()
+    listed.iter().filter(live).filter_map(|record| Some((record.get("id").and_then(text)?, stages(record)))).collect()
 }
 
 /// How each rule's move stands in an account.
@@ -115,10 +115,12 @@ mod tests {
 
     fn account() -> Pipelines {
         let stage = |id: &str, order: i64, closed: &str, permissions: &str| json!({"id": id, "label": format!("Stage {id}"), "displayOrder": order, "metadata": {"isClosed": closed}, "writePermissions": permissions, "archived": false});
-        pipelines(&json!({"results": [{"id": "default", "archived": false, "stages": [
+        pipelines(&[
+            json!({"id": "default", "archived": false, "stages": [
             stage("a", 0, "false", "CRM_PERMISSIONS_ENFORCEMENT"), stage("b", 1, "false", "CRM_PERMISSIONS_ENFORCEMENT"),
-            stage("c", 2, "false", "READ_ONLY"), stage("won", 3, "true", "CRM_PERMISSIONS_ENFORCEMENT")]},
-            {"id": "old", "archived": true, "stages": []}]}))
+            stage("c", 2, "false", "READ_ONLY"), stage("won", 3, "true", "CRM_PERMISSIONS_ENFORCEMENT")]}),
+            json!({"id": "old", "archived": true, "stages": []}),
+        ])
     }
 
     #[test]

@@ -88,6 +88,11 @@ pub fn read_deals<'a>(paths: &Paths, ids: impl IntoIterator<Item = &'a str>) -> 
     post(format!("{}/batch/read", paths.deals), json!({ "properties": DEAL_PROPERTIES, "propertiesWithHistory": [], "inputs": inputs }))
 }
 
+/// Reads one deal by id; a merged one answers with the survivor's id, or 404.
+pub fn get_deal(paths: &Paths, id: &str) -> Request {
+    get(format!("{}/{}?properties=dealstage", paths.deals, segment(id)))
+}
+
 /// Reads which stages deals have been in.
 pub fn read_stage_histories<'a>(paths: &Paths, ids: impl IntoIterator<Item = &'a str>) -> Request {
     let inputs: Vec<Value> = ids.into_iter().map(|id| json!({ "id": id })).collect();

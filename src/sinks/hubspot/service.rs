@@ -11,6 +11,7 @@ use super::request::{self, Method, Request};
 use super::settings::Settings;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::model::time::now;
 use crate::oauth::{Access, Connections, TokenError};
 use crate::state::State;
 use std::collections::BTreeMap;
@@ -206,7 +207,7 @@ impl Service {
         if let (Ok(answer), Some(_)) = (&answer, share) {
             budget.told(told_by(&answer.headers), sent);
         }
-        Outcome::of(answer)
+        Outcome::of(answer, now())
     }
 }
 

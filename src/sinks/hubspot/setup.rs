@@ -9,8 +9,9 @@ use super::portal::{Events, NO_EVENTS, Portal};
 use super::request;
 use super::service::Service;
 use super::settings::Settings;
-use super::work::results;
+use super::work::listed;
 use crate::http;
+use crate::model::time::now;
 use crate::oauth::Feature;
 use crate::secret::Secret;
 use serde_json::{Value, json};
@@ -164,10 +165,11 @@ async fn event_template(
     let address = format!("{}{}/{app_id}/event-templates", settings.base_url, settings.paths.timeline);
     // The developer key travels in the query: HubSpot offers no other way. No message of ours quotes an address.
     let call = |method: reqwest::Method, rest: &str| http.request(method, format!("{address}{rest}")).query(&[("hapikey", key.reveal())]);
-    let listed = send(call(reqwest::Method::GET, "")).await?;
+    let answer = send(call(reqwest::Method::GET, "")).await?;
     let named = |t: &&Value| t.get("name").and_then(Value::as_str) == Some(EVENT_LABEL);
     let id = |t: &Value| t.get("id").and_then(text);
-    if let Some(found) = results(&listed).iter().find(named)
+    // One that is not found is made, and an event has its id in one template only.
+    if let Some(found) = listed(&answer)?.iter().find(named)
         && let Some(id) = id(found)
     {
         let has = |name: &str| found.get("tokens").and_then(Value::as_array).is_some_and(|tokens| tokens.iter().any(|t| t["name"] == name));
@@ -193,7 +195,7 @@ async fn event_template(
 }
 
 pub(super) async fn send(call: reqwest::RequestBuilder) -> Result<Value, Outcome> {
-    match Outcome::of(http::exchange(call).await) {
+    match Outcome::of(http::exchange(call).await, now()) {
         Outcome::Done(body) => Ok(body),
         outcome => Err(outcome),
     }
@@ -249,11 +251,11 @@ pub async fn contact_properties(
     if settings.provision.is_empty() {
         return Ok(found);
     }
-    let listed = match service.call(portal, &request::get(area.clone()), Share::Bulk).await {
+    let answer = match service.call(portal, &request::get(area.clone()), Share::Bulk).await {
         Outcome::Done(body) => body,
         outcome => return Err(outcome),
     };
-    let known: BTreeMap<&str, &Value> = results(&listed).iter().filter_map(|p| Some((p.get("name")?.as_str()?, p))).collect();
+    let known: BTreeMap<&str, &Value> = listed(&answer)?.iter().filter_map(|p| Some((p.get("name")?.as_str()?, p))).collect();
     // What can't be made is in no other property's way; why nothing can.
     let mut none = (!service.connections().missing(portal, Feature::MakeProperties).is_empty()).then(|| UNMADE.to_owned());
     let mut grouped = false;

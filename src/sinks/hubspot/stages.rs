@@ -6,18 +6,19 @@
 //!   no longer know that we wrote, and say `already-there`). In `from_stage`: it was not done. Anywhere else: a person moved it, and it
 //!   stays there.
 //! - Of several deltas for one deal only the oldest is in a batch; the next one reads the deal again.
+//! - A deal is gone when HubSpot says so of it. An answer that does not mention it says nothing.
 
 use super::associations::Associations;
 use super::budget::Share;
 use super::deal::{DealNow, Verdict, judge};
 use super::emails;
 use super::entries::Stages;
-use super::outcome::{Outcome, error_of, item_errors};
+use super::outcome::{ItemError, Outcome, error_of, item_errors};
 use super::queue::Entry;
 use super::reason;
 use super::record::Lane;
 use super::request;
-use super::work::{Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
+use super::work::{Again, Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
 use crate::model::outputs::Person;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -50,18 +51,19 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
         return report;
     };
     let errors = item_errors(&body);
+    if results(&body).is_empty() && errors.is_empty() && size > 1 {
+        // A success that holds nothing is none; a deal that stands alone is asked for by itself.
+        let again = Fate::Again(Again { counts: true, cap: Some(size / 2), ..Again::default() });
+        report.fates.extend(batch.into_iter().map(|entry| (entry, again.clone())));
+        return report;
+    }
     let mut deals: HashMap<String, DealNow> =
         results(&body).iter().filter_map(|record| Some((id_in(record, "id")?, DealNow::read(record)))).collect();
-    let mut moves = Vec::new();
+    let (mut moves, mut unread) = (Vec::new(), Vec::new());
     for entry in batch {
         let Some((delta, _)) = entry.value.steps.front() else { continue };
         let Some(now) = deals.get_mut(&entry.key) else {
-            let named = errors.iter().find(|error| error.about.contains(&entry.key)).map(|error| &error.outcome);
-            let fate = match named.and_then(|outcome| report.common(LANE, outcome)) {
-                Some(fate) => fate,
-                None => Fate::Dead(reason::DEAL_GONE, "HubSpot does not know the deal: deleted, or merged into another".to_owned()),
-            };
-            report.fates.push((entry, fate));
+            unread.push(entry);
             continue;
         };
         now.contacts = contacts.get(&entry.key).cloned().unwrap_or_default();
@@ -75,7 +77,33 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Stages>>) -> Report<Stages> 
     if !moves.is_empty() {
         move_deals(desk, &mut report, moves).await;
     }
+    // Only now: between reading the others and moving them nothing is asked.
+    for entry in unread {
+        let fate = not_read(desk, &mut report, &entry.key, &errors, size).await;
+        report.fates.push((entry, fate));
+    }
     report
+}
+
+/// What it means for a deal that the answer to a batch of `size` does not hold it.
+async fn not_read(desk: Desk<'_>, report: &mut Report<Stages>, deal: &str, errors: &[ItemError], size: usize) -> Fate {
+    let named = errors.iter().find(|error| error.about.iter().any(|id| id == deal));
+    // One that names nobody may be about this deal.
+    let unnamed = errors.iter().find(|error| error.about.is_empty());
+    if let Some(error) = named.or(unnamed) {
+        return match report.common(LANE, &error.outcome) {
+            Some(fate) => fate,
+            None if named.is_none() && size > 1 => alone(),
+            None => refused(&error.outcome),
+        };
+    }
+    const GONE: &str = "HubSpot does not know the deal: deleted, or merged into another";
+    match desk.call(&request::get_deal(desk.paths, deal), Share::Full).await {
+        Outcome::Done(body) if id_in(&body, "id").is_some_and(|id| id != deal) => Fate::Dead(reason::DEAL_GONE, GONE.to_owned()),
+        Outcome::Done(_) => Fate::Again(Again { counts: true, cap: Some(1), ..Again::default() }),
+        Outcome::NotFound(_) => Fate::Dead(reason::DEAL_GONE, GONE.to_owned()),
+        outcome => report.unclear(LANE, &outcome),
+    }
 }
 
 /// Reads the contacts of the deals whose guards ask for them; a deal for which HubSpot fails is tried again. Gives nothing back when all
@@ -200,7 +228,7 @@ async fn move_deals(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entr
             // Neither moved nor refused, or the answer does not show the stage: read again.
             (Some(None) | None, _) => {
                 entry.value.sent = true;
-                Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() })
+                Fate::Again(Again { counts: true, cap: Some(1), ..Again::default() })
             }
         };
         report.fates.push((entry, fate));

@@ -171,6 +171,13 @@ pub enum LookUp {
     Unclear(Outcome),
 }
 
+impl LookUp {
+    /// A success that names no contact says neither that it is there nor that it is not.
+    fn said_nothing() -> Self {
+        LookUp::Unclear(Outcome::Transient("a success that names no contact".to_owned(), None))
+    }
+}
+
 /// The account and the service, as a batch needs them.
 #[derive(Clone, Copy, Debug)]
 pub struct Desk<'a> {
@@ -201,9 +208,10 @@ impl Desk<'_> {
     /// Asks for one contact by id.
     pub async fn look_up(&self, id: &str, share: Share) -> LookUp {
         match self.call(&request::get_contact(self.paths, id), share).await {
-            Outcome::Done(body) => match body.get("id").and_then(super::outcome::text) {
+            Outcome::Done(body) => match id_in(&body, "id") {
                 Some(found) if found != id => LookUp::Merged(found),
-                _ => LookUp::There,
+                Some(_) => LookUp::There,
+                None => LookUp::said_nothing(),
             },
             Outcome::NotFound(_) => LookUp::Gone,
             outcome => LookUp::Unclear(outcome),
@@ -213,7 +221,7 @@ impl Desk<'_> {
     /// Asks which contact has an e-mail address.
     pub async fn find(&self, email: &str, share: Share) -> LookUp {
         match self.call(&request::get_contact_by_email(self.paths, email), share).await {
-            Outcome::Done(body) => body.get("id").and_then(super::outcome::text).map_or(LookUp::Gone, LookUp::Merged),
+            Outcome::Done(body) => id_in(&body, "id").map_or_else(LookUp::said_nothing, LookUp::Merged),
             Outcome::NotFound(_) => LookUp::Gone,
             outcome => LookUp::Unclear(outcome),
         }
@@ -223,6 +231,15 @@ impl Desk<'_> {
 /// The records that the answer to a batch lists as done.
 pub fn results(body: &Value) -> &[Value] {
     body.get("results").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The records of a list.
+///
+/// # Errors
+/// A failure to be repeated: a success that holds no list does not say that there is nothing.
+pub fn listed(body: &Value) -> Result<&[Value], Outcome> {
+    let list = body.get("results").and_then(Value::as_array);
+    list.map(Vec::as_slice).ok_or_else(|| Outcome::Transient("a success that holds no list".to_owned(), None))
 }
 
 /// A field of a record of HubSpot's that holds an id.

@@ -149,7 +149,11 @@ impl Client {
     pub async fn one(&self, object: Object, id: Id) -> Result<Option<Value>, Trouble> {
         let properties = object.properties().join(",");
         let path = format!("{}/{id}?properties={}", self.path(object), properties.replace(',', "%2C"));
-        self.read(&Request { method: Method::Get, path, body: None }).await
+        match self.read(&Request { method: Method::Get, path, body: None }).await? {
+            // It does not say that the record is gone.
+            Some(shown) if shown.get("id").and_then(super::record::id).is_none() => Err(strange("record")),
+            shown => Ok(shown),
+        }
     }
 
     /// The contacts of deals, all of them; a deal that HubSpot says nothing of has none.

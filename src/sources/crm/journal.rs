@@ -15,6 +15,7 @@ use super::events;
 use super::mirror::Hints;
 use super::object::Object;
 use crate::http;
+use crate::model::time::now;
 use crate::sinks::hubspot::{Outcome, Refusal, Secret, segment, text};
 use crate::sources::trouble::{Trouble, answer};
 use serde_json::{Value, json};
@@ -213,7 +214,7 @@ fn unknown(outcome: &Outcome) -> bool {
 async fn exchange(call: reqwest::RequestBuilder) -> Outcome {
     let answer = http::exchange(call).await;
     let status = answer.as_ref().map_or(0, |answer| answer.status);
-    match Outcome::of(answer) {
+    match Outcome::of(answer, now()) {
         // Here it may be the end of the journal, whatever the body is.
         Outcome::Transient(..) | Outcome::Retired if matches!(status, 404 | 410) => {
             Outcome::NotFound(Refusal { status, ..Refusal::default() })

@@ -122,6 +122,24 @@ fn a_missing_scope_is_named() {
 }
 
 #[test]
+fn a_success_that_names_no_record_does_not_say_that_it_is_gone() {
+    block_on(async {
+        let world = World::new();
+        let id = world.sandbox.create_contact(PORTAL, None, &[("email", "ada@example.com")]);
+        let client = Client::new(Arc::clone(&world.service), PORTAL, world.settings.paths.clone(), 100, Duration::from_secs(10));
+        let number = id.parse().expect("a number");
+        for said in [json!({ "page": "empty" }), json!({ "body": {} }), json!({ "body": [] })] {
+            let mut fault = json!({ "kind": "reply", "status": 200 });
+            fault.as_object_mut().expect("an object").extend(said.as_object().expect("an object").clone());
+            world.sandbox.fault(json!({ "match": { "path": format!("/crm/*/contacts/{id}"), "times": 1 }, "fault": fault }));
+            let trouble = client.one(Object::Contacts, number).await.expect_err("nothing is known");
+            assert!(matches!(trouble, Trouble::Later(..)), "{trouble}");
+            assert!(client.one(Object::Contacts, number).await.expect("reads").is_some(), "it is there");
+        }
+    });
+}
+
+#[test]
 fn reading_keeps_to_its_part_of_the_budget() {
     block_on(async {
         let world = World::new();
