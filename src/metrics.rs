@@ -11,10 +11,11 @@ use crate::model::time::Ms;
 use crate::serve::access::{Access, operators_only};
 use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{AccountStanding, Exposed};
+use crate::status::Collect;
 use axum::Router;
 use axum::http::header;
 use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -325,14 +326,26 @@ pub fn guarded(metrics: Arc<Metrics>, access: Arc<Access>) -> Router {
     routes(metrics).layer(from_fn_with_state(access, operators_only))
 }
 
+/// `GET /metrics` of a process other than 0, for whom `access` allows it: what it knows of its share.
+pub fn guarded_share(collect: Collect, access: Arc<Access>) -> Router {
+    let registry = Arc::new(job::share(collect));
+    let show = async move || openmetrics(&registry);
+    Router::new().route("/metrics", get(show)).layer(from_fn_with_state(access, operators_only))
+}
+
 /// `GET /metrics`.
 pub fn routes(metrics: Arc<Metrics>) -> Router {
-    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let show = async move || match metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
-        Err(_) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    };
+    let show = async move || openmetrics(&metrics.registry);
     Router::new().route("/metrics", get(show))
+}
+
+fn openmetrics(registry: &Registry) -> Response {
+    const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
+        Err(_) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 #[path = "clickhouse/deltas.rs"]
 mod deltas;
+#[path = "clickhouse/disk.rs"]
+mod disk;
 #[path = "clickhouse/export.rs"]
 mod export;
 #[path = "clickhouse/faults.rs"]

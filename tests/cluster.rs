@@ -16,7 +16,11 @@ use against_oracle::{Course, frontier, now, number};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -119,6 +123,18 @@ struct Cluster(Vec<Process>);
 impl Cluster {
     /// Starts all of them, in the order of `order`, with one of them armed.
     fn start(course: &Course, clocks: &WrongClocks, name: &str, order: &[usize], workers: usize, armed: Option<(usize, &str)>) -> Self {
+        Cluster::start_shown(course, clocks, name, order, (workers, armed), None)
+    }
+
+    /// The same; each tells of its share at one of these addresses.
+    fn start_shown(
+        course: &Course,
+        clocks: &WrongClocks,
+        name: &str,
+        order: &[usize],
+        (workers, armed): (usize, Option<(usize, &str)>),
+        shown: Option<&[String; 3]>,
+    ) -> Self {
         let processes = order.len();
         let hostfile = course.folder.path().join(format!("{name}.hosts"));
         fs::write(&hostfile, free_addresses::<3>()[..processes].join("\n")).expect("writes");
@@ -126,7 +142,9 @@ impl Cluster {
         let mut all: Vec<Option<Process>> = (0..processes).map(|_| None).collect();
         for process in order {
             let [index, count, workers] = [*process, processes, workers].map(|number| number.to_string());
-            let arguments = ["--hostfile", &hostfile, "--process", &index, "--processes", &count, "--workers", &workers];
+            let mut arguments = vec!["--hostfile", &hostfile, "--process", &index, "--processes", &count, "--workers", &workers];
+            let shown = shown.map(|addresses| addresses[*process].clone());
+            arguments.extend(shown.iter().flat_map(|address| ["--metrics", address.as_str()]));
             let failpoint = armed.filter(|(of, _)| of == process).map(|(_, failpoint)| failpoint);
             let log = course.folder.path().join(format!("{name}.{process}.log"));
             all[*process] = Some(Process::start_by(&course.config, log, &arguments, failpoint, Some((clocks, *process))));
@@ -212,7 +230,8 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     }
 
     let end = course.last_tick();
-    let mut cluster = Cluster::start(&course, &clocks, "last", &[2, 1, 0], 2, None);
+    let shown = free_addresses::<3>();
+    let mut cluster = Cluster::start_shown(&course, &clocks, "last", &[2, 1, 0], (2, None), Some(&shown));
     // The others wait for one that is frozen.
     cluster.wait_to_begin();
     cluster.0[1].signal("STOP");
@@ -228,8 +247,9 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
         (frontier(&course.broker) > end).then_some(())
     });
     for process in &mut cluster.0 {
-        process.wait_to_say("ready");
+        process.wait_to_say("ready: outputs are new");
     }
+    assert_shares(&course.broker, &shown);
     cluster.0.iter().for_each(Process::ask_to_stop);
     for process in &mut cluster.0 {
         process.expect(0, TO_STOP);
@@ -241,6 +261,38 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     println!(
         "{records} records, {outputs} outputs, {rounds} rounds, {at_places} of them at a named place, in {took} s; {changes} versions and ends of rules"
     );
+}
+
+/// An answer of a process's own HTTP server, with its head.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+/// Processes other than 0 tell of their partitions, each of which is one process's, and of nothing that process 0 alone knows.
+fn assert_shares(broker: &Broker, shown: &[String; 3]) {
+    assert!(TcpStream::connect(&shown[0]).is_err(), "process 0 has what the configuration says");
+    let mut seen = BTreeSet::new();
+    for address in &shown[1..] {
+        assert!(get(address, "/readyz").ends_with("ready\n") && get(address, "/healthz").ends_with("ok\n"));
+        assert!(get(address, "/status").starts_with("HTTP/1.1 404") && get(address, "/").starts_with("HTTP/1.1 404"));
+        let text = get(address, "/metrics");
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("# EOF\n"), "{text}");
+        for line in text.lines().filter(|line| line.starts_with("clickline_partition_lag{")) {
+            assert!(seen.insert(line.split('}').next().expect("labels").to_owned()), "two processes have {line}");
+        }
+        assert!(text.contains("\nclickline_held_clicks ") && text.contains("\nclickline_ready 1"), "{text}");
+        assert!(!text.contains("clickline_transactions") && !text.contains("hubspot_"), "{text}");
+    }
+    let reader: BaseConsumer = broker.client(&[]).create().expect("a consumer");
+    let metadata = reader.fetch_metadata(None, Duration::from_secs(30)).expect("the broker answers");
+    let read = ["clicks", "forms", "crm.contacts", "crm.deals"];
+    let partitions: usize =
+        metadata.topics().iter().filter(|topic| read.contains(&topic.name())).map(|topic| topic.partitions().len()).sum();
+    assert!(!seen.is_empty() && seen.len() < partitions, "of {partitions} partitions they have {seen:?}");
 }
 
 /// A machine is unplugged: the other one gets no answer, no reset and no end of the connection. Which one the seed says; both in the long form.

@@ -300,11 +300,42 @@ fn the_running_job_connects_an_account_by_its_own_server_and_shows_it() {
     let text = shown("hubspot_last_refresh_timestamp_seconds{portal=\"4242\"} 1");
     assert!(text.contains("hubspot_installs_total{result=\"ok\"} 1"), "{text}");
     wait_for("the properties", || (world.count("POST", "/properties/2026-03/contacts") == 3).then_some(()));
+    assert_doctor(&world);
     let asked = Command::new("kill").args(["-TERM", &job.id().to_string()]).status().expect("kill starts");
     assert!(asked.success());
     let ended = said(job);
     assert_eq!(ended.code, 0, "{}", ended.err);
     assert!(!ended.err.contains("na1-") && !ended.err.contains("CPz") && !ended.err.contains("code="), "no token and no code in the log");
+}
+
+/// What the doctor says while the job runs; then of a rule whose stage the account does not have.
+fn assert_doctor(world: &World) {
+    let looked = |config: &str| {
+        let said = world.run(&["doctor", "--format", "json", "--config", config]);
+        let found: Vec<serde_json::Value> = serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {} {}", said.out, said.err));
+        let text = |finding: &serde_json::Value, field: &str| finding[field].as_str().expect("text").to_owned();
+        let by_thing = found.iter().map(|of| (text(of, "what"), (text(of, "level"), text(of, "says"))));
+        (said.code, by_thing.collect::<BTreeMap<_, _>>())
+    };
+    let config = world.config();
+    let (code, found) = looked(config.to_str().expect("text"));
+    let things = ["brokers", "transactions", "clock against the brokers", "clock against HubSpot"].map(str::to_owned);
+    let properties = ["source", "campaign", "medium"].map(|last| format!("portal {PORTAL}, contact property elido_last_utm_{last}"));
+    for thing in things.iter().chain(&properties) {
+        assert_eq!(found.get(thing).map(|(level, _)| level.as_str()), Some("ok"), "{thing}: {found:?}");
+    }
+    assert!(found.keys().any(|thing| thing.starts_with(&format!("portal {PORTAL}, type of event"))), "{found:?}");
+    assert!(found.keys().filter(|thing| thing.starts_with("topic ")).count() > 12, "{found:?}");
+    assert!(code == 0 && found.values().all(|(level, _)| level != "failed"), "{found:?}");
+
+    let rule = "trigger: {link_tag: x, contact_window: 30d, click_threshold: 2}, action: {type: advance_deal_stage, pipeline: default, \
+                from_stage: appointmentscheduled, to_stage: nowhere}";
+    let text = std::fs::read_to_string(&config).expect("reads").replace("acme: {", &format!("acme: {{rules: [{{name: r, {rule}}}], "));
+    let wrong = world.folder.path().join("wrong.yaml");
+    std::fs::write(&wrong, text).expect("writes");
+    let (code, found) = looked(wrong.to_str().expect("text"));
+    let (level, says) = &found[&format!("portal {PORTAL}, rule r")];
+    assert!(code == 1 && level == "failed" && says.contains("no stage `nowhere`; it has appointmentscheduled"), "{found:?}");
 }
 
 #[test]

@@ -56,7 +56,8 @@ def metrics_of_the_code():
         for file in files:
             text = file.read_text().split("#[cfg(test)]")[0]
             names |= set(re.findall(r'(?:register\(|\()\s*"([a-z][a-z0-9]*(?:_[a-z0-9]+)+)",\s*"', text))
-    return names | {name + "_total" for name in names}
+    histograms = {name + "_bucket" for name in {"click_to_hubspot_seconds"} & names}
+    return names | {name + "_total" for name in names} | histograms
 
 
 def series(expression):
@@ -93,6 +94,24 @@ class Names(unittest.TestCase):
         used = set().union(*map(series, self.expressions()))
         self.assertGreater(len(used), 20)
         self.assertEqual(used - known, set())
+
+    def test_promtool_reads_every_expression(self):
+        rules = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(self.expressions())]
+        with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+            yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}, file)
+            file.flush()
+            subprocess.run(["promtool", "check", "rules", file.name], check=True, stdout=subprocess.DEVNULL)
+
+    def test_every_part_is_on_the_dashboard(self):
+        dashboard = json.loads((DEPLOY / "grafana/clickline.json").read_text())
+        shown = set().union(*(series(target["expr"]) for panel in dashboard["panels"] for target in panel.get("targets", [])))
+        for metric in (
+            "clickline_partition_lag", "clickline_event_time_seconds", "clickline_frontier_delay_seconds", "clickline_held_clicks",
+            "clickline_live_keys", "clickline_state_bytes", "clickline_rule_hot", "clickline_rule_fired_total", "click_to_hubspot_seconds_bucket",
+            "hubspot_window_left", "hubspot_oldest_delta_waits_seconds", "hubspot_refresh_attempts_total", "hubspot_dead_letters_open",
+            "clickhouse_lag_records", "redirect_spool_bytes",
+        ):
+            self.assertIn(metric, shown)
 
     def test_every_label_of_the_redirect_that_is_asked_for_is_there(self):
         exported = {(name, label) for name, labels in metrics_of_the_redirect() for label in labels.split(",")}
@@ -140,6 +159,15 @@ class Names(unittest.TestCase):
         hosts = (folder / "hosts").read_text().split()
         expected = [f"{name}-{pod}.{service}.{space}.svc.cluster.local:2101" for pod in range(job["spec"]["replicas"])]
         self.assertEqual(hosts, expected)
+        # Each process is asked for its health, and can be asked for its metrics, where it listens; the configuration says it for process 0.
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        listen = yaml.safe_load((folder / "clickline.yaml").read_text())["http"]["listen"]
+        self.assertIn(f"--metrics {listen}", container["args"][0])
+        self.assertEqual(str(next(port for port in container["ports"] if port["name"] == "http")["containerPort"]), listen.split(":")[1])
+        for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+            self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
+        peers = next(item for item in objects if item["kind"] == "Service" and item["metadata"]["name"] == service)
+        self.assertIn({"name": "http", "port": 8090}, peers["spec"]["ports"])
         for files in kustomization["configMapGenerator"]:
             for file in files["files"]:
                 self.assertTrue((folder / file).exists(), file)
@@ -152,13 +180,35 @@ class Names(unittest.TestCase):
                     self.assertEqual(container["securityContext"]["capabilities"], {"drop": ["ALL"]})
                     self.assertIn("memory", container["resources"]["limits"])
 
+    def test_what_the_configuration_asks_compose_for_is_there(self):
+        """Variables, names of services and their ports, the ClickHouse block that is commented out among them."""
+        services = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]
+        text = (DEPLOY / "compose/clickline.yaml").read_text().replace("# clickhouse:", "clickhouse:")
+        config, job = yaml.safe_load(text), services["job"]
+        variables = set(re.findall(r"\w+_env: (\w+)", text))
+        self.assertEqual(variables, {"HUBSPOT_CLIENT_SECRET", "CLICKLINE_HTTP_TOKEN", "CLICKHOUSE_PASSWORD"})
+        # The key that seals tokens has a name of its own accord.
+        self.assertEqual(set(job["environment"]), variables | {"CLICKLINE_TOKEN_KEYS"})
+        kafka = services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].removeprefix("CLIENTS://").split(",")[0]
+        self.assertEqual(config["kafka"]["brokers"], kafka)
+        self.assertIn(kafka, services["redirect"]["command"])
+        clickhouse = services["clickhouse"]
+        self.assertEqual(config["clickhouse"]["url"], "http://clickhouse:8123")
+        self.assertEqual(config["clickhouse"]["user"], clickhouse["environment"]["CLICKHOUSE_USER"])
+        self.assertEqual(job["environment"]["CLICKHOUSE_PASSWORD"], clickhouse["environment"]["CLICKHOUSE_PASSWORD"])
+        port = config["http"]["listen"].split(":")[1]
+        self.assertEqual(job["ports"], [f"127.0.0.1:{port}:{port}"])
+        targets = [of["static_configs"][0]["targets"] for of in yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]]
+        metrics = services["redirect"]["command"][services["redirect"]["command"].index("--metrics") + 1].split(":")[1]
+        self.assertEqual(targets, [[f"job:{port}"], [f"redirect:{metrics}"]])
+
     def test_what_compose_mounts_is_there(self):
         compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
         for service in compose["services"].values():
             for volume in service.get("volumes", []):
                 source = volume.split(":")[0]
-                # These two are made where it is deployed.
-                if source.startswith(".") and source not in ("./clickline.yaml", "./http.token"):
+                # Made where it is deployed.
+                if source.startswith(".") and source != "./http.token":
                     self.assertTrue((DEPLOY / "compose" / source).exists(), source)
                 elif not source.startswith("."):
                     self.assertIn(source, compose["volumes"])

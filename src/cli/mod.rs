@@ -6,6 +6,8 @@ pub mod clickhouse;
 pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
+#[cfg(test)]
+mod documented;
 pub mod explain;
 pub mod export;
 pub mod forget;

@@ -26,6 +26,7 @@ use anyhow::{Context as _, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,6 +71,10 @@ pub struct Args {
     /// Write nothing to ClickHouse. Without this process 0 does, where there is a `clickhouse` block.
     #[arg(long)]
     pub no_clickhouse: bool,
+    /// Where a process other than 0 tells of its share of the work: /metrics, /healthz, /readyz. Process 0 does on `http` and takes no notice of
+    /// this, so that all can be started alike. What other machines reach needs the token of `http.token_env`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Runs until a signal comes or something fails; SIGHUP goes over to what the file says then.
@@ -137,7 +142,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
     let topics = topics::of(&current, &plan);
     let reads = feeding.reads_hubspot().then(|| config.hubspot.clone()).flatten();
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
-    let http = config.http.filter(|_| leads);
+    let http = served(config.http, args.metrics, leads).map_err(Failure::Configuration)?;
     let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
     let token = http.as_ref().map(Http::token).transpose().map_err(Failure::Configuration)?.flatten();
     let rules = status::rules_of(&plan);
@@ -221,11 +226,16 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
             };
             // Without the connections: they hold the metrics, and must end with the process's other parts.
             metrics.job.show(Collect { connections: None, ..collect.clone() });
-            let ledger_for = current.hubspot.as_ref().map(|hubspot| hubspot.ledger_for);
-            let letters = Letters { kafka, state: config.state, ledger_for, workspaces: accounts.clone() };
-            let mut routes = status::routes(collect.clone(), letters, Arc::clone(&access)).merge(status::health(collect));
-            routes = routes.merge(crate::metrics::guarded(Arc::clone(&metrics), access));
-            routes = routes.merge(status::until_stopped(feeding.routes(), stop.clone()));
+            let mut routes = status::health(collect.clone());
+            if leads {
+                let ledger_for = current.hubspot.as_ref().map(|hubspot| hubspot.ledger_for);
+                let letters = Letters { kafka, state: config.state, ledger_for, workspaces: accounts.clone() };
+                routes = routes.merge(status::routes(collect, letters, Arc::clone(&access)));
+                routes = routes.merge(crate::metrics::guarded(Arc::clone(&metrics), access));
+                routes = routes.merge(status::until_stopped(feeding.routes(), stop.clone()));
+            } else {
+                routes = routes.merge(crate::metrics::guarded_share(collect, access));
+            }
             if let Some((connections, settings)) = connections {
                 let callback = http.address(bound.address().port(), oauth::CALLBACK);
                 let installer = oauth::Installer::new(connections, &settings, accounts, callback)?;
@@ -273,6 +283,16 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
     }
     tracing::info!(event = "stopped", "stopped as asked");
     Ok(None)
+}
+
+/// What this process listens on: process 0 on what the configuration says, another one on what the command line does, with the same token.
+fn served(http: Option<Http>, metrics: Option<SocketAddr>, leads: bool) -> anyhow::Result<Option<Http>> {
+    if leads {
+        return Ok(http);
+    }
+    let share = metrics.map(|listen| Http { listen, public_url: None, ..http.unwrap_or_default() });
+    share.as_ref().map_or(Ok(()), Http::check).context("--metrics")?;
+    Ok(share)
 }
 
 /// Prints the calls that the sink would make.

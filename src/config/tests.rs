@@ -204,7 +204,11 @@ fn a_build_without_tls_says_so() {
 
 #[test]
 fn the_configurations_that_are_shipped_are_right() {
-    for text in [include_str!("../../docs/example.yaml"), include_str!("../../deploy/kubernetes/clickline.yaml")] {
+    let compose = include_str!("../../deploy/compose/clickline.yaml");
+    // What stands behind a `#` for who wants it, is right, too.
+    let whole = compose.replace("# clickhouse:", "clickhouse:");
+    assert_ne!(whole, compose);
+    for text in [include_str!("../../docs/example.yaml"), include_str!("../../deploy/kubernetes/clickline.yaml"), compose, &whole] {
         if let Err(mistakes) = Config::read(text, Path::new("")) {
             panic!("{mistakes}\n{text}");
         }

@@ -143,6 +143,9 @@ pub fn gated(events: EventScopes, granted: &[String]) -> Vec<(Feature, Vec<&'sta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oauth::CALLBACK;
+    use crate::serve::Http;
+    use crate::sources::crm::webhooks;
 
     fn scopes(scopes: &[&str]) -> Vec<String> {
         scopes.iter().map(|scope| (*scope).to_owned()).collect()
@@ -177,5 +180,19 @@ mod tests {
         assert_eq!(gated(EventScopes::Custom, &all), [(Feature::Events, vec![SEND])]);
         assert_eq!(gated(EventScopes::CustomMade, &all), [(Feature::Events, vec![SEND, DEFINE])]);
         assert_eq!(Feature::Events.missing(EventScopes::CustomMade, &scopes(&[DEFINE])), [SEND]);
+    }
+
+    #[test]
+    fn the_app_that_is_shipped_lists_what_we_ask_for() {
+        let app: serde_json::Value = serde_json::from_str(include_str!("../../deploy/hubspot/src/app/app-hsmeta.json")).expect("JSON");
+        let auth = &app["config"]["auth"];
+        assert_eq!(auth["requiredScopes"], serde_json::json!(SCOPES));
+        assert_eq!(auth["optionalScopes"], serde_json::json!([&OPTIONAL_SCOPES[..], EventScopes::CustomMade.beside()].concat()));
+        let (here, there) = (Http::default(), Http { public_url: Some("https://clickline.example.com".to_owned()), ..Http::default() });
+        let address = |http: &Http, path: &str| http.address(http.listen.port(), path);
+        assert_eq!(auth["redirectUrls"], serde_json::json!([address(&here, CALLBACK), address(&there, CALLBACK)]));
+        let subscribed = include_str!("../../deploy/hubspot/src/app/webhooks/webhooks-hsmeta.json");
+        let subscribed: serde_json::Value = serde_json::from_str(subscribed).expect("JSON");
+        assert_eq!(subscribed["config"]["settings"]["targetUrl"], address(&there, webhooks::PATH));
     }
 }

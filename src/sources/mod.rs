@@ -100,6 +100,8 @@ pub type Offsets = BTreeMap<Kind, BTreeMap<i32, i64>>;
 #[derive(Debug, Default)]
 pub struct Meter {
     records: [AtomicU64; 4],
+    /// The largest own time of a record, by kind; 0 for none.
+    newest: [AtomicU64; 4],
     /// Records that went to the dead letters.
     dead: AtomicU64,
     /// Bytes read, as they lie in the file or message.
@@ -136,6 +138,11 @@ impl Meter {
     /// Records read of all kinds.
     pub fn total(&self) -> u64 {
         Kind::ALL.iter().map(|kind| self.records(*kind)).sum()
+    }
+
+    /// When the newest click or form that was read happened, by its own time, ms; `None` before the first, and for states, which have no time.
+    pub fn newest(&self, kind: Kind) -> Option<Ms> {
+        Some(self.newest[kind as usize].load(Ordering::Relaxed)).filter(|ts| *ts > 0)
     }
 
     /// Records that went to the dead letters.
@@ -181,6 +188,9 @@ impl Meter {
 
     fn count(&self, kind: Kind, arrival: &Arrival) {
         self.records[kind as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(ts) = own_time(arrival) {
+            self.newest[kind as usize].fetch_max(ts, Ordering::Relaxed);
+        }
         if matches!(arrival, Arrival::Dead(_)) {
             self.dead.fetch_add(1, Ordering::Relaxed);
         }
@@ -348,6 +358,18 @@ mod tests {
         let (ahead, beyond) = (click(most), click(most + 1));
         assert!(matches!(decode(found(Kind::Clicks, None, Some(&ahead)), 1_000, &Times::with_tick(100)).0, Arrival::Click(..)));
         assert_eq!(refused(found(Kind::Clicks, None, Some(&beyond)), 1_000).reason, "clock");
+    }
+
+    #[test]
+    fn the_newest_time_is_that_of_what_could_be_read() {
+        let (meter, times) = (Meter::default(), Times::with_tick(100));
+        let click = |ts: Ms| format!(r#"{{"id":"a","ts":{ts},"workspace":"w","link":"l"}}"#);
+        // The last is refused: it lies too far ahead.
+        for text in [click(900), click(700), "{}".to_owned(), click(1_000 + times.max_future + 1)] {
+            meter.count(Kind::Clicks, &decode(found(Kind::Clicks, None, Some(text.as_bytes())), 1_000, &times).0);
+        }
+        assert_eq!((meter.newest(Kind::Clicks), meter.newest(Kind::Forms)), (Some(900), None));
+        assert_eq!((meter.records(Kind::Clicks), meter.dead()), (4, 2));
     }
 
     #[test]

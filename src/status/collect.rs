@@ -76,6 +76,7 @@ impl Collect {
             draining,
             frontier: Frontier { at: frontier, delay_ms: if frontier == 0 { 0 } else { now.saturating_sub(frontier) } },
             read: Kind::ALL.iter().map(|kind| (kind.name().to_owned(), self.look.meter.records(*kind))).collect(),
+            newest: Kind::ALL.iter().filter_map(|kind| Some((kind.name().to_owned(), self.look.meter.newest(*kind)?))).collect(),
             late: self.look.meter.clamped(),
             partitions: self.partitions(),
             kept: Kept { held_clicks: self.board.held.get(), live_keys: self.board.keys.get(), bytes: self.board.bytes.get() },

@@ -41,6 +41,9 @@ pub struct Status {
     pub frontier: Frontier,
     /// Records read since the start, by topic kind: `clicks`, `forms`, `contacts`, `deals`.
     pub read: BTreeMap<String, u64>,
+    /// When the newest of them happened, by its own time: `clicks`, `forms`; none before the first.
+    #[serde(default)]
+    pub newest: BTreeMap<String, Ms>,
     /// Records since the start that were appended before what their partition had already reached: they count as of when they came.
     #[serde(default)]
     pub late: u64,

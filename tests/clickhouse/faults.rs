@@ -40,13 +40,13 @@ impl Write for Log {
 }
 
 /// The first line of this test's sink from byte `from` on that holds all of these words.
-fn said(from: usize, words: &[impl AsRef<str>]) -> Option<String> {
+pub fn said(from: usize, words: &[impl AsRef<str>]) -> Option<String> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let text = String::from_utf8_lossy(&log[from..]).into_owned();
     text.lines().find(|line| line.contains(TOPIC) && words.iter().all(|word| line.contains(word.as_ref()))).map(str::to_owned)
 }
 
-fn log_length() -> usize {
+pub fn log_length() -> usize {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
@@ -192,6 +192,35 @@ impl World {
         self.server.ask("ALTER TABLE c.clicks RENAME COLUMN away TO utm_term");
     }
 
+    /// Somebody has changed the table, and everything goes in all the same.
+    fn drifts(&mut self, sink: &Sink) {
+        let before = clicks(sink).setup;
+        self.server.ask("ALTER TABLE c.clicks ADD COLUMN theirs UInt32 DEFAULT 7 FIRST, MODIFY COLUMN title LowCardinality(String)");
+        self.produce();
+        self.assert_exact(sink, "a column more, and another type that takes the same");
+        assert_eq!(self.server.ask(&format!("SELECT count() FROM c.clicks WHERE theirs = 7 AND id = 'c{}'", self.made - 1)), "1");
+        self.server.ask("ALTER TABLE c.clicks DROP COLUMN theirs, MODIFY COLUMN title String");
+        self.produce();
+        self.assert_exact(sink, "the column is gone again");
+        assert_eq!(clicks(sink).setup, before, "nobody must act");
+    }
+
+    /// What is older than the table keeps is gone as soon as it is in, or with the next merge; totals count it, and it holds nobody up.
+    fn forgets(&mut self, more: usize) {
+        self.server.ask("ALTER TABLE c.clicks MODIFY TTL toDateTime(ts) + INTERVAL 60 DAY SETTINGS materialize_ttl_after_modify = 0");
+        let sink = self.sink();
+        self.produce();
+        // Of each three clicks one is 100 days old.
+        let (all, young) = ((self.made + more).to_string(), self.made * 2 / 3 + more);
+        wait_for("the totals", || (self.server.ask("SELECT sum(clicks + bots) FROM c.clicks_by_day") == all).then_some(()));
+        wait_for("the batch to be acknowledged", || (clicks(&sink).oldest_at == 0).then_some(()));
+        let kept = self.server.ask("SELECT count(), uniqExact(id) FROM c.clicks WHERE ts > now() - INTERVAL 60 DAY");
+        assert_eq!(kept, format!("{young}\t{young}"));
+        let old = format!("SELECT count() FROM c.clicks WHERE id IN ('c{}', 'c{}')", self.made - 1, self.made - 4);
+        assert_eq!(self.server.ask(&old), "0", "numbers that leave 2 are old");
+        sink.stop();
+    }
+
     /// What the requests' own settings must see to, whatever the server's defaults are.
     fn settings_hold(&self) {
         let (runtime, service) =
@@ -245,6 +274,7 @@ fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
     world.slow(&sink);
     world.dies(&sink);
     world.poison(&sink);
+    world.drifts(&sink);
     world.settings_hold();
     let rows = clicks(&sink).rows;
     assert!(rows as usize >= world.made, "{rows}");
@@ -257,4 +287,6 @@ fn whatever_clickhouse_refuses_or_loses_each_click_is_one_row() {
     wait_for("their totals", || differences(&world.server).is_empty().then_some(()));
     sink.stop();
     assert_exact(&world.server, world.made + 3);
+    world.forgets(3);
+    super::disk::is_full(&world.broker);
 }

@@ -44,7 +44,12 @@ pub struct ClickHouse {
     program: PathBuf,
     address: String,
     process: Option<Child>,
+    /// Words before the program's: what gives its data a file system of its own.
+    around: Vec<String>,
 }
+
+/// Bytes of the small disk: the server's own files and some batches.
+const SMALL: &str = "size=64m";
 
 impl ClickHouse {
     /// A server with nothing in it, or `None` where it was not fetched.
@@ -52,6 +57,31 @@ impl ClickHouse {
     /// # Panics
     /// When it is there and does not start.
     pub fn start_if_there() -> Option<ClickHouse> {
+        ClickHouse::start(Vec::new())
+    }
+
+    /// One whose data is on a file system of its own, of [`SMALL`] size, and where that is to be seen from here; `None` where it was not fetched, or none
+    /// may be mounted. The data ends with the process.
+    pub fn start_on_a_small_disk() -> Option<(ClickHouse, PathBuf)> {
+        let script = format!(r#"mkdir -p data && mount -t tmpfs -o {SMALL} none data && exec "$@""#);
+        let enter = |user: &[&str]| {
+            let words = [&["unshare"], user, &["--mount", "sh", "-c", script.as_str(), "sh"]].concat();
+            words.into_iter().map(str::to_owned).collect::<Vec<String>>()
+        };
+        let scratch = tempfile::tempdir().expect("a temporary folder");
+        let works = |words: &Vec<String>| {
+            let output = Command::new(&words[0]).args(&words[1..]).arg("true").current_dir(scratch.path()).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let around = [&[][..], &["--user", "--map-root-user"]].into_iter().map(enter).find(works)?;
+        let server = ClickHouse::start(around)?;
+        let process = server.process.as_ref().expect("runs").id().to_string();
+        let data = server.dir.path().join("data");
+        let inside = Path::new("/proc").join(process).join("root").join(data.strip_prefix("/").expect("an absolute path"));
+        Some((server, inside))
+    }
+
+    fn start(around: Vec<String>) -> Option<ClickHouse> {
         let Some(program) = program() else {
             eprintln!("left out: no ClickHouse here; `tests/clickhouse/fetch` gets it");
             return None;
@@ -59,7 +89,7 @@ impl ClickHouse {
         let dir = tempfile::Builder::new().prefix("clickline-clickhouse-").tempdir().expect("a temporary folder");
         std::fs::write(dir.path().join("config.xml"), USERS).expect("writes");
         let [address] = free_addresses();
-        let mut server = ClickHouse { dir, program, address, process: None };
+        let mut server = ClickHouse { dir, program, address, process: None, around };
         server.restart();
         Some(server)
     }
@@ -74,8 +104,13 @@ impl ClickHouse {
         assert!(self.process.is_none(), "kill it first");
         let port = self.address.rsplit(':').next().expect("a port");
         let log = || File::options().create(true).append(true).open(self.dir.path().join("log")).expect("writes its log");
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(self.program.join("launcher")).arg(self.program.join("libchdb.so"));
+        let words: Vec<&str> = self.around.iter().map(String::as_str).chain(["setpriv"]).collect();
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(self.program.join("launcher"))
+            .arg(self.program.join("libchdb.so"));
         command.arg("--config-file").arg(self.dir.path().join("config.xml"));
         command.arg("--path").arg(self.dir.path().join("data")).args(["--listen_host", "127.0.0.1", "--http_port", port, "--query"]);
         command.arg(

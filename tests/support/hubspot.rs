@@ -1,7 +1,7 @@
 //! HubSpot's side of a test: requests to the sandbox, and the webhooks that it is to send.
 
 use clickline_sandbox::Sandbox;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A client as the job has it.
@@ -15,24 +15,20 @@ pub fn status(call: reqwest::RequestBuilder) -> Option<u16> {
     runtime.block_on(async move { Some(call.send().await.ok()?.status().as_u16()) })
 }
 
-/// Tells the sandbox where the app wants its webhooks, and which.
+/// Tells the sandbox where the app wants its webhooks, and which: those of the app's project that is shipped.
 pub fn subscribe(sandbox: &Sandbox, target: &str) {
     let url = |path: &str| format!("{}/webhooks/v3/{}/{path}?hapikey=sandbox-developer-key", sandbox.url(), sandbox.app_id(0));
     let settings = json!({ "targetUrl": target, "throttling": { "maxConcurrentRequests": 10 } });
     let put = status(client().put(url("settings")).json(&settings)).expect("an answer");
     assert_eq!(put, 200);
-    let mut wanted = vec![json!({ "eventType": "contact.privacyDeletion", "active": true })];
-    for kind in ["contact", "deal"] {
-        for what in ["creation", "deletion", "merge", "restore", "associationChange"] {
-            wanted.push(json!({ "eventType": format!("{kind}.{what}"), "active": true }));
-        }
-    }
-    for (kind, name) in
-        [("contact", "email"), ("contact", "hs_additional_emails"), ("deal", "pipeline"), ("deal", "dealstage"), ("deal", "amount")]
-    {
-        wanted.push(json!({ "eventType": format!("{kind}.propertyChange"), "propertyName": name, "active": true }));
-    }
-    for subscription in wanted {
+    let file: Value = serde_json::from_str(include_str!("../../deploy/hubspot/src/app/webhooks/webhooks-hsmeta.json")).expect("JSON");
+    let listed = |name: &str| file["config"]["subscriptions"][name].as_array().expect("a list").clone();
+    let wanted: Vec<Value> = ["legacyCrmObjects", "hubEvents"].into_iter().flat_map(listed).collect();
+    assert!(wanted.len() > 10);
+    for mut subscription in wanted {
+        // The same by another name in the API.
+        subscription["eventType"] = subscription["subscriptionType"].take();
+        subscription.as_object_mut().expect("an object").remove("subscriptionType");
         assert_eq!(status(client().post(url("subscriptions")).json(&subscription)), Some(201));
     }
 }

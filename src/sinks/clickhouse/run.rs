@@ -20,6 +20,7 @@ use crate::failpoint;
 use crate::kafka::Kafka;
 use crate::model::outputs::DeadLetter;
 use crate::model::time;
+use crate::sinks::hubspot::reason;
 use crate::stop::Stop;
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -366,7 +367,7 @@ impl Run {
     fn bury(&mut self, raw: &Raw, failure: &Failure) -> Result<(), Stopped> {
         let letter = DeadLetter {
             v: 1,
-            reason: "clickhouse".to_owned(),
+            reason: reason::CLICKHOUSE.to_owned(),
             // Its code and the code's name: what else it says may quote the row.
             detail: format!("{failure}; the row is this record's"),
             source: self.topics.0.clone(),

@@ -21,9 +21,11 @@ pub const PROPERTY_REFUSED: Reason = "property-refused";
 pub const CONFLICT: Reason = "conflict";
 /// HubSpot kept failing.
 pub const GAVE_UP: Reason = "gave-up";
+/// ClickHouse does not take a row; written by the ClickHouse sink.
+pub const CLICKHOUSE: Reason = "clickhouse";
 
 /// All codes of dead letters, those of inputs included: code, meaning, what to do.
-pub const ALL: [(Reason, &str, &str); 15] = [
+pub const ALL: [(Reason, &str, &str); 16] = [
     (MALFORMED, "the record is no delta", "look at who else writes to the topic; then drop it"),
     (REFUSED, "HubSpot refuses the record, and says why", "correct what it names in HubSpot; then replay"),
     (
@@ -43,6 +45,11 @@ pub const ALL: [(Reason, &str, &str); 15] = [
     ("version", "the input has a schema version that this clickline does not know", "replay with a newer clickline"),
     ("key", "the input's key does not fit its content", "correct its writer; then drop it"),
     ("clock", "the input's time lies too far ahead of the log's", "correct the clock of its writer; replay once that time has come"),
+    (
+        CLICKHOUSE,
+        "ClickHouse does not take the row; `detail` has its code",
+        "mend the table, or drop it; replay a click within `times.dedupe_horizon`, or it counts once more",
+    ),
 ];
 
 /// What a code means, and what to do.
