@@ -65,10 +65,13 @@ proptest! {
         head: bool,
         prefetch: bool,
     ) {
-        let mut judge = judge(VisitorConfig::default());
         let without = Visitor { user_agent: Some(agent), head, prefetch, ..Visitor::default() };
         let with = Visitor { referrer: Some(&referrer), ..without };
-        let [expected, found] = [without, with].map(|visitor| click(&mut judge, "eid=801", &visitor, "198.51.100.1", NOW));
+        let [expected, found] = [without, with].map(|visitor| {
+            let mut judge = judge(VisitorConfig::default());
+            let (eid, known) = click(&mut judge, "eid=801", &visitor, "198.51.100.1", NOW);
+            (eid, known.agent.to_vec(), known.country, known.client, known.bot)
+        });
         prop_assert_eq!(found, expected);
     }
 }
