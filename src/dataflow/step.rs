@@ -273,21 +273,30 @@ where
 pub(crate) mod testing {
     //! Runs a machine without a dataflow: at once, or a tick at a time, or with ticks merged at random.
 
-    use super::{Machine, Ms};
-    use std::collections::BTreeMap;
+    use super::{AHEAD, Machine, Ms};
 
-    /// All outputs of `machine` over `rows` up to `end`, with their ticks.
+    /// All outputs of `machine` over `rows` up to `end`, with their ticks. It is shown rows ahead, as in a dataflow.
     pub fn run<M: Machine>(machine: &mut M, rows: Vec<(M::In, Ms)>, end: Ms) -> Vec<(M::Out, Ms)> {
-        let mut by_tick: BTreeMap<Ms, Vec<M::In>> = BTreeMap::new();
-        for (row, at) in rows {
-            by_tick.entry(at).or_default().push(row);
+        let mut rows: Vec<(Ms, M::In)> = rows.into_iter().map(|(row, at)| (at, row)).filter(|(at, _)| *at <= end).collect();
+        rows.sort_by_key(|(at, _)| *at);
+        let (mut rows, mut tick, mut warm, mut said) = (rows.into_iter(), Vec::new(), 0, Vec::new());
+        loop {
+            let next = rows.as_slice().first().map(|(at, _)| *at);
+            let Some(at) = next.into_iter().chain(machine.due()).min().filter(|at| *at <= end) else { return said };
+            while let [(of, _), ..] = rows.as_slice()
+                && *of == at
+            {
+                if warm == 0 {
+                    let ahead = &rows.as_slice()[..AHEAD.min(rows.len())];
+                    machine.warm(ahead);
+                    warm = ahead.len();
+                }
+                warm -= 1;
+                tick.extend(rows.next().map(|(_, row)| row));
+            }
+            machine.step(at, &mut tick, &mut |row| said.push((row, at)));
+            tick.clear();
         }
-        let mut said = Vec::new();
-        while let Some(at) = by_tick.keys().next().copied().into_iter().chain(machine.due()).min().filter(|at| *at <= end) {
-            let mut rows = by_tick.remove(&at).unwrap_or_default();
-            machine.step(at, &mut rows, &mut |row| said.push((row, at)));
-        }
-        said
     }
 }
 
