@@ -109,7 +109,7 @@ class Names(unittest.TestCase):
             "clickline_partition_lag", "clickline_event_time_seconds", "clickline_frontier_delay_seconds", "clickline_held_clicks",
             "clickline_live_keys", "clickline_state_bytes", "clickline_rule_hot", "clickline_rule_fired_total", "click_to_hubspot_seconds_bucket",
             "hubspot_window_left", "hubspot_oldest_delta_waits_seconds", "hubspot_refresh_attempts_total", "hubspot_dead_letters_open",
-            "clickhouse_lag_records", "redirect_spool_bytes",
+            "clickhouse_lag_records", "redirect_spool_bytes", "clickline_dead_letters_total", "clickline_ready", "clickline_snapshot_age_seconds",
         ):
             self.assertIn(metric, shown)
 
@@ -167,7 +167,7 @@ class Names(unittest.TestCase):
         for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
             self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
         peers = next(item for item in objects if item["kind"] == "Service" and item["metadata"]["name"] == service)
-        self.assertIn({"name": "http", "port": 8090}, peers["spec"]["ports"])
+        self.assertIn({"name": "metrics", "port": 8090, "targetPort": "http"}, peers["spec"]["ports"])
         for files in kustomization["configMapGenerator"]:
             for file in files["files"]:
                 self.assertTrue((folder / file).exists(), file)
@@ -179,6 +179,57 @@ class Names(unittest.TestCase):
                 for container in pod["spec"]["containers"]:
                     self.assertEqual(container["securityContext"]["capabilities"], {"drop": ["ALL"]})
                     self.assertIn("memory", container["resources"]["limits"])
+
+    def test_each_pod_is_scraped_once(self):
+        """By Services, since of those with one label only one has a port of that name; by pods, since one port of each has it."""
+        folder = DEPLOY / "kubernetes"
+        objects = [item for file in ("job.yaml", "redirect.yaml") for item in yaml.safe_load_all((folder / file).read_text())]
+        names = [
+            (item["metadata"]["labels"]["app.kubernetes.io/name"], port["name"])
+            for item in objects if item["kind"] == "Service" for port in item["spec"]["ports"]
+        ]
+        self.assertEqual(len(names), len(set(names)), names)
+        pods = {item["metadata"]["labels"]["app.kubernetes.io/name"]: item["spec"]["template"] for item in objects if item["kind"] == "StatefulSet"}
+        space = yaml.safe_load((folder / "kustomization.yaml").read_text())["namespace"]
+        scraped = yaml.safe_load((DEPLOY / "prometheus/kubernetes.yml").read_text())["scrape_configs"]
+        self.assertEqual({of["job_name"] for of in scraped}, set(pods))
+        here = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+        self.assertEqual([of["job_name"] for of in scraped], [of["job_name"] for of in here])
+        for of, other in zip(scraped, here):
+            self.assertEqual(of.get("authorization"), other.get("authorization"))
+            self.assertEqual(of["kubernetes_sd_configs"], [{"role": "pod", "namespaces": {"names": [space]}}])
+            kept = {rule["source_labels"][0]: rule["regex"] for rule in of["relabel_configs"] if rule.get("action") == "keep"}
+            pod = pods[kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"]]
+            self.assertEqual(pod["metadata"]["labels"]["app.kubernetes.io/name"], of["job_name"])
+            name = kept["__meta_kubernetes_pod_container_port_name"]
+            ports = [port["containerPort"] for container in pod["spec"]["containers"] for port in container["ports"] if port["name"] == name]
+            self.assertEqual(len(ports), 1)
+            self.assertRegex(str(pod["spec"]["containers"][0]["args"]), f"--metrics[ =]0.0.0.0:{ports[0]}")
+
+    def test_a_configuration_that_moves_deals_knows_deals(self):
+        moving = 0
+        for file in ("deploy/compose/clickline.yaml", "deploy/kubernetes/clickline.yaml", "docs/example.yaml"):
+            config = yaml.safe_load((ROOT / file).read_text())
+            rules = [rule for workspace in config["workspaces"].values() for rule in workspace.get("rules", [])]
+            if any(rule["action"]["type"] == "advance_deal_stage" for rule in rules):
+                moving += 1
+                self.assertIn("crm", config, file)
+        self.assertEqual(moving, 3)
+
+    def test_compose_is_told_nothing_before_it_has_what_it_asks_for(self):
+        """It reads all variables whatever it is told to do."""
+        text = (DEPLOY / "compose/compose.yaml").read_text()
+        wanted = set(re.findall(r"\$\{(\w+):\?", text))
+        self.assertIn("CLICKHOUSE_PASSWORD", wanted)
+        header = [line.removeprefix("#   ") for line in text.split("\nname:")[0].splitlines() if line.startswith("#   ")]
+        told = 0
+        for line in header:
+            if line.startswith("export "):
+                wanted -= set(re.findall(r"(\w+)=", line))
+            elif line.startswith("docker compose "):
+                told += 1
+                self.assertEqual(wanted, set(), line)
+        self.assertGreater(told, 1)
 
     def test_what_the_configuration_asks_compose_for_is_there(self):
         """Variables, names of services and their ports, the ClickHouse block that is commented out among them."""

@@ -46,19 +46,39 @@ fn words(line: &str) -> Vec<String> {
 
 /// What stands behind the program's name, where a line or a piece of code runs it.
 fn command(code: &str) -> Option<&str> {
-    let starts = ["clickline ", "cargo run --release -- "];
+    let starts = [
+        "clickline ",
+        "cargo run --release -- ",
+        "docker run --rm clickline ",
+        "docker compose exec job clickline ",
+        "docker compose run --rm job ",
+    ];
     let found = starts.into_iter().find_map(|start| {
         let at = code.find(start)?;
         let before = &code[..at];
-        // A path to it, a variable before it, or nothing; `-p clickline -p …` is cargo's.
-        let free = before.is_empty() || before.ends_with('/') || before.ends_with("$(");
+        // A path to it, variables that are set for it or to what it says, or nothing; `-p clickline -p …` is cargo's.
+        let set = (before.is_empty() || before.ends_with(' ')) && before.split(' ').all(|word| word.is_empty() || sets(word));
+        let free = set || before.ends_with('/') || before.ends_with("$(");
         free.then(|| &code[at + start.len()..])
     })?;
     found.starts_with(|c: char| c.is_ascii_lowercase() || c == '-').then_some(found)
 }
 
+/// Whether a word of a shell sets a variable for the command behind it.
+fn sets(word: &str) -> bool {
+    let name = word.split_once('=').map_or("", |(name, _)| name);
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 fn shown() -> Vec<Shown> {
     let mut found = Vec::new();
+    // The first lines of this file are typed, too.
+    let compose = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose/compose.yaml");
+    let text = fs::read_to_string(&compose).expect("a file");
+    for line in text.lines().filter_map(|line| line.strip_prefix("#   ")) {
+        found.extend(command(line).map(|of| Shown { page: compose.clone(), words: words(of), whole: true }));
+    }
+    assert!(found.len() >= 3, "compose.yaml shows {} commands", found.len());
     for page in pages() {
         let text = fs::read_to_string(&page).expect("a page").replace("\\\n", " ");
         let mut fenced = None::<String>;
@@ -79,6 +99,16 @@ fn shown() -> Vec<Shown> {
         }
     }
     found
+}
+
+#[test]
+fn a_command_is_found_behind_the_variables_that_are_set_for_it() {
+    assert_eq!(command("A=b C_2=d clickline run"), Some("run"));
+    assert_eq!(command("export KEY=\"$(clickline hubspot key)\""), Some("hubspot key)\""));
+    assert_eq!(command("docker compose exec job clickline doctor"), Some("doctor"));
+    assert_eq!(command("cargo build -p clickline -p clickline-redirect"), None);
+    assert_eq!(command("cargo test -p clickline run"), None);
+    assert_eq!(command("IMAGE=clickline run"), None);
 }
 
 #[test]

@@ -72,7 +72,8 @@ pub struct Args {
     #[arg(long)]
     pub no_clickhouse: bool,
     /// Where a process other than 0 tells of its share of the work: /metrics, /healthz, /readyz. Process 0 does on `http` and takes no notice of
-    /// this, so that all can be started alike. What other machines reach needs the token of `http.token_env`.
+    /// this, so that all can be started alike on machines of their own; on one machine each needs a port of its own. What other machines
+    /// reach needs the token of `http.token_env`.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
 }

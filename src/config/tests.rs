@@ -214,3 +214,19 @@ fn the_configurations_that_are_shipped_are_right() {
         }
     }
 }
+
+#[test]
+fn the_configurations_of_the_way_to_a_connected_account_are_right() {
+    let page = include_str!("../../docs/hubspot-setup.md");
+    let between = |open: &'static str, close: &'static str| {
+        page.split(open).skip(1).map(move |rest| rest.split(close).next().unwrap_or_default().to_owned())
+    };
+    let shown: Vec<String> = between("```yaml\n", "```").chain(between("<<END\n", "END\n")).collect();
+    assert_eq!(shown.len(), 2, "the account's and the sandbox's");
+    for text in shown {
+        match Config::read(&text, Path::new("")) {
+            Ok(config) => assert!(config.http.is_some(), "the page that it sends people to\n{text}"),
+            Err(mistakes) => panic!("{mistakes}\n{text}"),
+        }
+    }
+}
