@@ -62,7 +62,7 @@ pub fn small_disk() -> Result<Vec<String>, String> {
         words.into_iter().map(str::to_owned).collect::<Vec<String>>()
     };
     let scratch = tempfile::tempdir().expect("a temporary folder");
-    let tried = |words: Vec<String>| {
+    let tried = |words: Vec<String>| -> Result<Vec<String>, String> {
         let output = Command::new(&words[0]).args(&words[1..]).arg("true").current_dir(scratch.path()).output();
         let output = output.map_err(|error| format!("unshare does not start ({error})"))?;
         if output.status.success() { Ok(words) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
