@@ -162,7 +162,7 @@ impl Drop for Job {
 }
 
 /// How far a running job is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Look {
     committed: Arc<AtomicU64>,
     ready: Arc<AtomicBool>,

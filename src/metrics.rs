@@ -351,6 +351,49 @@ fn openmetrics(registry: &Registry) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Look;
+    use crate::kafka::Kafka;
+    use crate::model::time::now;
+    use crate::secret::Secret;
+    use crate::serve::{Bound, Server};
+    use crate::stop::Stop;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+    #[test]
+    fn a_share_is_shown_to_whoever_has_the_token() {
+        let collect = Collect {
+            board: Arc::default(),
+            look: Look::default(),
+            stop: Stop::new(),
+            rules: Vec::new(),
+            kafka: Kafka::at("127.0.0.1:9092"),
+            connections: None,
+            workspaces: Vec::new(),
+            sink: false,
+            metrics: Arc::default(),
+            snapshots: None,
+            now: Arc::new(now),
+        };
+        let access = Access::new(Some(Secret::new("a-token-of-16-or-more")), false);
+        let bound = Bound::to(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
+        let server = Server::start(bound, guarded_share(collect, access)).expect("starts");
+        let ask = |more: &str| {
+            let mut stream = TcpStream::connect(server.address()).expect("connects");
+            let request = format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{more}connection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).expect("writes");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answers");
+            answer
+        };
+        for without in ["", "authorization: Bearer a-token-of-16-or-mor\r\n"] {
+            let answer = ask(without);
+            assert!(answer.starts_with("HTTP/1.1 401") && !answer.contains("clickline_"), "{without}: {answer}");
+        }
+        let answer = ask("authorization: Bearer a-token-of-16-or-more\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("clickline_records_read_total{kind=\"clicks\"}"), "{answer}");
+        assert!(!answer.contains("clickline_transactions"), "process 0 alone knows of them: {answer}");
+    }
 
     #[test]
     fn names_and_labels_are_as_documented() {

@@ -5,6 +5,8 @@
 mod deltas;
 #[path = "clickhouse/disk.rs"]
 mod disk;
+#[path = "clickhouse/erased.rs"]
+mod erased;
 #[path = "clickhouse/export.rs"]
 mod export;
 #[path = "clickhouse/faults.rs"]

@@ -437,6 +437,11 @@ fn wrong_numbers_and_addresses_are_mistakes_of_the_configuration() {
     let mut process = Process::start(&config, folder.path().join("none.log"), &arguments, None);
     process.expect(2, TO_FAIL);
     assert!(process.said().contains("cannot read the hostfile no-such-file"), "{}", process.said());
+    let arguments = ["--processes", "2", "--process", "1", "--metrics", "0.0.0.0:0"];
+    let mut process = Process::start(&config, folder.path().join("open.log"), &arguments, None);
+    process.expect(2, TO_FAIL);
+    let says = "--metrics: http.listen: 0.0.0.0:0 is open to other machines";
+    assert!(process.said().contains(says) && process.said().contains("http.token_env"), "{}", process.said());
     let wrong = configuration(folder.path(), "wrong", 2, "cluster: {hosts: ['a:1', 'b']}");
     let mut process = Process::start(&wrong, folder.path().join("wrong.log"), &[], None);
     process.expect(2, TO_FAIL);

@@ -18,7 +18,7 @@ struct Part {
     may: bool,
 }
 
-fn parts() -> [Part; 6] {
+fn parts() -> [Part; 7] {
     let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
     let postgres = support::postgres::programs().is_none().then(|| "initdb and postgres are not installed".to_owned());
     let clicks = match std::env::var("CLICKLINE_DATA") {
@@ -32,9 +32,11 @@ fn parts() -> [Part; 6] {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let chromium = (!std::env::split_paths(&path).any(|folder| folder.join(&browser).is_file()))
         .then(|| format!("{} is not installed", Path::new(&browser).display()));
+    let disk = support::clickhouse::small_disk().err();
     let network = support::network::possible().err();
     [
         Part { name: "a machine of a cluster that vanishes without a word (network namespaces)", missing: network, may: true },
+        Part { name: "the ClickHouse sink with a disk that is really full (a file system of the test's own)", missing: disk, may: true },
         Part { name: "the status page in Chromium (tests/status/page.mjs)", missing: chromium, may: false },
         Part { name: "the ClickHouse sink on a real ClickHouse", missing: clickhouse, may: false },
         Part { name: "everything on a real Apache Kafka (transactions, append times, restarts)", missing: kafka, may: false },

@@ -352,3 +352,26 @@ impl CatchingUp {
         Some(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_share_that_other_machines_reach_needs_the_token() {
+        let (open, here) = (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9102)), SocketAddr::from((Ipv4Addr::LOCALHOST, 9102)));
+        let error = format!("{:#}", served(None, Some(open), false).expect_err("no token"));
+        assert!(error.starts_with("--metrics: ") && error.contains("http.token_env"), "{error}");
+        assert!(served(Some(Http::default()), Some(open), false).is_err(), "no token either");
+        assert_eq!(served(None, Some(here), false).expect("for this machine alone").map(|share| share.listen), Some(here));
+
+        let of = |name: &str| Some(name.to_owned());
+        let http = Http { token_env: of("CLICKLINE_TOKEN"), public_url: of("https://clickline.example.com"), ..Http::default() };
+        let share = served(Some(http.clone()), Some(open), false).expect("has a token").expect("is told of");
+        assert_eq!((share.listen, share.token_env, share.public_url), (open, of("CLICKLINE_TOKEN"), None));
+        assert!(served(Some(http.clone()), None, false).expect("nothing to check").is_none(), "another process alone does not listen");
+        let first = served(Some(http.clone()), Some(open), true).expect("checked with the configuration").expect("listens");
+        assert_eq!((first.listen, first.public_url), (http.listen, http.public_url), "process 0 takes no notice");
+    }
+}

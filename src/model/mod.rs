@@ -10,6 +10,7 @@ pub mod inputs;
 pub mod named;
 pub mod outputs;
 pub mod packed_click;
+pub mod reason;
 pub mod time;
 
 pub use click_id::ClickId;

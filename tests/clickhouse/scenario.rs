@@ -88,6 +88,8 @@ pub fn all() -> Vec<(String, Scenario)> {
         let scenario: Scenario = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(!scenario.about.is_empty() && !scenario.covers.is_empty(), "{}: what for?", path.display());
         assert!(scenario.faults.len() <= 1, "{}: one fault at a time", path.display());
+        let cleared = scenario.steps.iter().any(|step| step.clear_faults);
+        assert_eq!(cleared, !scenario.faults.is_empty(), "{}: a fault is cleared by a step, and nothing else is", path.display());
         (path.file_stem().expect("has a name").to_string_lossy().into_owned(), scenario)
     };
     files.iter().map(|path| read(path)).collect()

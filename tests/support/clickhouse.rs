@@ -51,6 +51,25 @@ pub struct ClickHouse {
 /// Bytes of the small disk: the server's own files and some batches.
 const SMALL: &str = "size=64m";
 
+/// Words before a program's that give it a file system of its own, of [`SMALL`] size, as `data` in its folder.
+///
+/// # Errors
+/// Why none may be mounted here.
+pub fn small_disk() -> Result<Vec<String>, String> {
+    let script = format!(r#"mkdir -p data && mount -t tmpfs -o {SMALL} none data && exec "$@""#);
+    let enter = |user: &[&str]| {
+        let words = [&["unshare"], user, &["--mount", "sh", "-c", script.as_str(), "sh"]].concat();
+        words.into_iter().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let tried = |words: Vec<String>| -> Result<Vec<String>, String> {
+        let output = Command::new(&words[0]).args(&words[1..]).arg("true").current_dir(scratch.path()).output();
+        let output = output.map_err(|error| format!("unshare does not start ({error})"))?;
+        if output.status.success() { Ok(words) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+    };
+    tried(enter(&[])).or_else(|_| tried(enter(&["--user", "--map-root-user"])))
+}
+
 impl ClickHouse {
     /// A server with nothing in it, or `None` where it was not fetched.
     ///
@@ -63,17 +82,7 @@ impl ClickHouse {
     /// One whose data is on a file system of its own, of [`SMALL`] size, and where that is to be seen from here; `None` where it was not fetched, or none
     /// may be mounted. The data ends with the process.
     pub fn start_on_a_small_disk() -> Option<(ClickHouse, PathBuf)> {
-        let script = format!(r#"mkdir -p data && mount -t tmpfs -o {SMALL} none data && exec "$@""#);
-        let enter = |user: &[&str]| {
-            let words = [&["unshare"], user, &["--mount", "sh", "-c", script.as_str(), "sh"]].concat();
-            words.into_iter().map(str::to_owned).collect::<Vec<String>>()
-        };
-        let scratch = tempfile::tempdir().expect("a temporary folder");
-        let works = |words: &Vec<String>| {
-            let output = Command::new(&words[0]).args(&words[1..]).arg("true").current_dir(scratch.path()).output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        let around = [&[][..], &["--user", "--map-root-user"]].into_iter().map(enter).find(works)?;
+        let around = small_disk().map_err(|why| eprintln!("left out: no file system may be mounted here: {why}")).ok()?;
         let server = ClickHouse::start(around)?;
         let process = server.process.as_ref().expect("runs").id().to_string();
         let data = server.dir.path().join("data");

@@ -7,10 +7,10 @@ use super::budget::Share;
 use super::entries::Addressed;
 use super::outcome::{ItemError, Outcome, error_of, item_errors};
 use super::queue::Entry;
-use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Again, Desk, Fate, LookUp, Report, id_in, results, smaller};
+use crate::model::reason;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 

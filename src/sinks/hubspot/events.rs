@@ -22,9 +22,9 @@ use super::entries::Event;
 use super::event_api::{Acceptance, EventApi};
 use super::outcome::{Outcome, item_errors};
 use super::queue::Entry;
-use super::reason;
 use super::record::Lane;
 use super::work::{Again, Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
+use crate::model::reason;
 use serde_json::Value;
 use std::collections::HashSet;
 

@@ -1,10 +1,10 @@
 //! Takes in what the readers bring: decodes it, passes over what is settled or held back, and queues the rest.
 
 use super::reader::{Read, Start};
-use super::reason;
 use super::record::{Delta, Lane, Raw, Receipt};
 use super::run::Run;
 use crate::model::Named;
+use crate::model::reason;
 use crate::state::{LedgerKey, Standing};
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -66,7 +66,6 @@ mod portal;
 mod prepare;
 mod queue;
 mod reader;
-pub mod reason;
 mod record;
 mod referrer;
 mod request;

@@ -15,11 +15,11 @@ use super::emails;
 use super::entries::Stages;
 use super::outcome::{ItemError, Outcome, error_of, item_errors};
 use super::queue::Entry;
-use super::reason;
 use super::record::Lane;
 use super::request;
 use super::work::{Again, Desk, Fate, LookUp, Report, alone, id_in, results, smaller};
 use crate::model::outputs::Person;
+use crate::model::reason;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,11 +1,11 @@
 //! What the end of a contact's properties means: record by record, and for properties that HubSpot does not take.
 
+use crate::model::reason;
 use crate::sinks::hubspot::account::Account;
 use crate::sinks::hubspot::entries::Properties;
 use crate::sinks::hubspot::lanes::Work;
 use crate::sinks::hubspot::outcome::refused_everywhere;
 use crate::sinks::hubspot::queue::Entry;
-use crate::sinks::hubspot::reason;
 use crate::sinks::hubspot::run::Run;
 use crate::sinks::hubspot::work::{Fate, Report};
 use crate::state::ContactValue;

@@ -1,9 +1,9 @@
 //! What the search for an address's contact means for the records that name the address: on to the contact, parked, or given up.
 
+use crate::model::reason;
 use crate::model::time::{millis, now as wall_ms};
 use crate::sinks::hubspot::entries::{Addressed, Records};
 use crate::sinks::hubspot::lanes::Work;
-use crate::sinks::hubspot::reason;
 use crate::sinks::hubspot::record::Receipt;
 use crate::sinks::hubspot::run::Run;
 use crate::sinks::hubspot::work::{Fate, Report};

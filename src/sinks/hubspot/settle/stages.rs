@@ -2,11 +2,11 @@
 
 use crate::metrics::FreshKind;
 use crate::model::outputs::DealStage;
+use crate::model::reason;
 use crate::sinks::hubspot::entries::{Records, Stages};
 use crate::sinks::hubspot::lanes::Work;
 use crate::sinks::hubspot::overwritten::Moved;
 use crate::sinks::hubspot::queue::Tries;
-use crate::sinks::hubspot::reason;
 use crate::sinks::hubspot::record::Receipt;
 use crate::sinks::hubspot::run::Run;
 use crate::sinks::hubspot::work::{Fate, Report};

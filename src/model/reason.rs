@@ -1,4 +1,4 @@
-//! Why a delta became a dead letter: the codes, what each means, and what to do.
+//! Why a record became a dead letter: the codes, what each means, and what to do.
 
 /// A code.
 pub type Reason = &'static str;
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_code_is_documented() {
-        let documented = include_str!("../../../docs/hubspot.md");
+        let documented = include_str!("../../docs/hubspot.md");
         for (code, meaning, _) in ALL {
             assert!(documented.contains(&format!("| `{code}` | {meaning} |")), "{code}");
         }
