@@ -65,6 +65,7 @@ scenarios! {
     read_only_property
     reinstall
     server_errors
+    survivor_not_mentioned
     templates_not_listed
     trace_id_alone
     undecodable
