@@ -32,6 +32,7 @@ scenarios! {
     daily_limit
     deal_before_backlog
     deals_not_read
+    deals_partly_read
     empty_success
     erased
     erased_after_dead_letters
