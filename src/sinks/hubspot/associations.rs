@@ -21,8 +21,8 @@ pub struct Associations {
 }
 
 impl Associations {
-    /// Takes in the answer for the deals `asked`; gives back those of which there are more contacts, each with HubSpot's cursor. `None` when
-    /// it is no such answer.
+    /// Takes in the answer for the deals `asked`; gives back those of which there are more contacts, each with HubSpot's cursor. `None`
+    /// when it is no such answer.
     pub fn add<'a>(&mut self, asked: impl IntoIterator<Item = &'a str>, answer: &Value) -> Option<Vec<(String, String)>> {
         answer.get("results")?.as_array()?;
         let asked: BTreeSet<String> = asked.into_iter().map(str::to_owned).collect();
