@@ -32,6 +32,7 @@ scenarios! {
     daily_limit
     deal_before_backlog
     deals_not_read
+    deals_partly_read
     empty_success
     erased
     erased_after_dead_letters
@@ -65,6 +66,7 @@ scenarios! {
     read_only_property
     reinstall
     server_errors
+    survivor_not_mentioned
     templates_not_listed
     trace_id_alone
     undecodable

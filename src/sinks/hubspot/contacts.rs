@@ -9,11 +9,13 @@ use super::outcome::{ItemError, Outcome, Refusal, error_of, item_errors};
 use super::queue::Entry;
 use super::record::Lane;
 use super::request;
-use super::work::{Desk, Fate, LookUp, Report, id_in, results, smaller};
+use super::work::{Again, Desk, Fate, LookUp, Report, id_in, results, smaller};
 use crate::model::reason;
 use serde_json::Value;
 
 const LANE: Lane = Lane::Properties;
+/// Merges that are followed one after the other: ids that lead to each other must not keep a batch going for ever.
+const MERGES: u8 = 8;
 
 /// Writes the properties of a batch of contacts.
 pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Properties> {
@@ -26,6 +28,12 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prop
     match outcome {
         Outcome::Done(body) => {
             let errors = item_errors(&body);
+            if results(&body).is_empty() && errors.is_empty() && size > 1 {
+                // A success that holds nothing is none; a contact that stands alone is looked up.
+                let again = Fate::Again(Again { counts: true, cap: Some(size / 2), ..Again::default() });
+                report.fates.extend(batch.into_iter().map(|entry| (entry, again.clone())));
+                return report;
+            }
             for (at, entry) in batch.into_iter().enumerate() {
                 let fate = written(desk, &mut report, at, &entry, &body, &errors).await;
                 report.fates.push((entry, fate));
@@ -37,7 +45,7 @@ pub async fn write(desk: Desk<'_>, batch: Vec<Entry<Properties>>) -> Report<Prop
                 let fate = if names(&entry, &refusal) {
                     Fate::WithoutProperties(refusal.properties.clone())
                 } else if named {
-                    Fate::Again(super::work::Again::default())
+                    Fate::Again(Again::default())
                 } else if size > 1 {
                     smaller(size)
                 } else {
@@ -78,7 +86,7 @@ async fn written(
     }
     match error_of(errors, at, &entry.key) {
         Some(error) => failed(desk, report, entry, &error.outcome).await,
-        // Neither written nor refused: merged away, as observed.
+        // Neither written nor refused: merged away, as observed; but that it is gone is not said, however often it was looked up.
         None => unknown(desk, report, entry, "HubSpot's answer does not mention the contact").await,
     }
 }
@@ -93,6 +101,7 @@ async fn failed(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<P
         return fate;
     }
     match outcome {
+        Outcome::NotFound(refusal) if entry.value.followed > 0 => Fate::Dead(reason::CONTACT_GONE, refusal.detail()),
         Outcome::NotFound(refusal) => unknown(desk, report, entry, &refusal.detail()).await,
         Outcome::Refused(refusal) if names(entry, refusal) => Fate::WithoutProperties(refusal.properties.clone()),
         Outcome::Refused(refusal) => Fate::Dead(reason::REFUSED, refusal.detail()),
@@ -100,15 +109,12 @@ async fn failed(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<P
     }
 }
 
-/// The contact was deleted or merged.
+/// The contact was deleted or merged, or HubSpot has not said anything of it.
 async fn unknown(desk: Desk<'_>, report: &mut Report<Properties>, entry: &Entry<Properties>, detail: &str) -> Fate {
-    if entry.value.looked_up {
-        return Fate::Dead(reason::CONTACT_GONE, detail.to_owned());
-    }
     match desk.look_up(&entry.key, Share::Bulk).await {
-        LookUp::Merged(survivor) => Fate::Contact(survivor),
+        LookUp::Merged(survivor) if entry.value.followed < MERGES => Fate::Contact(survivor),
         LookUp::Gone => Fate::Dead(reason::CONTACT_GONE, detail.to_owned()),
-        LookUp::There => Fate::Again(super::work::Again { counts: true, cap: Some(1), ..Default::default() }),
+        LookUp::There | LookUp::Merged(_) => Fate::Again(Again { counts: true, cap: Some(1), ..Again::default() }),
         LookUp::Unclear(outcome) => report.unclear(LANE, &outcome),
     }
 }

@@ -34,8 +34,8 @@ pub struct Properties {
     pub receipts: Vec<(Receipt, Vec<String>)>,
     /// Properties that HubSpot refuses, with its reason; the records that name them become dead letters.
     pub refused: BTreeMap<String, String>,
-    /// Whether the contact was looked up again after HubSpot did not know it.
-    pub looked_up: bool,
+    /// How many merges were followed from the contact that the deltas name to the one that this is for.
+    pub followed: u8,
 }
 
 /// One event.
@@ -113,7 +113,7 @@ impl Fold for Properties {
         }
         self.receipts.extend(newer.receipts);
         self.refused.extend(newer.refused);
-        self.looked_up |= newer.looked_up;
+        self.followed = self.followed.max(newer.followed);
     }
 }
 

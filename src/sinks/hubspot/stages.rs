@@ -106,8 +106,8 @@ async fn not_read(desk: Desk<'_>, report: &mut Report<Stages>, deal: &str, error
     }
 }
 
-/// Reads the contacts of the deals whose guards ask for them; a deal for which HubSpot fails is tried again. Gives nothing back when all
-/// is decided by then.
+/// Reads the contacts of the deals whose guards ask for them; a deal for which HubSpot fails, or of which it says nothing, is tried again.
+/// Gives nothing back when all is decided by then.
 async fn contacts(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<Stages>>) -> Option<(Vec<Entry<Stages>>, Contacts)> {
     let asks = |entry: &&Entry<Stages>| entry.value.steps.front().is_some_and(|(delta, _)| delta.guard.require_associated_contact);
     let mut pages: Vec<(String, Option<String>)> = batch.iter().filter(asks).map(|e| (e.key.clone(), None)).collect();
@@ -115,7 +115,7 @@ async fn contacts(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<
     while !pages.is_empty() {
         let request = request::read_deal_contacts(desk.paths, pages.iter().map(|(id, after)| (id.as_str(), after.as_deref())));
         let outcome = match desk.call(&request, Share::Full).await {
-            Outcome::Done(body) => match read.add(&body) {
+            Outcome::Done(body) => match read.add(pages.iter().map(|(id, _)| id.as_str()), &body) {
                 Some(more) => {
                     pages = more.into_iter().map(|(id, after)| (id, Some(after))).collect();
                     continue;
@@ -134,12 +134,9 @@ async fn contacts(desk: Desk<'_>, report: &mut Report<Stages>, batch: Vec<Entry<
     }
     let size = batch.len();
     let asked: BTreeSet<String> = batch.iter().filter(asks).map(|entry| entry.key.clone()).collect();
-    // An error that names none of the deals may be about any that has no contacts in the answer.
-    let unnamed = read.failed.iter().find(|error| !error.about.iter().any(|id| asked.contains(id)));
     let mut rest = Vec::with_capacity(size);
     for entry in batch {
-        let named = read.failed.iter().find(|error| error.about.contains(&entry.key));
-        let error = named.or_else(|| unnamed.filter(|_| !read.contacts.contains_key(&entry.key)));
+        let error = read.failed.iter().find(|error| error.about.contains(&entry.key));
         match error.filter(|_| asked.contains(&entry.key)) {
             Some(error) => {
                 let fate =

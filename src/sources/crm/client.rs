@@ -156,10 +156,10 @@ impl Client {
         }
     }
 
-    /// The contacts of deals, all of them; a deal that HubSpot says nothing of has none.
+    /// The contacts of deals, all of them, with an entry for each deal; one has none where HubSpot says so.
     ///
     /// # Errors
-    /// See [`Trouble`]; also when HubSpot fails for some of them only.
+    /// See [`Trouble`]; also when HubSpot fails for some of them only, or says nothing of them.
     pub async fn contacts_of(&self, deals: impl IntoIterator<Item = Id>) -> Result<BTreeMap<Id, BTreeSet<Id>>, Trouble> {
         let mut read = Associations::default();
         let mut inputs: Vec<Value> = deals.into_iter().map(|id| json!({ "id": id.to_string() })).collect();
@@ -167,7 +167,8 @@ impl Client {
             let path = format!("{}/deals/contacts/batch/read", self.paths.associations);
             let request = Request { method: Method::Post, path, body: Some(json!({ "inputs": inputs })) };
             let answer = self.read(&request).await?.ok_or_else(|| strange("associations"))?;
-            let more = read.add(&answer).ok_or_else(|| strange("associations"))?;
+            let asked = inputs.iter().filter_map(|input| input.get("id").and_then(Value::as_str));
+            let more = read.add(asked, &answer).ok_or_else(|| strange("associations"))?;
             if let Some(error) = read.failed.pop() {
                 answer_of_item(error.outcome)?;
             }

@@ -20,7 +20,7 @@ use super::stats::Stats;
 use crate::forget::{Asked, find};
 use crate::kafka::Kafka;
 use crate::sources::kafka::Clock;
-use crate::sources::trouble::Trouble;
+use crate::sources::trouble::{Trouble, strange};
 use crate::sources::writer::{Record, Writer};
 use crate::state::{Erased, State};
 use schemars::JsonSchema;
@@ -230,7 +230,6 @@ impl Mirror {
         found: &[Value],
         contacts: Option<&BTreeMap<Id, BTreeSet<Id>>>,
     ) -> Result<BTreeSet<Id>, Trouble> {
-        let none = BTreeSet::new();
         let read;
         let contacts = match (object, contacts) {
             (Object::Deals, None) => {
@@ -239,15 +238,20 @@ impl Mirror {
             }
             (_, contacts) => contacts,
         };
-        let readings = found.iter().filter_map(|shown| match object {
-            Object::Contacts => record::contact(&self.portal, shown),
-            Object::Deals => {
-                let id = record::id(shown.get("id")?)?;
-                record::deal(&self.portal, shown, contacts.and_then(|contacts| contacts.get(&id)).unwrap_or(&none))
-            }
-        });
         // One of each: the survivor of several merges may have been answered several times.
-        let readings: BTreeMap<Id, Reading> = readings.map(|reading| (reading.id, reading)).collect();
+        let mut readings: BTreeMap<Id, Reading> = BTreeMap::new();
+        for shown in found {
+            let reading = match object {
+                Object::Contacts => record::contact(&self.portal, shown),
+                Object::Deals => {
+                    let Some(id) = shown.get("id").and_then(record::id) else { continue };
+                    // Not known is not none.
+                    let of = contacts.and_then(|contacts| contacts.get(&id)).ok_or_else(|| strange("associations"))?;
+                    record::deal(&self.portal, shown, of)
+                }
+            };
+            readings.extend(reading.map(|reading| (reading.id, reading)));
+        }
         let mut gone = BTreeSet::new();
         let mut changed = Vec::new();
         for reading in readings.into_values() {

@@ -31,7 +31,7 @@ impl Run {
                     self.with(portal, |account| account.lanes.contacts.release(&entry.key));
                 }
                 Fate::Contact(survivor) if survivor != entry.key => {
-                    entry.value.looked_up = true;
+                    entry.value.followed = entry.value.followed.saturating_add(1);
                     self.with(portal, |account| {
                         account.lanes.contacts.release(&entry.key);
                         account.lanes.contacts.push(survivor, entry.value, now);
