@@ -155,8 +155,7 @@ impl Forwarder {
             }
             failpoint::hit("forward.noted");
             if !self.end.told() {
-                let pace = if batch.len() < MANY { PACE } else { PACE_OF_MANY };
-                thread::sleep(pace.saturating_sub(started.elapsed()));
+                thread::sleep(pause(batch.len(), batch.size(), started.elapsed()));
             }
         }
     }
@@ -186,5 +185,39 @@ impl Forwarder {
         }
         (self.known, self.unsure, self.position) = (true, None, self.position.max(stored));
         Ok(())
+    }
+}
+
+/// How long to wait after a transaction of so many clicks and bytes that began `elapsed` ago. One that is full leaves more behind, and only then: the spool
+/// is read until there is nothing more or the transaction is full. Waiting would let the spool fill while Kafka is well.
+fn pause(clicks: usize, bytes: usize, elapsed: Duration) -> Duration {
+    if bytes >= MAX_TRANSACTION {
+        return Duration::ZERO;
+    }
+    let pace = if clicks < MANY { PACE } else { PACE_OF_MANY };
+    pace.saturating_sub(elapsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLICK: usize = 650;
+
+    #[test]
+    fn a_full_transaction_is_followed_at_once() {
+        let clicks = MAX_TRANSACTION / CLICK + 1;
+        assert_eq!(pause(clicks, clicks * CLICK, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(1, MAX_TRANSACTION, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(clicks, MAX_TRANSACTION - 1, Duration::ZERO), PACE_OF_MANY);
+    }
+
+    #[test]
+    fn others_begin_at_their_pace() {
+        let after = |clicks: usize, millis| pause(clicks, clicks * CLICK, Duration::from_millis(millis));
+        assert_eq!(after(1, 0), PACE);
+        assert_eq!(after(MANY - 1, 20), Duration::from_millis(30));
+        assert_eq!(after(MANY, 20), Duration::from_millis(80));
+        assert_eq!([after(1, 50), after(1, 700), after(MANY, 100)], [Duration::ZERO; 3]);
     }
 }
