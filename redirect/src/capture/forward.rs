@@ -139,7 +139,10 @@ impl Forwarder {
                 }
             }
             if batch.is_empty() {
+                // All of it was committed before, as a crash right behind a commit leaves it. It must make room now: a full spool gets nothing more
+                // that would be sent.
                 cursor = ahead;
+                self.done(&cursor);
                 continue;
             }
             self.sent = self.sent.max(next);
@@ -150,13 +153,18 @@ impl Forwarder {
             failpoint::hit("forward.committed");
             self.counts.produced.fetch_add(batch.len() as u64, Relaxed);
             (self.position, cursor) = (next, ahead);
-            if let Err(error) = self.shelf.done(&*self.disk, &cursor, next) {
-                tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
-            }
+            self.done(&cursor);
             failpoint::hit("forward.noted");
             if !self.end.told() {
                 thread::sleep(pause(batch.len(), batch.size(), started.elapsed()));
             }
+        }
+    }
+
+    /// Removes what is before the cursor; all of that is committed.
+    fn done(&self, cursor: &Cursor) {
+        if let Err(error) = self.shelf.done(&*self.disk, cursor, self.position) {
+            tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
         }
     }
 
