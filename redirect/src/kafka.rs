@@ -129,7 +129,7 @@ impl KafkaSink {
             .ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", kafka.clicks_topic)))?;
         let lanes = Arc::new(Lanes::new(LANE_BYTES));
         let stopping = Arc::new(AtomicBool::new(false));
-        let carrier = Carrier { lanes: lanes.clone(), counts: counts.clone(), stopping: stopping.clone(), producer };
+        let carrier = Producing { lanes: lanes.clone(), counts: counts.clone(), stopping: stopping.clone(), producer };
         let carrier = thread::Builder::new()
             .name("redirect-carrier".to_owned())
             .spawn(move || carrier.run())
@@ -150,14 +150,15 @@ impl KafkaSink {
     }
 }
 
-struct Carrier {
+/// The thread between the lanes and librdkafka.
+struct Producing {
     lanes: Arc<Lanes>,
     counts: Arc<Counts>,
     stopping: Arc<AtomicBool>,
     producer: BatchProducer<Context>,
 }
 
-impl Carrier {
+impl Producing {
     fn run(mut self) -> BatchProducer<Context> {
         let (mut clicks, mut refused, mut idle) = (ClickBatch::default(), Vec::new(), 0);
         loop {

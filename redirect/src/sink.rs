@@ -58,6 +58,14 @@ impl ClickBatch {
         self.ends.is_empty()
     }
 
+    /// Forgets the first clicks.
+    pub(crate) fn remove_first(&mut self, count: usize) {
+        let bytes = count.checked_sub(1).map_or(0, |last| self.ends[last].0);
+        self.bytes.drain(..bytes);
+        self.ends.drain(..count);
+        self.ends.iter_mut().for_each(|(end, _)| *end -= bytes);
+    }
+
     /// Forgets the clicks and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
@@ -162,6 +170,9 @@ mod tests {
         twice.extend(&batch);
         twice.extend(&batch);
         assert_eq!(twice.iter().collect::<Vec<_>>(), batch.iter().chain(batch.iter()).collect::<Vec<_>>());
+        twice.remove_first(0);
+        twice.remove_first(4);
+        assert_eq!(twice.iter().collect::<Vec<_>>(), [(8, &b""[..]), (9, b"three")]);
         batch.clear();
         assert!(batch.is_empty() && batch.iter().next().is_none());
     }

@@ -5,8 +5,8 @@
 //! answer. Each worker has a cache of its own.
 //!
 //! # Limits
-//! [`SETS`] × [`WAYS`] user agents of up to [`MAX_KEPT`] bytes, and what a record says of each, up to [`MAX_FIELDS`] bytes: 6 MiB at most. Longer ones are
-//! read each time. In a set the one that was not used for longest gives way.
+//! [`SETS`] × [`WAYS`] user agents of up to [`MAX_KEPT`] bytes, and what a record says of each, up to [`MAX_FIELDS`] bytes: about
+//! 6 MiB a worker, and what the allocator adds. Longer ones are read each time. In a set the one that was not used for longest gives way.
 
 use crate::bots::Reason;
 use foldhash::quality::RandomState;

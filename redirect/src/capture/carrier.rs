@@ -3,6 +3,10 @@
 //! # Its end
 //! What was answered and the disk does not take is tried again until the end's deadline: the forwarder may make room meanwhile. What is left then,
 //! in its hands or in the lanes, counts as failed.
+//!
+//! # In pieces
+//! A stall may gather more than the spool may hold at all. Where answered clicks must wait for room, what there is room for is put into the spool and the
+//! rest stays in front; a try for all of it would never succeed.
 
 use super::counts::Counts;
 use super::end::End;
@@ -102,7 +106,7 @@ impl Carrier {
         }
     }
 
-    /// Puts the clicks into the spool and settles their tickets; false when they must be tried again.
+    /// Puts the clicks into the spool and settles their tickets; false when those that are left must be tried again.
     fn put(&mut self) -> bool {
         let durable = self.capture == Capture::Durable;
         if self.counts.broken().is_some() && durable {
@@ -110,8 +114,14 @@ impl Carrier {
             return true;
         }
         let now = self.clock.now();
-        match self.store.append(&self.clicks, now) {
-            Ok(()) => {
+        // Answers that wait have one ticket for all clicks of their turn, and clicks that may be dropped need no room later: there it is all or none.
+        let appended = if self.when_full == WhenFull::Refuse && !durable {
+            self.store.append_first(&self.clicks, now)
+        } else {
+            self.store.append(&self.clicks, now).map(|()| self.clicks.len())
+        };
+        match appended {
+            Ok(count) => {
                 failpoint::hit("spool.written");
                 if durable && let Err(error) = self.store.sync() {
                     self.counts.set_broken(format!("the spool's disk failed to keep what was written ({error})"));
@@ -119,8 +129,14 @@ impl Carrier {
                     return true;
                 }
                 failpoint::hit("spool.synced");
-                self.counts.spooled.fetch_add(self.clicks.len() as u64, Relaxed);
+                self.counts.spooled.fetch_add(count as u64, Relaxed);
                 self.store.show(now);
+                if count < self.clicks.len() {
+                    self.clicks.remove_first(count);
+                    self.counts.note(AppendError::Full.to_string());
+                    self.full.store(true, Relaxed);
+                    return false;
+                }
                 self.settle(true);
                 true
             }
@@ -156,7 +172,7 @@ impl Carrier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::{Appender, Disk, Shelf, recover};
+    use crate::spool::{Appender, Cursor, Disk, Folder, Shelf, recover};
     use std::io;
     use std::time::Instant;
 
@@ -253,5 +269,53 @@ mod tests {
     #[test]
     fn what_the_disk_never_took_counts_as_failed_wherever_it_was() {
         assert_eq!(ended(Duration::ZERO, false), (0, 11));
+    }
+
+    /// Twice as much is answered during a stall as the spool may hold. All of it gets there while the forwarder makes room, and then visitors are
+    /// redirected again.
+    #[test]
+    fn more_than_the_spool_may_hold_gets_there_in_pieces() {
+        const LIMIT: u64 = 1 << 20;
+        const CLICKS: u64 = 2_048;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let disk: Arc<dyn Disk> = Arc::new(Folder::open(folder.path()).expect("ours"));
+        let found = recover(&*disk).expect("an empty spool");
+        let shelf = Shelf::new(&found);
+        let store = Store::new(disk.clone(), shelf.clone(), found.first, LIMIT);
+        let spool = SpoolConfig { dir: folder.path().into(), bytes: LIMIT, capture: Capture::Fast, when_full: WhenFull::Refuse };
+        let (lanes, counts, full) = (Arc::new(Lanes::new(4 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let carrier = Carrier::new(&spool, lanes.clone(), counts.clone(), store, Clock::system(), full.clone());
+        let end = carrier.end();
+        let mut clicks = ClickBatch::default();
+        for ts in 0..CLICKS {
+            clicks.push(|out| {
+                out.resize(out.len() + 1_024, b'x');
+                ts
+            });
+        }
+        assert!(lanes.leave(&clicks, None, Instant::now()));
+        let thread = thread::spawn(move || carrier.run());
+        let (mut cursor, mut buffer, mut next) = (Cursor::default(), Vec::new(), found.first);
+        let ends_at = Instant::now() + Duration::from_secs(60);
+        while next < found.first + CLICKS && Instant::now() < ends_at {
+            if !shelf.wait(&cursor, Duration::from_millis(100)) {
+                continue;
+            }
+            let read = |sequence: u64, _: &[u8]| {
+                assert_eq!(sequence, next, "in order, none twice");
+                next += 1;
+            };
+            cursor.read(&shelf, &*disk, &mut buffer, read).expect("reads");
+            assert!(shelf.bytes() <= LIMIT);
+            shelf.done(&*disk, &cursor, next).expect("a good disk");
+        }
+        while full.load(Relaxed) && Instant::now() < ends_at {
+            thread::yield_now();
+        }
+        assert!(!full.load(Relaxed), "there is room");
+        end.at_the_latest(ends_at);
+        thread.join().expect("it ends well");
+        assert_eq!(next - found.first, CLICKS);
+        assert_eq!([&counts.spooled, &counts.refused, &counts.failed].map(|count| count.load(Relaxed)), [CLICKS, 0, 0]);
     }
 }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 const PACE: Duration = Duration::from_millis(50);
 /// The same while there are many clicks: they would fill it twice.
 const PACE_OF_MANY: Duration = Duration::from_millis(100);
-/// Clicks of a transaction that are many: 20,000 a second.
+/// Clicks of a transaction that are many: it begins with 20,000 a second, and ends below 10,000, since the longer pace gathers twice as many.
 const MANY: usize = 1_000;
 /// Bytes of clicks in a transaction, about.
 const MAX_TRANSACTION: usize = 8 << 20;
@@ -139,7 +139,10 @@ impl Forwarder {
                 }
             }
             if batch.is_empty() {
+                // All of it was committed before, as a crash right behind a commit leaves it. It must make room now: a full spool gets nothing more
+                // that would be sent.
                 cursor = ahead;
+                self.done(&cursor);
                 continue;
             }
             self.sent = self.sent.max(next);
@@ -150,14 +153,18 @@ impl Forwarder {
             failpoint::hit("forward.committed");
             self.counts.produced.fetch_add(batch.len() as u64, Relaxed);
             (self.position, cursor) = (next, ahead);
-            if let Err(error) = self.shelf.done(&*self.disk, &cursor, next) {
-                tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
-            }
+            self.done(&cursor);
             failpoint::hit("forward.noted");
             if !self.end.told() {
-                let pace = if batch.len() < MANY { PACE } else { PACE_OF_MANY };
-                thread::sleep(pace.saturating_sub(started.elapsed()));
+                thread::sleep(pause(batch.len(), batch.size(), started.elapsed()));
             }
+        }
+    }
+
+    /// Removes what is before the cursor; all of that is committed.
+    fn done(&self, cursor: &Cursor) {
+        if let Err(error) = self.shelf.done(&*self.disk, cursor, self.position) {
+            tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
         }
     }
 
@@ -186,5 +193,39 @@ impl Forwarder {
         }
         (self.known, self.unsure, self.position) = (true, None, self.position.max(stored));
         Ok(())
+    }
+}
+
+/// How long to wait after a transaction of so many clicks and bytes that began `elapsed` ago. One that is full leaves more behind, and only then: the spool
+/// is read until there is nothing more or the transaction is full. Waiting would let the spool fill while Kafka is well.
+fn pause(clicks: usize, bytes: usize, elapsed: Duration) -> Duration {
+    if bytes >= MAX_TRANSACTION {
+        return Duration::ZERO;
+    }
+    let pace = if clicks < MANY { PACE } else { PACE_OF_MANY };
+    pace.saturating_sub(elapsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLICK: usize = 650;
+
+    #[test]
+    fn a_full_transaction_is_followed_at_once() {
+        let clicks = MAX_TRANSACTION / CLICK + 1;
+        assert_eq!(pause(clicks, clicks * CLICK, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(1, MAX_TRANSACTION, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(clicks, MAX_TRANSACTION - 1, Duration::ZERO), PACE_OF_MANY);
+    }
+
+    #[test]
+    fn others_begin_at_their_pace() {
+        let after = |clicks: usize, millis| pause(clicks, clicks * CLICK, Duration::from_millis(millis));
+        assert_eq!(after(1, 0), PACE);
+        assert_eq!(after(MANY - 1, 20), Duration::from_millis(30));
+        assert_eq!(after(MANY, 20), Duration::from_millis(80));
+        assert_eq!([after(1, 50), after(1, 700), after(MANY, 100)], [Duration::ZERO; 3]);
     }
 }

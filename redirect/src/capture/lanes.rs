@@ -64,9 +64,13 @@ impl Lanes {
     /// Leaves the clicks of a turn that ends at `now`; false when there is no room. Never waits.
     pub(crate) fn leave(&self, clicks: &ClickBatch, ticket: Option<&Arc<Ticket>>, now: Instant) -> bool {
         let size = clicks.size() as u64;
-        // Counted before they are there: the carrier may gather them at once, and must not take away what was not counted.
-        let room = self.bytes.fetch_add(size, Ordering::Relaxed) + size <= self.limit;
-        let Some(mut lane) = room.then(|| self.free()).flatten() else {
+        // Counted before they are there: the carrier may gather them at once, and must not take away what was not counted. Looked at and counted in one
+        // step: a turn that has no room takes none from a smaller one.
+        let counted = |bytes: u64| bytes.checked_add(size).filter(|sum| *sum <= self.limit);
+        if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_err() {
+            return false;
+        }
+        let Some(mut lane) = self.free() else {
             self.bytes.fetch_sub(size, Ordering::Relaxed);
             return false;
         };

@@ -291,6 +291,39 @@ proptest! {
     }
 }
 
+/// A spool that is full of one segment has room again when that is sent, though nothing is appended meanwhile.
+#[test]
+fn a_last_segment_that_is_large_enough_goes_once_it_is_sent() {
+    let disk = Memory::default();
+    let (mut process, found) = Process::start(&disk, 1_000);
+    let mut buffer = Vec::new();
+    let mut clicks = ClickBatch::default();
+    clicks.push(|out| {
+        out.resize(900, b'x');
+        0
+    });
+    process.store.append(&clicks, 1).expect("room");
+    assert!(matches!(process.store.append_first(&clicks, 1), Err(AppendError::Full)), "it isn't even shown yet");
+    process.store.show(1);
+    assert!(process.store.nearly_full());
+    assert_eq!(process.cursor.read(&process.shelf, &disk, &mut buffer, |_, _| ()).expect("reads"), Some(0));
+    assert!(process.store.nearly_full(), "it isn't sent yet");
+    process.shelf.done(&disk, &process.cursor, found.first + 1).expect("a good disk");
+    assert_eq!((process.shelf.bytes(), process.store.nearly_full()), (0, false));
+    // One that may still grow stays.
+    process.store.append(&batch(0, 1), 1).expect("room");
+    process.store.show(1);
+    let mut read = Vec::new();
+    for count in 1..3 {
+        process.cursor.read(&process.shelf, &disk, &mut buffer, |sequence, _| read.push(sequence)).expect("reads");
+        process.shelf.done(&disk, &process.cursor, found.first + 1 + count).expect("a good disk");
+        assert!(process.shelf.bytes() > 0);
+        process.store.append(&batch(count, 1), 1).expect("room");
+        process.store.show(1);
+    }
+    assert_eq!(read, [found.first + 1, found.first + 2]);
+}
+
 /// Whether the record is within what is synced.
 fn disk_has_synced(disk: &Memory, wanted: u64) -> bool {
     let files = disk.0.lock().expect("one thread");

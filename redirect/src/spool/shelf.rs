@@ -26,8 +26,10 @@ pub(crate) struct Extent {
 
 #[derive(Debug, Default)]
 struct State {
-    /// In order; the last one may grow.
+    /// In order.
     extents: VecDeque<Extent>,
+    /// The last one may grow. Those of an earlier process never do.
+    growing: bool,
     /// Of the first segment, these bytes are done with.
     done: u64,
     ages: Ages,
@@ -71,18 +73,25 @@ impl Shelf {
         waiting
     }
 
+    /// A new segment, which may grow.
     pub(super) fn add(&self, extent: Extent) {
-        self.state().extents.push_back(extent);
+        let State { extents, growing, .. } = &mut *self.state();
+        // Left from a try that failed, with nothing to read: its file is now this one's, and must not be removed for both.
+        extents.pop_back_if(|last| last.base == extent.base);
+        extents.push_back(extent);
+        *growing = true;
     }
 
-    /// Lets the last segment be read up to `length`, from `now` on (ms since the epoch).
-    pub(super) fn grow(&self, length: u64, now: u64) {
+    /// Lets the last segment be read up to `length`, from `now` on (ms since the epoch). When that is the `end` of it, it goes as soon as it is done with:
+    /// told with the length, since the reading end may be through with it at once, and may have nothing more to do later.
+    pub(super) fn grow(&self, length: u64, now: u64, end: bool) {
         {
-            let State { extents, ages, .. } = &mut *self.state();
+            let State { extents, growing, ages, .. } = &mut *self.state();
             if let Some(last) = extents.back_mut() {
                 ages.appended((last.base, last.length), now);
                 last.length = length;
             }
+            *growing = !end;
         }
         self.grown.notify_one();
     }
@@ -96,15 +105,15 @@ impl Shelf {
         cursor.has_more(&state.extents)
     }
 
-    /// All before the cursor is committed, the last of it being `next - 1`: segments before it go, and the position is noted. An error here costs
-    /// only disk space until the next time.
+    /// All before the cursor is committed, the last of it being `next - 1`: segments that end before it go, and the position is noted. An error here
+    /// costs only disk space until the next time.
     pub(crate) fn done(&self, disk: &dyn Disk, cursor: &Cursor, next: u64) -> io::Result<()> {
         disk.note(POSITION, &position(next))?;
         let gone: Vec<String> = {
             let mut state = self.state();
-            // The last segment may still grow.
-            let count =
-                state.extents.iter().take_while(|extent| extent.base < cursor.base).count().min(state.extents.len().saturating_sub(1));
+            let sent = |extent: &&Extent| extent.base < cursor.base || extent.base == cursor.base && extent.length <= cursor.offset;
+            let ended = state.extents.len().saturating_sub(usize::from(state.growing));
+            let count = state.extents.iter().take_while(sent).count().min(ended);
             let gone = state.extents.drain(..count).map(|extent| extent.name).collect();
             state.done = if state.extents.front().is_some_and(|extent| extent.base == cursor.base) { cursor.offset } else { 0 };
             state.ages.done((cursor.base, cursor.offset));

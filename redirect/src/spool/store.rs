@@ -1,7 +1,7 @@
 //! The writing end of a spool.
 
 use super::disk::Appender;
-use super::frame::{self, SEGMENT_HEADER};
+use super::frame::{self, FRAME_HEADER, SEGMENT_HEADER};
 use super::shelf::{Extent, Shelf};
 use super::{Disk, segment_name};
 use crate::ClickBatch;
@@ -47,18 +47,37 @@ impl Store {
 
     /// Hands the records to the system, all or none. They are not shown to the reading end before [`show`](Store::show).
     pub(crate) fn append(&mut self, clicks: &ClickBatch, now: u64) -> Result<(), AppendError> {
-        self.frames.clear();
-        for (sequence, (_, json)) in (self.next..).zip(clicks.iter()) {
-            frame::push(sequence, json, &mut self.frames);
-        }
-        let hidden = self.segment.as_ref().map_or(0, |segment| segment.length - segment.shown);
-        let needed = self.frames.len() as u64 + hidden;
-        if self.shelf.bytes() + needed + SEGMENT_HEADER as u64 > self.limit {
+        if self.fits(clicks) < clicks.len() {
             return Err(AppendError::Full);
         }
-        let largest = MAX_SEGMENT.min(self.limit / 8);
-        if self.segment.as_ref().is_some_and(|segment| segment.shown == segment.length && segment.length >= largest) {
-            self.segment = None;
+        self.append_some(clicks, clicks.len(), now)
+    }
+
+    /// Like [`append`](Store::append), but takes of the records the first ones that there is room for, and tells how many: at least one.
+    pub(crate) fn append_first(&mut self, clicks: &ClickBatch, now: u64) -> Result<usize, AppendError> {
+        let count = self.fits(clicks);
+        if count == 0 {
+            return Err(AppendError::Full);
+        }
+        self.append_some(clicks, count, now)?;
+        Ok(count)
+    }
+
+    /// How many of the first records there is room for.
+    fn fits(&self, clicks: &ClickBatch) -> usize {
+        let hidden = self.segment.as_ref().map_or(0, |segment| segment.length - segment.shown);
+        let mut bytes = self.shelf.bytes() + hidden + SEGMENT_HEADER as u64;
+        let fits = |json: &[u8]| {
+            bytes += (FRAME_HEADER + json.len()) as u64;
+            bytes <= self.limit
+        };
+        clicks.iter().map(|(_, json)| json).map(fits).take_while(|fits| *fits).count()
+    }
+
+    fn append_some(&mut self, clicks: &ClickBatch, count: usize, now: u64) -> Result<(), AppendError> {
+        self.frames.clear();
+        for (sequence, (_, json)) in (self.next..).zip(clicks.iter().take(count)) {
+            frame::push(sequence, json, &mut self.frames);
         }
         if self.segment.is_none() {
             self.segment = Some(self.begin_segment(now)?);
@@ -72,7 +91,7 @@ impl Store {
             return Err(error.into());
         }
         segment.length += self.frames.len() as u64;
-        self.next += clicks.len() as u64;
+        self.next += count as u64;
         Ok(())
     }
 
@@ -111,7 +130,12 @@ impl Store {
     pub(crate) fn show(&mut self, now: u64) {
         if let Some(segment) = &mut self.segment {
             segment.shown = segment.length;
-            self.shelf.grow(segment.shown, now);
+            // A segment that is large enough ends here, not with the next record: for that there may be no room until this one has gone.
+            let end = segment.length >= MAX_SEGMENT.min(self.limit / 8);
+            self.shelf.grow(segment.shown, now, end);
+            if end {
+                self.segment = None;
+            }
         }
     }
 
