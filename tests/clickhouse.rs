@@ -39,6 +39,7 @@ use support::kafka::Broker;
 use support::ports::free_addresses;
 use support::process::wait_for;
 use support::proxy::Proxy;
+use support::recount::differences;
 
 /// Days of the clicks: this month's and others', so that a batch is several parts.
 const AGES: [u64; 3] = [0, 40, 100];
@@ -76,25 +77,6 @@ fn ids(broker: &Broker) -> BTreeMap<String, usize> {
         }
     });
     found
-}
-
-/// Where the totals are not what a recount of the rows says; nothing where they are.
-fn differences(server: &ClickHouse) -> String {
-    let recounts = [
-        ("clicks_by_link", "link", "link"),
-        ("clicks_by_tag", "tag", "arrayJoin(arrayDistinct(tags))"),
-        ("clicks_by_campaign", "campaign", "utm_campaign"),
-        ("clicks_by_day", "''", "''"),
-    ];
-    let differences = recounts.map(|(table, column, of)| {
-        format!(
-            "SELECT '{table}' AS of, k, day, sum(n) AS clicks_more, sum(m) AS bots_more FROM \
-             (SELECT {column} AS k, day, toInt64(clicks) AS n, toInt64(bots) AS m FROM c.{table} \
-             UNION ALL SELECT {of} AS k, toDate(ts) AS day, -toInt64(bot = '') AS n, -toInt64(bot != '') AS m FROM c.clicks) \
-             GROUP BY k, day HAVING clicks_more != 0 OR bots_more != 0"
-        )
-    });
-    server.ask(&differences.join(" UNION ALL "))
 }
 
 /// Each of these ids is one row, and the totals are those of a recount.

@@ -1,6 +1,6 @@
 //! All the parts of a company that uses clickline, and what they are started with.
 
-use crate::against_oracle::Course;
+use crate::against_oracle::{Course, now};
 use crate::process::Process;
 use crate::support::clickhouse::ClickHouse;
 use crate::support::hubspot::{client, status, subscribe};
@@ -9,6 +9,7 @@ use crate::support::ports::free_addresses;
 use crate::support::postgres::Postgres;
 use crate::support::process::wait_for;
 use crate::visitors::{LINKS, Link, Visitors};
+use clickline::model::time::Ms;
 use clickline_sandbox::{Config, Sandbox};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct Company {
     expired: bool,
     /// Until when HubSpot is out of order.
     pub outage: Option<Instant>,
+    /// When an answer of HubSpot's may not have come to the ledger: the job ended or stood still, or HubSpot was out of order.
+    pub unsure: Vec<(Ms, Ms)>,
     /// Contacts that were merged away, deleted or erased, by portal.
     pub gone: Vec<(String, String)>,
     /// Contacts that were made on the way and are still there, by portal.
@@ -60,7 +63,7 @@ impl Company {
         let more = format!(
             "http: {{listen: '{http}', public_url: 'http://localhost:{port}'}}\ncrm: {{changes: webhooks, reload_every: 20s}}\nhubspot:\n  base_url: '{}'\n  client_id: clickline\n  \
              client_secret_env: HUBSPOT_SECRET\n  developer_key_env: DEVELOPER_KEY\n  park_retry: 1s\n  retry_cap: 2s\n  request_timeout: 3s\n  \
-             provision: [elido_last_utm_source, elido_last_utm_campaign, elido_last_utm_medium, our_medium]\n  connections: {{seal: 'off', postgres_env: TABLE}}\n  portals:\n{}clickhouse: {{url: 'http://{}', database: c, batch_rows: 100, batch_wait: 100ms, deadline: 2s}}\n",
+             provision: [elido_last_utm_source, elido_last_utm_campaign, elido_last_utm_medium, our_medium]\n  connections: {{seal: 'off', postgres_env: TABLE}}\n  portals:\n{}clickhouse: {{url: 'http://{}', database: c, batch_rows: 100, batch_wait: 100ms, deadline: 2s, deltas: [hubspot.timeline]}}\n",
             sandbox.url(),
             PORTALS
                 .map(|portal| format!(
@@ -87,6 +90,7 @@ impl Company {
             visit,
             expired: false,
             outage: None,
+            unsure: Vec::new(),
             gone: Vec::new(),
             made: Vec::new(),
             happened: BTreeMap::new(),
@@ -107,7 +111,41 @@ impl Company {
         for (portal, token) in &self.tokens {
             command.env(format!("REFRESH_{portal}"), token);
         }
+        // What the one before sent while it ended is unsure, too.
+        if let Some((_, until)) = self.unsure.last_mut() {
+            *until = now().max(*until);
+        }
         self.job = Some(Process::start("job", command, self.course.folder.path()));
+    }
+
+    /// The job, which is to end.
+    pub fn take_job(&mut self) -> Process {
+        self.unsure_since(1_000);
+        self.job.take().expect("runs")
+    }
+
+    /// From so many milliseconds ago until now, or until the next job starts, answers may have been lost.
+    fn unsure_since(&mut self, ms: Ms) {
+        self.unsure.push((now() - ms, now()));
+    }
+
+    /// The job stands still for a while.
+    pub fn freeze_job(&mut self, pause: Duration) {
+        self.unsure_since(1_000);
+        self.job.as_ref().expect("runs").freeze(pause);
+    }
+
+    /// HubSpot is about to be out of order.
+    pub fn begin_outage(&mut self, lasts: Duration) {
+        self.unsure.push((now(), Ms::MAX));
+        self.outage = Some(Instant::now() + lasts);
+    }
+
+    /// HubSpot works.
+    pub fn end_outage(&mut self) {
+        self.sandbox.clear_faults();
+        self.outage = None;
+        self.unsure.iter_mut().for_each(|(_, until)| *until = now().min(*until));
     }
 
     pub fn start_redirect(&mut self) {
@@ -123,8 +161,8 @@ impl Company {
         self.answers();
     }
 
-    /// Puts the clocks of the programs wrong by so many milliseconds, the job's the other way; brokers, HubSpot and databases keep theirs. Not the
-    /// redirect server's by more than `max_future` ahead: its clicks would be dead letters. The job's clock is the brokers', wherever its own jumps.
+    /// Puts the clocks of the programs wrong by so many milliseconds, the job's the other way; brokers, HubSpot and databases keep theirs. The job's
+    /// clock is the brokers', wherever its own jumps.
     pub fn shift_clocks(&self, ms: i64) {
         for (name, ms) in [("job", -ms), ("redirect", ms)] {
             // Whole or not at all: the programs read it all the time.
@@ -168,13 +206,14 @@ impl Company {
     /// What a supervisor does: a job that ended by itself with exit code 1 is started again. Ends HubSpot's outage when it is over.
     pub fn watch(&mut self) {
         if self.outage.is_some_and(|until| Instant::now() > until) {
-            self.sandbox.clear_faults();
-            self.outage = None;
+            self.end_outage();
         }
         if let Some(status) = self.job.as_mut().and_then(Process::ended) {
             let said = self.job.as_ref().map(Process::said).unwrap_or_default();
             assert_eq!(status.code(), Some(1), "the job ended with {status}; only 1 asks to be started again:\n{}", tail(&said));
             self.count("the job ended by itself");
+            // Something else may have gone wrong for 6 s before anybody looked.
+            self.unsure_since(7_500);
             self.start_job();
         }
         if let Some(redirect) = &mut self.redirect

@@ -9,7 +9,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What goes wrong next: first each of [`FAULTS`] once, in any order; then whatever chance says.
 pub struct Deck(Vec<&'static str>);
@@ -38,21 +38,21 @@ pub fn strike(company: &mut Company, deck: &mut Deck, rng: &mut StdRng) {
     company.count(what);
     match what {
         "the job is killed" => {
-            company.job.take().expect("runs").kill();
+            company.take_job().kill();
             company.start_job();
         }
         "the job is killed while it starts" => {
-            company.job.take().expect("runs").kill();
+            company.take_job().kill();
             company.start_job();
             thread::sleep(moment / 4);
-            company.job.take().expect("runs").kill();
+            company.take_job().kill();
             company.start_job();
         }
         "the job is stopped" => {
             stop_job(company);
             company.start_job();
         }
-        "the job is frozen" => company.job.as_ref().expect("runs").freeze(moment),
+        "the job is frozen" => company.freeze_job(moment),
         "the rules change" => {
             company.course.change_rules(rng);
             stop_job(company);
@@ -172,12 +172,12 @@ const FAULTS: [(u32, &str); 21] = [
 ];
 
 fn outage(company: &mut Company, probability: f64, fault: &Value, lasts: Duration) {
+    company.begin_outage(lasts);
     company.sandbox.play_faults(json!({ "seed": 1, "rules": [{ "match": { "probability": probability }, "fault": fault }] }));
-    company.outage = Some(Instant::now() + lasts);
 }
 
 fn stop_job(company: &mut Company) {
-    let job: Process = company.job.take().expect("runs");
+    let job: Process = company.take_job();
     let status = job.stop();
     // One that was about to end by itself says 1, and one that has just been started has no ear for the signal yet.
     assert!(matches!((status.code(), status.signal()), (Some(0 | 1), _) | (None, Some(15))), "{status}");

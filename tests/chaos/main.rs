@@ -10,11 +10,12 @@
 //! - every answered redirect is in `clicks`, once (`durable` capture);
 //! - the output topics hold what the oracle works out from the input topics, each record once;
 //! - every delta has an outcome; what counts as delivered is in the sandbox once, and nothing else is;
-//! - every click is one row in ClickHouse;
-//! - every stage that the app gave a deal follows from a delta, and from the stage that the delta names.
+//! - every click is one row in ClickHouse, the totals there are a recount's, and every event is there;
+//! - every stage that the app gave a deal follows from a delta of its own, and from the stage that the delta names ([`deal_moves`]).
 //!
 //! # Cost
-//! Not among the tests that `cargo test` runs, but among those of `tests/run`: `cargo test --test chaos -- --ignored --nocapture`, two minutes.
+//! Not among the tests that `cargo test` runs, but among those of `tests/run`:
+//! `cargo test --workspace --test chaos -- --ignored --nocapture`, two minutes.
 //! `CLICKLINE_CHAOS_SECONDS=600` is the long form; 60 s unless it says otherwise. `CLICKLINE_SEED=n` repeats the choices of a run, though not
 //! its timing. The seed is printed first.
 
@@ -23,11 +24,13 @@
 mod against_oracle;
 mod company;
 mod crm;
+mod deal_moves;
 mod faults;
 mod judge;
 #[path = "../oracle_model/mod.rs"]
 mod oracle_model;
 mod process;
+mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 mod visitors;
@@ -44,7 +47,7 @@ use support::kafka::Broker;
 use support::postgres::Postgres;
 
 #[test]
-#[ignore = "takes minutes: cargo test --test chaos -- --ignored --nocapture"]
+#[ignore = "takes minutes: cargo test --workspace --test chaos -- --ignored --nocapture"]
 fn whatever_goes_wrong_nothing_is_lost_doubled_or_moved_wrongly() {
     let Some(broker) = Broker::start_if_there() else { return };
     let Some(table) = Postgres::start_if_there() else { return };
