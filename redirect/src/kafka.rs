@@ -105,11 +105,11 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// Makes the client. The brokers need not be there yet.
+    /// Makes the client; so many `workers` offer clicks. The brokers need not be there yet.
     ///
     /// # Errors
     /// When librdkafka refuses an option.
-    pub fn new(kafka: &KafkaConfig) -> Result<KafkaSink, Error> {
+    pub fn new(kafka: &KafkaConfig, workers: usize) -> Result<KafkaSink, Error> {
         let context = Context::default();
         let counts = context.0.clone();
         let config = client(
@@ -127,7 +127,7 @@ impl KafkaSink {
         let producer: BaseProducer<Context> = config.create_with_context(context)?;
         let producer = BatchProducer::new(producer, &kafka.clicks_topic)
             .ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", kafka.clicks_topic)))?;
-        let lanes = Arc::new(Lanes::new(LANE_BYTES));
+        let lanes = Arc::new(Lanes::new(workers, LANE_BYTES));
         let stopping = Arc::new(AtomicBool::new(false));
         let carrier = Producing { lanes: lanes.clone(), counts: counts.clone(), stopping: stopping.clone(), producer };
         let carrier = thread::Builder::new()
