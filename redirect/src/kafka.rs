@@ -35,7 +35,8 @@ const LINGER_MS: u32 = 10;
 const QUEUE_MESSAGES: u32 = 400_000;
 /// Memory that waiting clicks take at most, in KiB: 400,000 clicks of 650 bytes, as a browser makes them.
 const QUEUE_KBYTES: u32 = 262_144;
-/// Clicks that wait in the lanes for the carrier, in bytes; it comes every few milliseconds.
+/// Clicks that wait in the lanes for the carrier, in bytes; it comes every few milliseconds. What it has gathered and hands on no longer counts there,
+/// and may be as much again.
 const LANE_BYTES: u64 = 64 << 20;
 /// How long a purge may take to report what it threw away.
 const PURGE_TIMEOUT: Duration = Duration::from_millis(500);

@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Answered clicks that wait in memory while the disk takes none, in bytes.
+/// Answered clicks that wait in the lanes while the disk takes none, in bytes. What the carrier has gathered no longer counts there, and may be as much
+/// again: 128 MiB together.
 const LANE_BYTES: u64 = 64 << 20;
 /// The smallest spool, in bytes.
 const MIN_BYTES: u64 = 1 << 20;
