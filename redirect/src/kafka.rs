@@ -35,7 +35,8 @@ const LINGER_MS: u32 = 10;
 const QUEUE_MESSAGES: u32 = 400_000;
 /// Memory that waiting clicks take at most, in KiB: 400,000 clicks of 650 bytes, as a browser makes them.
 const QUEUE_KBYTES: u32 = 262_144;
-/// Clicks that wait in the lanes for the carrier, in bytes; it comes every few milliseconds.
+/// Clicks that wait in the lanes for the carrier, in bytes; it comes every few milliseconds. What it has gathered and hands on no longer counts there,
+/// and may be as much again.
 const LANE_BYTES: u64 = 64 << 20;
 /// How long a purge may take to report what it threw away.
 const PURGE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -105,11 +106,11 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// Makes the client. The brokers need not be there yet.
+    /// Makes the client; so many `workers` offer clicks. The brokers need not be there yet.
     ///
     /// # Errors
     /// When librdkafka refuses an option.
-    pub fn new(kafka: &KafkaConfig) -> Result<KafkaSink, Error> {
+    pub fn new(kafka: &KafkaConfig, workers: usize) -> Result<KafkaSink, Error> {
         let context = Context::default();
         let counts = context.0.clone();
         let config = client(
@@ -127,7 +128,7 @@ impl KafkaSink {
         let producer: BaseProducer<Context> = config.create_with_context(context)?;
         let producer = BatchProducer::new(producer, &kafka.clicks_topic)
             .ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", kafka.clicks_topic)))?;
-        let lanes = Arc::new(Lanes::new(LANE_BYTES));
+        let lanes = Arc::new(Lanes::new(workers, LANE_BYTES));
         let stopping = Arc::new(AtomicBool::new(false));
         let carrier = Producing { lanes: lanes.clone(), counts: counts.clone(), stopping: stopping.clone(), producer };
         let carrier = thread::Builder::new()

@@ -58,8 +58,8 @@ impl Server {
     pub fn start(config: Config) -> Result<Server, Error> {
         let sink: Arc<dyn ClickSink> = match &config.kafka {
             Some(kafka) => match &config.spool {
-                Some(spool) => Arc::new(SpoolSink::start(spool, kafka, &config.clock)?),
-                None => Arc::new(KafkaSink::new(kafka)?),
+                Some(spool) => Arc::new(SpoolSink::start(spool, kafka, config.workers, &config.clock)?),
+                None => Arc::new(KafkaSink::new(kafka, config.workers)?),
             },
             None if config.spool.is_some() => {
                 return Err(Error::Config("a spool without Kafka is never emptied; give `--kafka`".to_owned()));

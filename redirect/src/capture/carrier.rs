@@ -236,7 +236,7 @@ mod tests {
         let shelf = Shelf::new(&found);
         let store = Store::new(Arc::new(disk.clone()), shelf.clone(), found.first, 1 << 20);
         let spool = SpoolConfig { dir: "spool".into(), bytes: 1 << 20, capture: Capture::Fast, when_full: WhenFull::Refuse };
-        let (lanes, counts, full) = (Arc::new(Lanes::new(1 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let (lanes, counts, full) = (Arc::new(Lanes::new(1, 1 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let carrier = Carrier::new(&spool, lanes.clone(), counts.clone(), store, Clock::system(), full.clone());
         let end = carrier.end();
         let leave = |count: u64| {
@@ -283,7 +283,7 @@ mod tests {
         let shelf = Shelf::new(&found);
         let store = Store::new(disk.clone(), shelf.clone(), found.first, LIMIT);
         let spool = SpoolConfig { dir: folder.path().into(), bytes: LIMIT, capture: Capture::Fast, when_full: WhenFull::Refuse };
-        let (lanes, counts, full) = (Arc::new(Lanes::new(4 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let (lanes, counts, full) = (Arc::new(Lanes::new(1, 4 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let carrier = Carrier::new(&spool, lanes.clone(), counts.clone(), store, Clock::system(), full.clone());
         let end = carrier.end();
         let mut clicks = ClickBatch::default();

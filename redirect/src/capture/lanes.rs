@@ -1,7 +1,7 @@
 //! Where event loops leave their clicks for the carrier: buffers of which each is held for the time of a copy, and never waited for.
 //!
-//! There are more lanes than threads, so that an event loop always finds a free one; it begins with its own, and comes to another only while
-//! the carrier empties that. Clicks of one turn stay together; between turns there is no order.
+//! There are twice as many lanes as event loops, and [`LANES`] at least, so that an event loop always finds a free one; it begins with its own, and
+//! comes to another only while the carrier empties that. Clicks of one turn stay together; between turns there is no order.
 
 use super::Ticket;
 use crate::ClickBatch;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+/// Lanes, at least.
 const LANES: usize = 64;
 /// Rounds without a click after which the carrier sleeps until it is woken.
 const IDLE_ROUNDS: u32 = 50;
@@ -47,10 +48,10 @@ thread_local! {
 }
 
 impl Lanes {
-    /// Lanes that hold at most so many bytes together.
-    pub(crate) fn new(limit: u64) -> Lanes {
+    /// Lanes for so many event loops, that hold at most `limit` bytes together.
+    pub(crate) fn new(workers: usize, limit: u64) -> Lanes {
         Lanes {
-            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+            lanes: (0..LANES.max(workers.saturating_mul(2))).map(|_| Mutex::default()).collect(),
             bytes: AtomicU64::new(0),
             limit,
             began: Instant::now(),
@@ -106,7 +107,8 @@ impl Lanes {
             OWN.set(Some(own));
             own
         });
-        (0..LANES).find_map(|step| match self.lanes[(own + step) % LANES].try_lock() {
+        let count = self.lanes.len();
+        (0..count).find_map(|step| match self.lanes[(own + step) % count].try_lock() {
             Ok(lane) => Some(lane),
             Err(TryLockError::Poisoned(lane)) => Some(lane.into_inner()),
             Err(TryLockError::WouldBlock) => None,

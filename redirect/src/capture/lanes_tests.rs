@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 fn every_click_is_gathered_once() {
     const THREADS: u64 = 4;
     const TURNS: u64 = 5_000;
-    let lanes = Lanes::new(1 << 30);
+    let lanes = Lanes::new(4, 1 << 30);
     let done = AtomicU64::new(0);
     let mut seen = BTreeSet::new();
     let mut tickets = Vec::new();
@@ -57,7 +57,7 @@ fn a_click_is_written_within_5_ms() {
     const WRITING: u64 = 1_500;
     for seed in 0..50 {
         let mut random = StdRng::seed_from_u64(seed);
-        let lanes = Lanes::new(1 << 30);
+        let lanes = Lanes::new(4, 1 << 30);
         let mut comes = 0;
         // Microseconds; now and then a silence in which the carrier falls asleep.
         let mut coming: std::collections::VecDeque<u64> = (0..2_000)
@@ -106,7 +106,7 @@ fn a_click_is_written_within_5_ms() {
 /// Late is what has waited longer than it should, in a lane or with the carrier, until it is written.
 #[test]
 fn clicks_are_late_until_they_are_written() {
-    let lanes = Lanes::new(1 << 20);
+    let lanes = Lanes::new(4, 1 << 20);
     let mut batch = ClickBatch::default();
     batch.push(|_| 1);
     let start = lanes.began + Duration::from_secs(1);
@@ -127,7 +127,7 @@ fn clicks_are_late_until_they_are_written() {
 
 #[test]
 fn what_has_no_room_is_refused() {
-    let lanes = Lanes::new(3);
+    let lanes = Lanes::new(4, 3);
     let mut batch = ClickBatch::default();
     batch.push(|out| {
         out.extend_from_slice(b"ab");
@@ -137,4 +137,18 @@ fn what_has_no_room_is_refused() {
     assert!(!lanes.leave(&batch, None, Instant::now()));
     lanes.gather(&mut ClickBatch::default(), &mut Vec::new());
     assert!(lanes.leave(&batch, None, Instant::now()));
+}
+
+/// Even when every event loop holds a lane, and the carrier one, there is a free one.
+#[test]
+fn there_are_more_lanes_than_threads() {
+    for workers in [1, 31, 32, 33, 64, 500] {
+        let lanes = Lanes::new(workers, 1 << 20);
+        assert!(lanes.lanes.len() > workers + 1, "{workers}");
+        let held: Vec<_> = (0..=workers).map(|_| lanes.free().expect("a free one")).collect();
+        let mut batch = ClickBatch::default();
+        batch.push(|_| 1);
+        assert!(lanes.leave(&batch, None, Instant::now()));
+        drop(held);
+    }
 }

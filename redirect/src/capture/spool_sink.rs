@@ -28,7 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Answered clicks that wait in memory while the disk takes none, in bytes.
+/// Answered clicks that wait in the lanes while the disk takes none, in bytes. What the carrier has gathered no longer counts there, and may be as much
+/// again: 128 MiB together.
 const LANE_BYTES: u64 = 64 << 20;
 /// The smallest spool, in bytes.
 const MIN_BYTES: u64 = 1 << 20;
@@ -47,11 +48,11 @@ pub struct SpoolSink {
 }
 
 impl SpoolSink {
-    /// Opens the spool, cuts what a crash left torn, and begins to send what waits. The brokers need not be there yet.
+    /// Opens the spool, cuts what a crash left torn, and begins to send what waits; so many `workers` offer clicks. The brokers need not be there yet.
     ///
     /// # Errors
     /// When the directory cannot be used, or librdkafka refuses an option.
-    pub fn start(spool: &SpoolConfig, kafka: &KafkaConfig, clock: &Clock) -> Result<SpoolSink, Error> {
+    pub fn start(spool: &SpoolConfig, kafka: &KafkaConfig, workers: usize, clock: &Clock) -> Result<SpoolSink, Error> {
         if spool.bytes < MIN_BYTES {
             return Err(Error::Config(format!("a spool of {} bytes is too small; allow at least {MIN_BYTES}", spool.bytes)));
         }
@@ -71,7 +72,7 @@ impl SpoolSink {
         let shelf = Shelf::new(&found);
         let store = Store::new(disk.clone(), shelf.clone(), found.first, spool.bytes);
         let forwarder = Forwarder::new(kafka, &found, disk, shelf.clone(), counts.clone())?;
-        let lanes = Arc::new(Lanes::new(LANE_BYTES));
+        let lanes = Arc::new(Lanes::new(workers, LANE_BYTES));
         let full = Arc::new(AtomicBool::new(false));
         let carrier = Carrier::new(spool, lanes.clone(), counts.clone(), store, clock.clone(), full.clone());
         let failed = |part| move |source| Error::Start { part, source };
