@@ -84,6 +84,38 @@ impl<R> Stash<R> {
     }
 }
 
+/// Runs `machine` over the stashed rows of all ticks before `upper`, of all ticks where it is `None`, and its timers before `upper`; what it says goes
+/// to `out` with its tick. `tick` is room for the rows of one.
+fn run_closed<M: Machine>(
+    machine: &mut M,
+    stash: &mut Stash<M::In>,
+    upper: Option<Ms>,
+    tick: &mut Vec<M::In>,
+    mut out: impl FnMut(Ms, M::Out),
+) {
+    let mut rows = stash.closed(upper);
+    let mut warm = 0;
+    loop {
+        let timer = machine.due().filter(|due| upper.is_some_and(|upper| *due < upper));
+        let next = rows.as_slice().first().map(|(at, _)| *at);
+        let Some(at) = next.into_iter().chain(timer).min() else { return };
+        while let [(of, _), ..] = rows.as_slice()
+            && *of == at
+        {
+            if warm == 0 {
+                let ahead = &rows.as_slice()[..AHEAD.min(rows.len())];
+                machine.warm(ahead);
+                warm = ahead.len();
+            }
+            warm -= 1;
+            tick.extend(rows.next().map(|(_, row)| row));
+        }
+        machine.step(at, tick, &mut |row| out(at, row));
+        tick.clear();
+        debug_assert!(machine.due().is_none_or(|due| due > at), "a machine must not ask for the tick that it has run");
+    }
+}
+
 /// Rows to the worker that `route` names, before the division by the number of workers.
 pub fn to<R: ExchangeData>(route: impl Fn(&R) -> u64 + 'static) -> Exchange<(R, Ms), impl FnMut(&(R, Ms)) -> u64> {
     Exchange::new(move |(row, _): &(R, Ms)| route(row))
@@ -237,28 +269,10 @@ where
                 let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
                 let (a, b, c, d) = (a.session(&*of_a), b.session(&*of_b), c.session(&*of_c), d.session(&*of_d));
                 let mut ports = Ports { at: 0, a, b, c, d };
-                let mut rows = stash.closed(upper);
-                let mut warm = 0;
-                loop {
-                    let timer = machine.due().filter(|due| upper.is_some_and(|upper| *due < upper));
-                    let next = rows.as_slice().first().map(|(at, _)| *at);
-                    let Some(at) = next.into_iter().chain(timer).min() else { break };
-                    while let [(of, _), ..] = rows.as_slice()
-                        && *of == at
-                    {
-                        if warm == 0 {
-                            let ahead = &rows.as_slice()[..AHEAD.min(rows.len())];
-                            machine.warm(ahead);
-                            warm = ahead.len();
-                        }
-                        warm -= 1;
-                        tick.extend(rows.next().map(|(_, row)| row));
-                    }
+                run_closed(&mut machine, &mut stash, upper, &mut tick, |at, row| {
                     ports.at = at;
-                    machine.step(at, &mut tick, &mut |row| deal(row, &mut ports));
-                    tick.clear();
-                    debug_assert!(machine.due().is_none_or(|due| due > at), "a machine must not ask for the tick that it has run");
-                }
+                    deal(row, &mut ports);
+                });
             }
             match upper {
                 Some(upper) => held.iter_mut().for_each(|cap| cap.downgrade(&upper)),
@@ -273,30 +287,14 @@ where
 pub(crate) mod testing {
     //! Runs a machine without a dataflow: at once, or a tick at a time, or with ticks merged at random.
 
-    use super::{AHEAD, Machine, Ms};
+    use super::{Machine, Ms, Stash, run_closed};
 
-    /// All outputs of `machine` over `rows` up to `end`, with their ticks. It is shown rows ahead, as in a dataflow.
+    /// All outputs of `machine` over `rows` up to `end`, with their ticks.
     pub fn run<M: Machine>(machine: &mut M, rows: Vec<(M::In, Ms)>, end: Ms) -> Vec<(M::Out, Ms)> {
-        let mut rows: Vec<(Ms, M::In)> = rows.into_iter().map(|(row, at)| (at, row)).filter(|(at, _)| *at <= end).collect();
-        rows.sort_by_key(|(at, _)| *at);
-        let (mut rows, mut tick, mut warm, mut said) = (rows.into_iter(), Vec::new(), 0, Vec::new());
-        loop {
-            let next = rows.as_slice().first().map(|(at, _)| *at);
-            let Some(at) = next.into_iter().chain(machine.due()).min().filter(|at| *at <= end) else { return said };
-            while let [(of, _), ..] = rows.as_slice()
-                && *of == at
-            {
-                if warm == 0 {
-                    let ahead = &rows.as_slice()[..AHEAD.min(rows.len())];
-                    machine.warm(ahead);
-                    warm = ahead.len();
-                }
-                warm -= 1;
-                tick.extend(rows.next().map(|(_, row)| row));
-            }
-            machine.step(at, &mut tick, &mut |row| said.push((row, at)));
-            tick.clear();
-        }
+        let (mut stash, mut said) = (Stash::new(), Vec::new());
+        rows.into_iter().for_each(|(row, at)| stash.push(at, row));
+        run_closed(machine, &mut stash, Some(end.saturating_add(1)), &mut Vec::new(), |at, row| said.push((row, at)));
+        said
     }
 }
 
