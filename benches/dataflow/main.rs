@@ -1,7 +1,8 @@
 //! The dataflow alone, beside the same answers computed by hand.
 //!
 //! ```text
-//! cargo bench --bench dataflow -- [--clicks 10000000] [--forms 1000000] [--seed 1] [--counts ruled|all] [--idle-rules 0]
+//! cargo bench --bench dataflow -- [--clicks 10000000] [--forms 1000000] [--seed 1] [--counts ruled|all] [--idle-rules 0] [--in-flight 2]
+//!     [--idle-spin 0]
 //! ```
 //!
 //! Records are made in memory, chunk by chunk, outside of what is timed, each as its reader has it: structures of texts for the
@@ -54,6 +55,12 @@ struct Args {
     /// Clicks that each worker is handed at once: what two topics of a worker hand over in a turn.
     #[arg(long, default_value_t = 2_000)]
     chunk: u64,
+    /// Chunks that a worker may have been handed before the first of them is through: a source goes on reading, too.
+    #[arg(long, default_value_t = 2)]
+    in_flight: usize,
+    /// How long a worker with nothing to do looks for something before it parks, µs; the job's workers park at once.
+    #[arg(long, default_value_t = 0)]
+    idle_spin: u64,
     /// Of the generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -160,10 +167,7 @@ where
 }
 
 /// Chunks that are made at once, before what is timed.
-const MADE_AT_ONCE: usize = 8;
-
-/// Chunks that are handed over before the first of them is through: a source goes on reading, too.
-const IN_FLIGHT: usize = 2;
+const MADE_AT_ONCE: usize = 32;
 
 /// The next chunks; none when there are no more.
 fn made(generator: &mut Generator, clicks: u64) -> Vec<Vec<(Made, Ms)>> {
@@ -196,7 +200,7 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
     let barrier = Arc::new(Barrier::new(workers));
     let (plan, args) = (Arc::clone(plan), args.clone());
     let mut config = timely::Config::process(workers);
-    config.worker = config.worker.idle_spin(Duration::ZERO);
+    config.worker = config.worker.idle_spin(Duration::from_micros(args.idle_spin));
     let guards = timely::execute(config, move |worker| {
         let (index, peers) = (worker.index(), worker.peers());
         let digest = std::rc::Rc::new(std::cell::RefCell::new(Digest::default()));
@@ -273,7 +277,7 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
                 }
             };
             for (mut records, last) in mine {
-                through(&mut waits, IN_FLIGHT - 1, &mut figures);
+                through(&mut waits, args.in_flight.saturating_sub(1), &mut figures);
                 waits.push_back((last + 1, Instant::now()));
                 input.send_batch(&mut records);
                 input.advance_to(last + 1);
