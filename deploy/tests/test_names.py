@@ -120,7 +120,7 @@ class Names(unittest.TestCase):
         for name, labels in asked:
             self.assertIn((name, labels), exported)
         outcomes = {label for name, label in exported if name == "redirect_clicks_total"}
-        self.assertEqual(outcomes, {f'outcome="{outcome}"' for outcome in ("spooled", "produced", "replayed", "dropped")})
+        self.assertEqual(outcomes, {f'outcome="{outcome}"' for outcome in ("spooled", "produced", "replayed", "parked", "dropped")})
 
     def test_the_redirect_has_a_spool_wherever_it_is_deployed(self):
         for file in ("compose/compose.yaml", "systemd/clickline-redirect.service", "kubernetes/redirect.yaml"):

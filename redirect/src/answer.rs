@@ -16,6 +16,7 @@ use mio::Waker;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -102,7 +103,7 @@ pub(crate) struct Desk {
     now: u64,
     /// Clicks of this turn.
     clicks: ClickBatch,
-    /// Answers since this was last asked.
+    /// Answers since this was last asked, but for those that wait.
     answered: u64,
     /// What the answers of this turn wait for, if answers wait.
     ticket: Option<Arc<Ticket>>,
@@ -140,7 +141,7 @@ impl Desk {
         }
     }
 
-    /// How many answers were given since this was last asked.
+    /// How many answers were given since this was last asked, but for those that wait.
     pub(crate) fn take_answered(&mut self) -> u64 {
         std::mem::take(&mut self.answered)
     }
@@ -202,9 +203,10 @@ impl Desk {
         self.ticket.clone()
     }
 
-    /// Answers that waited are let go.
-    pub(crate) fn let_go(&mut self, counted: &mut Vec<Counted>) {
+    /// Answers that waited are let go, so long after the event loop had woken up for them.
+    pub(crate) fn let_go(&mut self, counted: &mut Vec<Counted>, waited: Duration) {
         let metrics = self.shared.metrics.worker(self.worker);
+        metrics.took(waited, counted.len() as u64);
         let mut served = 0;
         for counted in counted.drain(..) {
             match counted {
@@ -218,11 +220,13 @@ impl Desk {
         self.shared.served.fetch_add(served, Ordering::Relaxed);
     }
 
-    /// Appends the answer to those whose clicks could not be kept, in the place of what `counted` stands for.
-    pub(crate) fn unsafe_now(&mut self, counted: &mut Vec<Counted>, out: &mut Vec<u8>) {
+    /// Appends the answer to those whose clicks could not be kept, in the place of what `counted` stands for, so long after the event loop had woken up.
+    pub(crate) fn unsafe_now(&mut self, counted: &mut Vec<Counted>, waited: Duration, out: &mut Vec<u8>) {
         counted.clear();
         let page = Answer::NO_ROOM;
-        self.shared.metrics.worker(self.worker).answered(page.code());
+        let metrics = self.shared.metrics.worker(self.worker);
+        metrics.answered(page.code());
+        metrics.took(waited, 1);
         page.write(&self.date, false, false, out);
     }
 
@@ -232,6 +236,7 @@ impl Desk {
             self.uncounted.push(counted);
             return;
         }
+        self.answered += 1;
         let metrics = self.shared.metrics.worker(self.worker);
         match counted {
             Counted::Redirect(bot) => metrics.redirected(bot),
@@ -242,7 +247,6 @@ impl Desk {
     /// Appends the answer to a request, for which there may have been an [`ask`](Desk::ask) in this turn.
     pub(crate) fn answer(&mut self, head: &Head<'_>, asked: Option<Asked>, keep_alive: bool, out: &mut Vec<u8>) {
         let head_only = head.method == Method::Head;
-        self.answered += 1;
         let page = match (head.method, head.path) {
             (Method::Other, _) => Answer::NOT_ALLOWED,
             (_, "/healthz") => self.shared.health(),
@@ -295,7 +299,6 @@ impl Desk {
     /// Appends the answer to bytes that are no request.
     pub(crate) fn refuse(&mut self, status: u16, out: &mut Vec<u8>) {
         let page = Answer::to_bad(status);
-        self.answered += 1;
         self.count(Counted::Page(page.code()));
         page.write(&self.date, false, false, out);
     }

@@ -172,3 +172,25 @@ proptest! {
         }
     }
 }
+
+/// No click is too large for a broker that was not told to take less: they take 1,048,588 bytes, librdkafka a million.
+#[test]
+fn the_largest_record_fits_into_a_message() {
+    // What JSON writes with twice as many bytes.
+    let longest = |number: usize| format!("{number:03}{}", "\"".repeat(MAX_VALUE - 3));
+    let link = Checked::from_value(&json!({
+        "domain": "s.elido.me", "slug": "\"".repeat(MAX_VALUE), "workspace": longest(1), "title": longest(2), "deal_id": longest(3),
+        "tags": (0..256).map(longest).collect::<Vec<_>>(), "destination": format!("https://acme.example/{}", "\"".repeat(4_000)),
+    }))
+    .expect("a link");
+    let (link, value) = (link.view(), "%22".repeat(MAX_VALUE));
+    let names = ["utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "gclid", "fbclid", "eid"];
+    let query = names.map(|name| format!("{name}={value}")).join("&");
+    let visitor = Visitor { user_agent: Some(&[b'"'; 16_384]), referrer: Some(&[b'"'; 512]), ..Visitor::default() };
+    let mut judge = Judge::new(Arc::new(Visitors::new(VisitorConfig::default()).expect("no files")));
+    let mut marks = Marks::of(&pairs(&query).collect());
+    let known = judge.look(link.workspace, link.key, &mut marks, &visitor, IpAddr::from([192, 0, 2, 1]), 1);
+    let mut out = Vec::new();
+    write(1, &link, &marks, &visitor, &known, &mut StdRng::seed_from_u64(1), &mut out);
+    assert!((270_000..300_000).contains(&out.len()), "{} bytes", out.len());
+}

@@ -13,6 +13,9 @@ pub enum Error {
     /// The configuration contradicts itself or lacks something.
     #[error("{0}")]
     Config(String),
+    /// The disk of the spool failed: it may do so no longer after another start.
+    #[error("{0}")]
+    Spool(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}; choose another port with `{option}`, or stop the process that holds it")]
     Listen {
@@ -101,7 +104,7 @@ impl Error {
             Error::Config(_) | Error::ReadLinks { .. } | Error::ParseLinks { .. } | Error::BadLinks { .. } | Error::Kafka(_) => true,
             // A port in use may be free in a moment; an address that is not this machine's never will be.
             Error::Listen { source, .. } => source.kind() == io::ErrorKind::AddrNotAvailable,
-            Error::Start { .. } => false,
+            Error::Start { .. } | Error::Spool(_) => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Places at which a test may end the process, as `kill -9` would, and calls to the system that a test may let fail.
 //!
 //! `CLICKLINE_FAILPOINT=spool.synced@7` kills the process when it comes to that place for the seventh time; with a name of [`CALLS`] the seventh call
-//! fails, and no other. Only builds with debug assertions look at the variable: a release build has no such places.
+//! fails, and no other; with a name of [`PANICS`] the thread that comes there panics. Only builds with debug assertions look at the variable: a release build has no such places.
 
 /// The places, in the order in which a click comes to them.
 pub const PLACES: [&str; 6] =
@@ -9,6 +9,18 @@ pub const PLACES: [&str; 6] =
 
 /// Calls that a test may let fail: the fsync of the spool's segment.
 pub const CALLS: [&str; 1] = ["disk.sync"];
+
+/// Places where a thread may panic: the carrier with clicks in its hands, the forwarder before a transaction.
+pub const PANICS: [&str; 2] = ["carrier.clicks", "forward.batch"];
+
+/// A place at which a test may let the thread panic; does nothing otherwise.
+#[inline]
+pub(crate) fn panic(place: &str) {
+    #[cfg(debug_assertions)]
+    armed::panic(place);
+    #[cfg(not(debug_assertions))]
+    let _ = place;
+}
 
 /// The result of a call; an error of the disk where a test wants it.
 #[inline]
@@ -67,6 +79,11 @@ mod armed {
     pub fn fails(name: &str) -> bool {
         debug_assert!(super::CALLS.contains(&name), "{name} is in the list");
         now(name)
+    }
+
+    pub fn panic(place: &str) {
+        debug_assert!(super::PANICS.contains(&place), "{place} is in the list");
+        assert!(!now(place), "a test asked for it");
     }
 
     pub fn hit(place: &str) {

@@ -18,7 +18,7 @@ use crate::capture::counts::Counts;
 use crate::capture::lanes::Lanes;
 use crate::capture::produce::BatchProducer;
 use crate::sink::{ClickBatch, ClickSink, SinkCounts};
-use crate::{Error, KafkaConfig};
+use crate::{Error, KafkaConfig, failpoint};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -168,6 +168,7 @@ impl Producing {
             self.lanes.gather(&mut clicks, &mut Vec::new());
             idle = if clicks.is_empty() { idle + 1 } else { 0 };
             if !clicks.is_empty() {
+                failpoint::panic("carrier.clicks");
                 let reason = self.producer.produce(clicks.iter().map(|(_, json)| json), &mut refused);
                 if let Some(reason) = reason {
                     self.counts.refused.fetch_add(refused.len() as u64, Relaxed);
@@ -201,7 +202,13 @@ impl ClickSink for KafkaSink {
     }
 
     fn broken(&self) -> Option<String> {
-        self.counts.broken()
+        let ended = || {
+            let carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner);
+            // Until it is told to end it does not.
+            let ended = carrier.as_ref().is_some_and(JoinHandle::is_finished);
+            ended.then(|| "the thread that hands clicks to Kafka ended; the log before this line says why".to_owned())
+        };
+        self.counts.broken().or_else(ended)
     }
 
     fn close(&self, timeout: Duration) -> SinkCounts {

@@ -86,6 +86,8 @@ pub struct SinkCounts {
     pub spooled: u64,
     /// Of those delivered, the ones that an earlier process had left in the spool, or that were sent again after a failure.
     pub replayed: u64,
+    /// Put aside: the brokers refuse them for their size.
+    pub parked: u64,
     /// Records of the spool that were damaged and are lost.
     pub corrupt: u64,
     /// Torn ends of segments that were found at the start and cut off.

@@ -1,4 +1,4 @@
-//! A disk that is full and one whose fsync fails, under the running program: what was answered is kept, and what is lost is counted.
+//! A disk that is full and one whose fsync fails, and threads that panic, under the running program: what was answered is kept, and what is lost is counted.
 
 mod common;
 
@@ -9,15 +9,18 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nobody listens there.
 const AWAY: &str = "127.0.0.1:9";
 const SPOOLED: &str = r#"redirect_clicks_total{outcome="spooled"}"#;
+const PRODUCED: &str = r#"redirect_clicks_total{outcome="produced"}"#;
 const DROPPED: &str = r#"redirect_clicks_total{outcome="dropped"}"#;
 
 /// One click: its id, or `None` for a 503.
@@ -60,45 +63,78 @@ fn all_arrive(folder: &Path, answered: &BTreeSet<String>) {
     assert_eq!(redirect.stop(), Some(0));
 }
 
-/// The program in a mount namespace of its own, in which the spool is a file system of 1 MiB, a quarter of it taken. `None` where that is not allowed.
-fn on_a_small_disk(folder: &Path, more: &[&str]) -> Option<Redirect> {
-    let script = r#"mount -t tmpfs -o size=1m none "$0" && head -c 262144 /dev/zero > "$0/ballast" && exec "$@""#;
-    let spool = folder.join("spool");
-    std::fs::create_dir_all(&spool).expect("a folder");
-    let enter = |user: &[&str], program: &str| {
-        let mut command = Command::new("unshare");
-        command.args(user).args(["--mount", "sh", "-c", script]).arg(&spool).arg(program);
-        command
-    };
-    let user = [&[][..], &["--user", "--map-root-user"]]
-        .into_iter()
-        .find(|user| enter(user, "true").output().is_ok_and(|output| output.status.success()))?;
-    Some(Redirect::start_by(enter(user, env!("CARGO_BIN_EXE_clickline-redirect")), folder, AWAY, "clicks", more, None))
+/// A mount namespace in which the spool is a file system of 1 MiB, a quarter of it taken; it goes with this.
+struct SmallDisk {
+    holder: Child,
+    /// A namespace of users, too, where the tests' user may not mount.
+    user: bool,
 }
 
-/// The small disk as the process sees it.
-fn inside(redirect: &Redirect, folder: &Path) -> PathBuf {
-    let spool = folder.join("spool");
-    Path::new("/proc").join(redirect.child.id().to_string()).join("root").join(spool.strip_prefix("/").expect("an absolute path"))
+impl SmallDisk {
+    /// `None` where that is not allowed.
+    fn mount(folder: &Path) -> Option<SmallDisk> {
+        let script = r#"mount -t tmpfs -o size=1m none "$0" && head -c 262144 /dev/zero > "$0/ballast" && echo mounted && exec sleep 1000"#;
+        let spool = folder.join("spool");
+        std::fs::create_dir_all(&spool).expect("a folder");
+        [false, true].into_iter().find_map(|user| {
+            let mut command = Command::new("unshare");
+            command
+                .args(user.then_some(["--user", "--map-root-user"]).into_iter().flatten())
+                .args(["--mount", "sh", "-c", script])
+                .arg(&spool);
+            let holder = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+            let mut disk = SmallDisk { holder, user };
+            let mut line = String::new();
+            BufReader::new(disk.holder.stdout.take().expect("piped")).read_line(&mut line).expect("text");
+            (line == "mounted\n").then_some(disk)
+        })
+    }
+
+    /// The program with its spool there.
+    fn start(&self, folder: &Path, broker: &str, more: &[&str]) -> Redirect {
+        let mut command = Command::new("nsenter");
+        command.args(self.user.then_some(["--user", "--preserve-credentials"]).into_iter().flatten());
+        command.args(["--mount", "--target", &self.holder.id().to_string(), env!("CARGO_BIN_EXE_clickline-redirect")]);
+        Redirect::start_by(command, folder, broker, "clicks", more, None)
+    }
+
+    /// The disk as the processes see it.
+    fn inside(&self, folder: &Path) -> PathBuf {
+        let spool = folder.join("spool");
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(spool.strip_prefix("/").expect("an absolute path"))
+    }
 }
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// Clicks until the disk takes no more: those that were answered.
+fn fill(redirect: &Redirect) -> BTreeSet<String> {
+    let (mut answered, end) = (BTreeSet::new(), Instant::now() + PATIENCE);
+    while let Some(id) = click(redirect) {
+        answered.insert(id);
+        assert!(Instant::now() < end, "the disk never fills");
+    }
+    assert!(answered.len() > 100, "{} answered", answered.len());
+    answered
+}
+
+const LEFT_OUT: &str = "left out: no file system may be mounted here; `a_disk_that_takes_no_more_drops_and_counts` has a limit instead";
 
 /// A full disk refuses visitors, keeps what it has answered, and goes on when there is room.
 #[test]
 fn a_full_disk_refuses_until_there_is_room() {
     for capture in ["durable", "fast"] {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let Some(redirect) = on_a_small_disk(folder.path(), &["--spool-full", "refuse", "--capture", capture]) else {
-            eprintln!("left out: no file system may be mounted here; `a_disk_that_takes_no_more_drops_and_counts` has a limit instead");
-            return;
-        };
-        let disk = inside(&redirect, folder.path());
-        let (mut answered, end) = (BTreeSet::new(), Instant::now() + PATIENCE);
-        while let Some(id) = click(&redirect) {
-            answered.insert(id);
-            assert!(Instant::now() < end, "the disk never fills");
-        }
-        assert!(answered.len() > 100, "{} answered", answered.len());
-        std::fs::remove_file(disk.join("ballast")).expect("room");
+        let Some(disk) = SmallDisk::mount(folder.path()) else { return eprintln!("{LEFT_OUT}") };
+        let redirect = disk.start(folder.path(), AWAY, &["--spool-full", "refuse", "--capture", capture]);
+        let mut answered = fill(&redirect);
+        std::fs::remove_file(disk.inside(folder.path()).join("ballast")).expect("room");
+        let end = Instant::now() + PATIENCE;
         let id = loop {
             assert!(Instant::now() < end, "never answered again");
             if let Some(id) = click(&redirect) {
@@ -108,17 +144,53 @@ fn a_full_disk_refuses_until_there_is_room() {
         answered.insert(id);
         wait_for(|| redirect.metric(SPOOLED) == answered.len() as f64);
         assert_eq!(redirect.metric(DROPPED), 0.0);
-        // The disk goes with the process; another finds a copy of its files.
-        let copy = tempfile::tempdir().expect("a temporary folder");
-        std::fs::create_dir(copy.path().join("spool")).expect("a folder");
-        for file in std::fs::read_dir(&disk).expect("the spool") {
-            let file = file.expect("a file").path();
-            std::fs::copy(&file, copy.path().join("spool").join(file.file_name().expect("a name"))).expect("copied");
-        }
         // Its own end would wait for the broker.
         redirect.kill();
-        all_arrive(copy.path(), &answered);
+        all_arrive_from(&disk, folder.path(), &answered);
     }
+}
+
+/// A process that is killed on a full disk starts again on it, with nobody's help: what is there is sent, and makes room for new clicks. So it does
+/// where the position could never be noted.
+#[test]
+fn a_full_disk_is_emptied_after_a_kill() {
+    for noted in [true, false] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let Some(disk) = SmallDisk::mount(folder.path()) else { return eprintln!("{LEFT_OUT}") };
+        let options = ["--spool-full", "refuse", "--capture", "durable"];
+        let redirect = disk.start(folder.path(), AWAY, &options);
+        let answered = fill(&redirect);
+        redirect.kill();
+        let inside = disk.inside(folder.path());
+        if !noted {
+            std::fs::remove_file(inside.join("position")).expect("it was made at the start");
+        }
+        take_the_rest(&inside);
+        // Nobody is there to send it to yet.
+        let redirect = disk.start(folder.path(), AWAY, &options);
+        assert_eq!(click(&redirect), None, "the disk is full");
+        redirect.kill();
+        take_the_rest(&inside);
+        all_arrive_from(&disk, folder.path(), &answered);
+    }
+}
+
+/// Leaves no byte on the disk, and no entry in its folder.
+fn take_the_rest(disk: &Path) {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(disk.join("rest")).expect("a file");
+    while file.write(&[0; 512]).is_ok_and(|count| count > 0) {}
+    assert!(std::fs::write(disk.join("more"), [0; 512]).is_err(), "it is full");
+}
+
+/// Starts again on the same disk, with a broker: all of `answered` come, once, and there is room for more.
+fn all_arrive_from(disk: &SmallDisk, folder: &Path, answered: &BTreeSet<String>) {
+    let mock = MockCluster::new(1).expect("an embedded broker");
+    mock.create_topic("clicks", 1, 1).expect("a topic");
+    let redirect = disk.start(folder, &mock.bootstrap_servers(), &["--spool-full", "refuse", "--capture", "durable"]);
+    assert_eq!(&ids(&mock, "clicks", answered.len()), answered);
+    wait_for(|| redirect.metric("redirect_spool_oldest_seconds") == 0.0);
+    wait_for(|| click(&redirect).is_some());
+    assert_eq!(redirect.stop(), Some(0));
 }
 
 /// A disk that takes no more (here: a limit of the system for files) drops clicks, counts them, and redirects on.
@@ -152,4 +224,43 @@ fn a_failed_fsync_ends_the_program() {
     let (code, _) = redirect.ended();
     assert_eq!(code, Some(1));
     all_arrive(folder.path(), &answered);
+}
+
+/// A thread that panics takes the program down, for its restart: neither do visitors wait for ever, nor do clicks pile up unseen.
+#[test]
+fn a_thread_that_panics_ends_the_program() {
+    let mock = MockCluster::new(1).expect("an embedded broker");
+    mock.create_topic("clicks", 1, 1).expect("a topic");
+    for place in clickline_redirect::failpoint::PANICS {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut redirect = Redirect::start(folder.path(), &mock.bootstrap_servers(), "clicks", &["--capture", "durable"], Some(place));
+        // One whose click the thread had in its hands has no answer, or is told to try again.
+        let answered = click(&redirect).is_some();
+        assert_eq!(answered, place == "forward.batch", "{place}");
+        assert_eq!(redirect.ended().0, Some(1), "{place}");
+    }
+}
+
+/// Transactions that the broker undoes are repeated, smaller, until they come through; each click is there once and counts once.
+#[test]
+fn transactions_that_are_undone_are_repeated() {
+    const UNDONE: usize = 4;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let away = Redirect::start(folder.path(), AWAY, "clicks", &["--capture", "durable"], None);
+    let answered: BTreeSet<String> = (0..100).map(|_| click(&away).expect("kept")).collect();
+    away.kill();
+    let mock = MockCluster::new(1).expect("an embedded broker");
+    mock.create_topic("clicks", 1, 1).expect("a topic");
+    mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE; UNDONE]);
+    let redirect = Redirect::start(folder.path(), &mock.bootstrap_servers(), "clicks", &["--capture", "durable"], None);
+    let end = Instant::now() + PATIENCE;
+    while redirect.metric("redirect_spool_oldest_seconds") > 0.0 {
+        assert!(Instant::now() < end, "never sent");
+        // Read in this order, since both grow.
+        let replayed = redirect.metric(r#"redirect_clicks_total{outcome="replayed"}"#);
+        assert!(replayed <= redirect.metric(PRODUCED), "{replayed} replayed");
+    }
+    assert_eq!(&ids(&mock, "clicks", answered.len()), &answered);
+    assert_eq!([PRODUCED, r#"redirect_clicks_total{outcome="replayed"}"#].map(|series| redirect.metric(series)), [100.0, 100.0]);
+    assert_eq!(redirect.stop(), Some(0));
 }

@@ -196,6 +196,8 @@ fn metrics_have_a_port_of_their_own_and_few_series() {
     request(address, "GET", "/abc123", SAFARI);
     talk(address, b"nonsense\r\n\r\n");
     running.memory.wait(3);
+    // An answer is timed when it has gone out: whoever has it may ask before that.
+    wait_for(|| sample(&metrics_of(&running.server), "redirect_request_duration_seconds_count") >= 304.0);
     let text = metrics_of(&running.server);
     assert_eq!(names(&text), before, "nothing that a visitor sends makes a series");
     assert!(text.ends_with("# EOF\n"));

@@ -7,7 +7,7 @@ use common::*;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Settles when it is told to.
 #[derive(Default)]
@@ -101,4 +101,46 @@ fn what_could_not_be_kept_counts_once_as_503() {
     assert_eq!(counts(&server), (["0", "0", "0", "1"].map(str::to_owned), 0));
     assert_eq!(server.stop().served, 0);
     assert!(sink.done.load(Ordering::SeqCst));
+}
+
+/// A disk that hangs says nothing: visitors are told to try again after some seconds.
+#[test]
+fn what_is_never_settled_is_refused_in_time() {
+    let (server, sink, _folder) = start();
+    let began = Instant::now();
+    let answer = talk(server.address(), b"GET /abc123 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(counts(&server), (["0", "0", "0", "1"].map(str::to_owned), 0));
+    // Whoever settles it later settles it for nobody.
+    sink.settle(1, true);
+    assert_eq!(server.stop().served, 0);
+}
+
+/// The time to an answer is that in which its click became safe, too, and each answer that went out has one.
+#[test]
+fn waiting_for_the_disk_counts_as_time_to_the_answer() {
+    let (server, sink, _folder) = start();
+    for (safe, answers) in [(true, 3), (false, 1)] {
+        let before = durations(&server);
+        let mut stream = connect(server.address());
+        stream.write_all(PIPELINE.as_bytes()).expect("sent");
+        wait_for(|| !sink.waiting.lock().expect("no test panics with it").is_empty());
+        assert_eq!(durations(&server), before, "nobody has an answer");
+        std::thread::sleep(Duration::from_millis(300));
+        sink.settle(2, safe);
+        wait_for(|| durations(&server).0 > before.0);
+        let (count, seconds) = durations(&server);
+        assert_eq!(count - before.0, answers);
+        assert!(seconds - before.1 >= 0.3 * f64::from(answers), "{seconds} s");
+    }
+    server.stop();
+}
+
+/// How many answers have a time to them, and the sum of those.
+fn durations(server: &Server) -> (u32, f64) {
+    let text = talk(server.metrics_address().expect("metrics"), b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let value = |series: &str| text.lines().find_map(|line| line.strip_prefix(series)).expect("the series").trim().to_owned();
+    let count = value("redirect_request_duration_seconds_count").parse().expect("a number");
+    (count, value("redirect_request_duration_seconds_sum").parse().expect("a number"))
 }

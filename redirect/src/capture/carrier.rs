@@ -85,6 +85,9 @@ impl Carrier {
             if self.clicks.is_empty() {
                 self.lanes.written();
             }
+            if !self.clicks.is_empty() {
+                failpoint::panic("carrier.clicks");
+            }
             let stuck = !self.clicks.is_empty() && !self.put();
             if stuck && self.end.over() {
                 self.lanes.gather(&mut self.clicks, &mut self.tickets);
@@ -144,12 +147,14 @@ impl Carrier {
                 self.counts.note(error.to_string());
                 match (self.when_full, &error) {
                     (WhenFull::Drop, _) => {
+                        self.store.give_up();
                         self.counts.refused.fetch_add(self.clicks.len() as u64, Relaxed);
                         self.settle(true);
                         true
                     }
                     // Nobody has an answer yet.
                     (WhenFull::Refuse, _) if durable => {
+                        self.store.give_up();
                         self.settle(false);
                         true
                     }
@@ -215,6 +220,14 @@ mod tests {
             Ok(())
         }
 
+        fn sync_names(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
         fn note(&self, _: &str, _: &[u8]) -> io::Result<()> {
             Ok(())
         }
@@ -234,7 +247,7 @@ mod tests {
         let disk = Stubborn::default();
         let found = recover(&disk).expect("an empty spool");
         let shelf = Shelf::new(&found);
-        let store = Store::new(Arc::new(disk.clone()), shelf.clone(), found.first, 1 << 20);
+        let store = Store::new(Arc::new(disk.clone()), shelf.clone(), found.identity.clone(), 1 << 20);
         let spool = SpoolConfig { dir: "spool".into(), bytes: 1 << 20, capture: Capture::Fast, when_full: WhenFull::Refuse };
         let (lanes, counts, full) = (Arc::new(Lanes::new(1, 1 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let carrier = Carrier::new(&spool, lanes.clone(), counts.clone(), store, Clock::system(), full.clone());
@@ -281,7 +294,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(Folder::open(folder.path()).expect("ours"));
         let found = recover(&*disk).expect("an empty spool");
         let shelf = Shelf::new(&found);
-        let store = Store::new(disk.clone(), shelf.clone(), found.first, LIMIT);
+        let store = Store::new(disk.clone(), shelf.clone(), found.identity.clone(), LIMIT);
         let spool = SpoolConfig { dir: folder.path().into(), bytes: LIMIT, capture: Capture::Fast, when_full: WhenFull::Refuse };
         let (lanes, counts, full) = (Arc::new(Lanes::new(1, 4 << 20)), Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let carrier = Carrier::new(&spool, lanes.clone(), counts.clone(), store, Clock::system(), full.clone());
@@ -295,15 +308,17 @@ mod tests {
         }
         assert!(lanes.leave(&clicks, None, Instant::now()));
         let thread = thread::spawn(move || carrier.run());
-        let (mut cursor, mut buffer, mut next) = (Cursor::default(), Vec::new(), found.first);
+        let first = found.identity.first();
+        let (mut cursor, mut buffer, mut next) = (Cursor::default(), Vec::new(), first);
         let ends_at = Instant::now() + Duration::from_secs(60);
-        while next < found.first + CLICKS && Instant::now() < ends_at {
+        while next < first + CLICKS && Instant::now() < ends_at {
             if !shelf.wait(&cursor, Duration::from_millis(100)) {
                 continue;
             }
             let read = |sequence: u64, _: &[u8]| {
                 assert_eq!(sequence, next, "in order, none twice");
                 next += 1;
+                true
             };
             cursor.read(&shelf, &*disk, &mut buffer, read).expect("reads");
             assert!(shelf.bytes() <= LIMIT);
@@ -315,7 +330,7 @@ mod tests {
         assert!(!full.load(Relaxed), "there is room");
         end.at_the_latest(ends_at);
         thread.join().expect("it ends well");
-        assert_eq!(next - found.first, CLICKS);
+        assert_eq!(next - first, CLICKS);
         assert_eq!([&counts.spooled, &counts.refused, &counts.failed].map(|count| count.load(Relaxed)), [CLICKS, 0, 0]);
     }
 }

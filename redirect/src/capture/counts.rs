@@ -4,13 +4,14 @@ use crate::sink::SinkCounts;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Counters of one sink, shared by its threads. `redirect_clicks_total{outcome="produced|spooled|replayed|dropped"}` and the spool's gauges are
+/// Counters of one sink, shared by its threads. `redirect_clicks_total{outcome="produced|spooled|replayed|parked|dropped"}` and the spool's gauges are
 /// read from [`SinkCounts`].
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub produced: AtomicU64,
     pub spooled: AtomicU64,
     pub replayed: AtomicU64,
+    pub parked: AtomicU64,
     pub corrupt: AtomicU64,
     pub torn: AtomicU64,
     pub refused: AtomicU64,
@@ -47,6 +48,7 @@ impl Counts {
             failed: self.failed.load(Relaxed),
             spooled: self.spooled.load(Relaxed),
             replayed: self.replayed.load(Relaxed),
+            parked: self.parked.load(Relaxed),
             corrupt: self.corrupt.load(Relaxed),
             torn: self.torn.load(Relaxed),
             spool_bytes: 0,

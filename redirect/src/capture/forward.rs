@@ -13,12 +13,21 @@
 //! than that goes on from its own note of the position, which a crash may leave one transaction behind.
 //!
 //! # A spool that was copied
-//! Two processes with copies of one spool would use one number. Whoever finds a number that it cannot have stored is broken and says so.
+//! Two processes with copies of one spool would use one number, and take each other's clicks for their own. Whoever finds a position that it cannot have
+//! stored sends and removes nothing more, marks the spool so that later starts refuse it (see `spool/meta.rs`), is broken and says so. Without the mark a few
+//! starts would do: each has a higher number, until Kafka's is below it, and what was answered meanwhile would pass for sent.
+//!
+//! *Not found* is a copy whose starts have gone beyond the position that the other one stored before it first asks for it.
+//!
+//! # Clicks that are too large
+//! A click has less than 300 kB, and librdkafka and brokers take a megabyte unless they are told otherwise. One that is refused for its size in a transaction
+//! of its own is put aside, in a file of the spool, and counted; the position goes on behind it.
 
 use super::counts::Counts;
 use super::end::End;
-use super::transactions::{Batch, Stop, Transactions};
-use crate::spool::{Cursor, Disk, Found, Shelf};
+use super::room::Room;
+use super::transactions::{Batch, Outcome, Session, Stop, Transactions};
+use crate::spool::{Cursor, Disk, Found, Shelf, big_name, refuse};
 use crate::{Error, KafkaConfig, failpoint};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,8 +40,6 @@ const PACE: Duration = Duration::from_millis(50);
 const PACE_OF_MANY: Duration = Duration::from_millis(100);
 /// Clicks of a transaction that are many: it begins with 20,000 a second, and ends below 10,000, since the longer pace gathers twice as many.
 const MANY: usize = 1_000;
-/// Bytes of clicks in a transaction, about.
-const MAX_TRANSACTION: usize = 8 << 20;
 /// How long to wait for something to send before the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 /// Before a new try after a failure.
@@ -55,6 +62,10 @@ pub(crate) struct Forwarder {
     unsure: Option<u64>,
     /// What was sent before, in this process or an earlier one, ends here.
     sent: u64,
+    /// What the next transaction may hold.
+    room: Room,
+    /// What is sent could not be removed the last time.
+    not_removed: bool,
 }
 
 impl Forwarder {
@@ -66,10 +77,23 @@ impl Forwarder {
         shelf: Arc<Shelf>,
         counts: Arc<Counts>,
     ) -> Result<Forwarder, Error> {
-        let transactions = Transactions::new(kafka, found.id, counts.clone())?;
+        let transactions = Transactions::new(kafka, found.identity.id, counts.clone())?;
         let end = transactions.end.clone();
-        let (first, position) = (found.first, found.position);
-        Ok(Forwarder { transactions, disk, shelf, counts, end, first, position, known: false, unsure: None, sent: first })
+        let (first, position) = (found.identity.first(), found.position);
+        Ok(Forwarder {
+            transactions,
+            disk,
+            shelf,
+            counts,
+            end,
+            first,
+            position,
+            known: false,
+            unsure: None,
+            sent: first,
+            room: Room::default(),
+            not_removed: false,
+        })
     }
 
     pub(crate) fn end(&self) -> Arc<End> {
@@ -81,8 +105,19 @@ impl Forwarder {
         loop {
             match self.session() {
                 Ok(()) | Err(Stop::Over) => return,
-                Err(Stop::Foreign(reason)) => {
+                Err(Stop::Broken(reason)) => {
                     self.counts.set_broken(reason);
+                    return;
+                }
+                Err(Stop::Foreign) => {
+                    if let Err(error) = refuse(&*self.disk) {
+                        tracing::error!(
+                            event = "spool_not_marked",
+                            %error,
+                            "the spool could not be marked as one that another process sends; keep it from being started again"
+                        );
+                    }
+                    self.counts.set_broken(Stop::Foreign.to_string());
                     return;
                 }
                 Err(stop) => {
@@ -115,29 +150,7 @@ impl Forwarder {
                 continue;
             }
             let mut ahead = cursor.clone();
-            batch.clear();
-            let mut next = self.position;
-            while batch.size() < MAX_TRANSACTION {
-                let read = ahead.read(&self.shelf, &*self.disk, &mut buffer, |sequence, json| {
-                    if sequence >= next {
-                        batch.push(json);
-                        if sequence < self.sent {
-                            self.counts.replayed.fetch_add(1, Relaxed);
-                        }
-                        next = sequence + 1;
-                    }
-                })?;
-                let Some(damaged) = read else { break };
-                // What was damaged at the start was counted then.
-                if damaged > 0 && next > self.first {
-                    self.counts.corrupt.fetch_add(1, Relaxed);
-                    tracing::error!(
-                        event = "spool_damaged",
-                        bytes = damaged,
-                        "the spool is damaged: at least one click is lost; look after its disk"
-                    );
-                }
-            }
+            let (next, again) = self.gather(&mut ahead, &mut batch, &mut buffer)?;
             if batch.is_empty() {
                 // All of it was committed before, as a crash right behind a commit leaves it. It must make room now: a full spool gets nothing more
                 // that would be sent.
@@ -145,26 +158,93 @@ impl Forwarder {
                 self.done(&cursor);
                 continue;
             }
+            failpoint::panic("forward.batch");
+            let full = batch.size() >= self.room.bytes();
             self.sent = self.sent.max(next);
-            if !self.transactions.transact(&mut session, &batch, next, &mut self.unsure)? {
-                // Aborted: the same clicks again, from the same place.
-                continue;
+            match self.transactions.transact(&mut session, &batch, next, &mut self.unsure)? {
+                Outcome::Committed => {
+                    failpoint::hit("forward.committed");
+                    self.room.committed(batch.size());
+                    self.counts.produced.fetch_add(batch.len() as u64, Relaxed);
+                    self.counts.replayed.fetch_add(again, Relaxed);
+                }
+                Outcome::TooLarge if batch.len() == 1 => {
+                    if !self.put_aside(&mut session, &batch, next)? {
+                        continue;
+                    }
+                }
+                // The same clicks again, from the same place, fewer at a time.
+                undone => {
+                    self.room.undone(undone == Outcome::TooLarge);
+                    continue;
+                }
             }
-            failpoint::hit("forward.committed");
-            self.counts.produced.fetch_add(batch.len() as u64, Relaxed);
             (self.position, cursor) = (next, ahead);
             self.done(&cursor);
             failpoint::hit("forward.noted");
             if !self.end.told() {
-                thread::sleep(pause(batch.len(), batch.size(), started.elapsed()));
+                thread::sleep(pause(batch.len(), full, started.elapsed()));
             }
         }
     }
 
+    /// Reads the next transaction's clicks: the number behind the last of them, and how many were sent before.
+    fn gather(&self, ahead: &mut Cursor, batch: &mut Batch, buffer: &mut Vec<u8>) -> Result<(u64, u64), Stop> {
+        batch.clear();
+        let (mut next, mut again) = (self.position, 0);
+        while batch.size() < self.room.bytes() {
+            let read = ahead.read(&self.shelf, &*self.disk, buffer, |sequence, json| {
+                if sequence >= next {
+                    batch.push(json);
+                    again += u64::from(sequence < self.sent);
+                    next = sequence + 1;
+                }
+                batch.size() < self.room.bytes()
+            })?;
+            let Some(damaged) = read else { break };
+            // What was damaged at the start was counted then.
+            if damaged > 0 && next > self.first {
+                self.counts.corrupt.fetch_add(1, Relaxed);
+                tracing::error!(
+                    event = "spool_damaged",
+                    bytes = damaged,
+                    "the spool is damaged: at least one click is lost; look after its disk"
+                );
+            }
+        }
+        Ok((next, again))
+    }
+
+    /// Puts the only click of a batch aside, which is too large for the topic, and moves the position behind it; false when that was undone.
+    fn put_aside(&mut self, session: &mut Session, batch: &Batch, next: u64) -> Result<bool, Stop> {
+        let name = big_name(next - 1);
+        // There when the process was killed right behind it, or the position was undone.
+        let before = self.disk.remove(&name).is_ok();
+        let mut file = self.disk.create(&name)?;
+        file.append(batch.bytes())?;
+        file.sync()?;
+        self.disk.sync_names()?;
+        if !before {
+            self.counts.parked.fetch_add(1, Relaxed);
+            tracing::error!(
+                event = "click_put_aside",
+                bytes = batch.size(),
+                "the brokers refuse a click for its size; it is in the spool's file {name}: let the topic take larger records (`max.message.bytes`)"
+            );
+        }
+        let done = self.transactions.transact(session, &Batch::default(), next, &mut self.unsure)?;
+        Ok(done == Outcome::Committed)
+    }
+
     /// Removes what is before the cursor; all of that is committed.
-    fn done(&self, cursor: &Cursor) {
-        if let Err(error) = self.shelf.done(&*self.disk, cursor, self.position) {
-            tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool");
+    fn done(&mut self, cursor: &Cursor) {
+        let done = self.shelf.done(&*self.disk, cursor, self.position);
+        let before = std::mem::replace(&mut self.not_removed, done.is_err());
+        // Once, not twenty times a second.
+        if let Err(error) = done
+            && !before
+        {
+            tracing::warn!(event = "spool_not_removed", %error, "what is sent could not be removed from the spool, or not be noted there");
         }
     }
 
@@ -184,9 +264,7 @@ impl Forwarder {
         // Of this run nobody else can have sent anything.
         let possible = if self.known { stored == self.position || Some(stored) == self.unsure } else { stored <= self.first };
         if !possible {
-            return Err(Stop::Foreign(
-                "another process sends this spool, or a copy of it: give each process a directory of its own, and never put back an old copy".to_owned(),
-            ));
+            return Err(Stop::Foreign);
         }
         if Some(stored) == self.unsure && stored > self.position {
             tracing::info!(event = "transaction_found_committed", "the last transaction had been committed");
@@ -196,10 +274,10 @@ impl Forwarder {
     }
 }
 
-/// How long to wait after a transaction of so many clicks and bytes that began `elapsed` ago. One that is full leaves more behind, and only then: the spool
+/// How long to wait after a transaction of so many clicks that began `elapsed` ago. One that is full leaves more behind, and only then: the spool
 /// is read until there is nothing more or the transaction is full. Waiting would let the spool fill while Kafka is well.
-fn pause(clicks: usize, bytes: usize, elapsed: Duration) -> Duration {
-    if bytes >= MAX_TRANSACTION {
+fn pause(clicks: usize, full: bool, elapsed: Duration) -> Duration {
+    if full {
         return Duration::ZERO;
     }
     let pace = if clicks < MANY { PACE } else { PACE_OF_MANY };
@@ -210,19 +288,16 @@ fn pause(clicks: usize, bytes: usize, elapsed: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const CLICK: usize = 650;
-
     #[test]
     fn a_full_transaction_is_followed_at_once() {
-        let clicks = MAX_TRANSACTION / CLICK + 1;
-        assert_eq!(pause(clicks, clicks * CLICK, Duration::ZERO), Duration::ZERO);
-        assert_eq!(pause(1, MAX_TRANSACTION, Duration::ZERO), Duration::ZERO);
-        assert_eq!(pause(clicks, MAX_TRANSACTION - 1, Duration::ZERO), PACE_OF_MANY);
+        assert_eq!(pause(12_000, true, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(1, true, Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(12_000, false, Duration::ZERO), PACE_OF_MANY);
     }
 
     #[test]
     fn others_begin_at_their_pace() {
-        let after = |clicks: usize, millis| pause(clicks, clicks * CLICK, Duration::from_millis(millis));
+        let after = |clicks: usize, millis| pause(clicks, false, Duration::from_millis(millis));
         assert_eq!(after(1, 0), PACE);
         assert_eq!(after(MANY - 1, 20), Duration::from_millis(30));
         assert_eq!(after(MANY, 20), Duration::from_millis(80));

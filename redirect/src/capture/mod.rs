@@ -14,6 +14,7 @@ mod end;
 pub(crate) mod forward;
 pub(crate) mod lanes;
 pub(crate) mod produce;
+mod room;
 mod spool_sink;
 mod ticket;
 mod traced;

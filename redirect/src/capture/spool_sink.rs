@@ -11,7 +11,7 @@
 //!
 //! # When an fsync fails
 //! Nothing tells then what of the last round is on the disk, and a second fsync may say that all is fine. The round's answers become 503,
-//! the sink is broken, and only a restart, which reads what is there, goes on.
+//! the sink is broken, and only a restart, which reads what is there, goes on. So it is when one of its two threads has panicked.
 
 use super::Ticket;
 use super::carrier::Carrier;
@@ -43,8 +43,39 @@ pub struct SpoolSink {
     clock: Clock,
     /// Redirects are refused until there is room.
     full: Arc<AtomicBool>,
-    carrier: Mutex<Option<(Arc<End>, JoinHandle<()>)>>,
-    forwarder: Mutex<Option<(Arc<End>, JoinHandle<()>)>>,
+    carrier: Running,
+    forwarder: Running,
+}
+
+/// A thread, until it is told to end.
+struct Running {
+    /// What it does, for the log.
+    what: &'static str,
+    thread: Mutex<Option<(Arc<End>, JoinHandle<()>)>>,
+}
+
+impl Running {
+    fn new(what: &'static str, end: Arc<End>, thread: JoinHandle<()>) -> Running {
+        Running { what, thread: Mutex::new(Some((end, thread))) }
+    }
+
+    /// Why it no longer works, though nobody told it to end.
+    fn ended(&self) -> Option<String> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = thread.as_ref().is_some_and(|(_, thread)| thread.is_finished());
+        ended.then(|| format!("the thread that {} ended; the log before this line says why", self.what))
+    }
+
+    /// Tells it to end, and waits for that.
+    fn end(&self, at: Instant) {
+        let running = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((end, thread)) = running else { return };
+        end.at_the_latest(at);
+        thread.thread().unpark();
+        if thread.join().is_err() {
+            tracing::error!(event = "thread_panicked", "the thread that {} had panicked", self.what);
+        }
+    }
 }
 
 impl SpoolSink {
@@ -56,8 +87,8 @@ impl SpoolSink {
         if spool.bytes < MIN_BYTES {
             return Err(Error::Config(format!("a spool of {} bytes is too small; allow at least {MIN_BYTES}", spool.bytes)));
         }
-        let disk: Arc<dyn Disk> = Arc::new(Folder::open(&spool.dir).map_err(Error::Config)?);
-        let found = recover(&*disk).map_err(Error::Config)?;
+        let disk: Arc<dyn Disk> = Arc::new(Folder::open(&spool.dir)?);
+        let found = recover(&*disk)?;
         let counts = Arc::new(Counts::default());
         counts.corrupt.store(found.corrupt, Relaxed);
         counts.torn.store(found.torn, Relaxed);
@@ -70,7 +101,7 @@ impl SpoolSink {
         }
         tracing::info!(event = "spool_opened", waiting = found.waiting, torn = found.torn, "the spool {} is open", spool.dir.display());
         let shelf = Shelf::new(&found);
-        let store = Store::new(disk.clone(), shelf.clone(), found.first, spool.bytes);
+        let store = Store::new(disk.clone(), shelf.clone(), found.identity.clone(), spool.bytes);
         let forwarder = Forwarder::new(kafka, &found, disk, shelf.clone(), counts.clone())?;
         let lanes = Arc::new(Lanes::new(workers, LANE_BYTES));
         let full = Arc::new(AtomicBool::new(false));
@@ -92,27 +123,16 @@ impl SpoolSink {
             capture: spool.capture,
             clock: clock.clone(),
             full,
-            carrier: Mutex::new(Some((ends.0, carrier))),
-            forwarder: Mutex::new(Some((ends.1, forwarding))),
+            carrier: Running::new("writes the spool", ends.0, carrier),
+            forwarder: Running::new("sends the spool to Kafka", ends.1, forwarding),
         })
     }
 
     fn end(&self, timeout: Duration) {
         let ends_at = Instant::now() + timeout;
-        if let Some((end, carrier)) = self.carrier.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            end.at_the_latest(ends_at);
-            carrier.thread().unpark();
-            if carrier.join().is_err() {
-                tracing::error!(event = "thread_panicked", "the thread that writes the spool had panicked");
-            }
-        }
-        if let Some((end, forwarding)) = self.forwarder.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // Everything is in the spool now.
-            end.at_the_latest(ends_at);
-            if forwarding.join().is_err() {
-                tracing::error!(event = "thread_panicked", "the thread that sends the spool to Kafka had panicked");
-            }
-        }
+        self.carrier.end(ends_at);
+        // Everything is in the spool now.
+        self.forwarder.end(ends_at);
     }
 }
 
@@ -154,7 +174,7 @@ impl ClickSink for SpoolSink {
     }
 
     fn broken(&self) -> Option<String> {
-        self.counts.broken()
+        self.counts.broken().or_else(|| self.carrier.ended()).or_else(|| self.forwarder.ended())
     }
 
     fn close(&self, timeout: Duration) -> SinkCounts {

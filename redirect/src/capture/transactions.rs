@@ -14,6 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 use uuid::Uuid;
@@ -38,14 +39,29 @@ pub(super) enum Stop {
     Over,
     #[error("Kafka: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("the spool cannot be read: {0}")]
+    #[error("the spool's disk failed: {0}")]
     Disk(#[from] io::Error),
     #[error("{0}")]
-    Foreign(String),
+    Broken(String),
+    #[error("another process sends this spool, or a copy of it: give each process a directory of its own, and never put back an old copy")]
+    Foreign,
 }
 
-#[derive(Clone)]
-pub(super) struct Context;
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Committed,
+    /// Nothing of it is there.
+    Undone,
+    /// The same, and the brokers, or librdkafka, refused some of it for its size.
+    TooLarge,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Context {
+    /// A record of this transaction was refused for its size, or that of its batch.
+    too_large: Arc<AtomicBool>,
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -60,8 +76,18 @@ impl ClientContext for Context {
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
-    // A transaction fails as a whole: its commit tells.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    // A transaction fails as a whole, and its commit tells; but not why.
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result
+            && error.rdkafka_error_code().is_some_and(too_large)
+        {
+            self.too_large.store(true, Relaxed);
+        }
+    }
+}
+
+fn too_large(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge)
 }
 
 /// The clicks of one transaction.
@@ -89,6 +115,11 @@ impl Batch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Their records, one behind the other.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
@@ -162,16 +193,16 @@ impl Transactions {
     }
 
     fn connect(&self) -> Result<BatchProducer<Context>, Error> {
-        let producer: BaseProducer<Context> = self.producer.create_with_context(Context)?;
+        let producer: BaseProducer<Context> = self.producer.create_with_context(Context::default())?;
         BatchProducer::new(producer, &self.topic).ok_or_else(|| Error::Config(format!("{:?} is no name of a topic", self.topic)))
     }
 
     /// Fences all sessions before this one and waits until their last transaction has ended; then asks how far it went.
     pub(super) fn session(&self) -> Result<Session, Stop> {
-        let producer = self.connect().map_err(|error| Stop::Foreign(error.to_string()))?;
+        let producer = self.connect().map_err(|error| Stop::Broken(error.to_string()))?;
         self.call(&producer, |producer| producer.init_transactions(CALL))?;
         let reader: BaseConsumer = self.consumer.create()?;
-        let group = reader.group_metadata().ok_or_else(|| Stop::Foreign("a consumer without a group".to_owned()))?;
+        let group = reader.group_metadata().ok_or_else(|| Stop::Broken("a consumer without a group".to_owned()))?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&self.topic, PARTITION);
         let stored = loop {
@@ -187,30 +218,38 @@ impl Transactions {
         Ok(Session { producer, group, stored })
     }
 
-    /// Sends a batch and the position behind it; false when that was undone. `unsure` is set while the commit may have been made or not, whatever is
-    /// answered.
-    pub(super) fn transact(&self, session: &mut Session, batch: &Batch, next: u64, unsure: &mut Option<u64>) -> Result<bool, Stop> {
+    /// Sends a batch, which may be empty, and the position behind it. `unsure` is set while the commit may have been made or not, whatever is answered.
+    pub(super) fn transact(&self, session: &mut Session, batch: &Batch, next: u64, unsure: &mut Option<u64>) -> Result<Outcome, Stop> {
+        let refused = session.producer.producer().context().too_large.clone();
+        refused.store(false, Relaxed);
         session.producer.producer().begin_transaction()?;
         let done = self.fill(session, batch, next).and_then(|()| {
             self.flush(&session.producer)?;
             *unsure = Some(next);
             self.call(&session.producer, |producer| producer.commit_transaction(CALL))
         });
-        match done {
+        let reason = match done {
             Ok(()) => {
                 *unsure = None;
-                Ok(true)
+                return Ok(Outcome::Committed);
             }
             Err(Stop::Kafka(KafkaError::Transaction(error))) if error.txn_requires_abort() => {
-                tracing::warn!(event = "transaction_repeated", %error, "a transaction of clicks is undone; they are sent again");
-                self.counts.note(error.to_string());
-                self.call(&session.producer, |producer| producer.abort_transaction(UNDO))?;
-                *unsure = None;
-                thread::sleep(AGAIN);
-                Ok(false)
+                refused.fetch_or(too_large(error.code()), Relaxed);
+                error.to_string()
             }
-            Err(stop) => Err(stop),
-        }
+            // librdkafka has a limit of its own.
+            Err(Stop::Kafka(KafkaError::MessageProduction(code))) if too_large(code) => {
+                refused.store(true, Relaxed);
+                code.to_string()
+            }
+            Err(stop) => return Err(stop),
+        };
+        tracing::warn!(event = "transaction_repeated", error = %reason, "a transaction of clicks is undone; they are sent again");
+        self.counts.note(reason);
+        self.call(&session.producer, |producer| producer.abort_transaction(UNDO))?;
+        *unsure = None;
+        thread::sleep(AGAIN);
+        Ok(if refused.load(Relaxed) { Outcome::TooLarge } else { Outcome::Undone })
     }
 
     fn fill(&self, session: &mut Session, batch: &Batch, next: u64) -> Result<(), Stop> {
@@ -233,7 +272,7 @@ impl Transactions {
         }
         failpoint::hit("forward.produced");
         let mut position = TopicPartitionList::new();
-        let offset = i64::try_from(next).map_err(|_| Stop::Foreign("the spool's numbers are used up".to_owned()))?;
+        let offset = i64::try_from(next).map_err(|_| Stop::Broken("the spool's numbers are used up".to_owned()))?;
         position.add_partition_offset(&self.topic, PARTITION, Offset::Offset(offset))?;
         self.call(producer, |producer| producer.send_offsets_to_transaction(&position, group, CALL))?;
         failpoint::hit("forward.offsets");

@@ -84,9 +84,16 @@ fn sink(out: &mut DescriptorEncoder<'_>, counts: &SinkCounts) -> fmt::Result {
         ("spooled", counts.spooled),
         ("produced", counts.delivered),
         ("replayed", counts.replayed),
+        ("parked", counts.parked),
         ("dropped", counts.refused + counts.failed),
     ];
-    counters(out, "clicks", "Clicks: on the spool; on Kafka; of these, after a restart or a failure; lost", "outcome", clicks)?;
+    counters(
+        out,
+        "clicks",
+        "Clicks: on the spool; on Kafka; of these, after a restart or a failure; too large for Kafka; lost",
+        "outcome",
+        clicks,
+    )?;
     gauge(out, "spool_bytes", "Bytes on the spool that Kafka has not confirmed", counts.spool_bytes as f64)?;
     gauge(
         out,

@@ -1,5 +1,6 @@
 //! The few things that a spool asks of a file system, so that tests can give it a bad one.
 
+use super::Unusable;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub(crate) trait Disk: Send + Sync {
     /// Names of the files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// A new file. Its name survives a power cut.
+    /// A new file. Its name survives a power cut once [`sync_names`](Disk::sync_names) has returned.
     fn create(&self, name: &str) -> io::Result<Box<dyn Appender>>;
     /// Length of a file in bytes.
     fn len(&self, name: &str) -> io::Result<u64>;
@@ -17,6 +18,10 @@ pub(crate) trait Disk: Send + Sync {
     fn read(&self, name: &str, offset: u64, into: &mut [u8]) -> io::Result<usize>;
     /// Writes a small file at once: afterwards, also after a power cut, there is the old content or the new.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Returns when the names of all files survive a power cut.
+    fn sync_names(&self) -> io::Result<()>;
+    /// Gives a file another name, also for after a power cut. Needs no room.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Overwrites a small file in place, with no promise for a power cut.
     fn note(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Cuts a file.
@@ -50,31 +55,32 @@ impl Folder {
     /// Opens an existing folder and locks it.
     ///
     /// # Errors
-    /// In words: it is missing, not a folder, not ours to write, or in use.
-    pub(crate) fn open(path: &Path) -> Result<Folder, String> {
-        let shown = path.display();
+    /// It is missing, not a folder, not ours to write, or in use; or the disk fails.
+    pub(crate) fn open(path: &Path) -> Result<Folder, Unusable> {
+        let (shown, wrong) = (path.display(), |message| Err(Unusable::Wrong(message)));
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(format!("the spool {shown} is not a directory; name one with `--spool`")),
+            Ok(_) => return wrong(format!("the spool {shown} is not a directory; name one with `--spool`")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(format!("there is no directory {shown} for the spool; make it and give it to the user this runs as"));
+                return wrong(format!("there is no directory {shown} for the spool; make it and give it to the user this runs as"));
             }
-            Err(error) => return Err(format!("cannot look at the spool {shown} ({error}); check its owner and permissions")),
+            Err(error) => {
+                return Err(Unusable::by(&error, format!("cannot look at the spool {shown} ({error}); check its owner and permissions")));
+            }
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(|error| {
-            format!("cannot write in the spool {shown} ({error}); it must belong to the user this runs as, on a file system that is not read-only")
+            let message = format!(
+                "cannot write in the spool {shown} ({error}); it must belong to the user this runs as, on a file system that is not read-only"
+            );
+            Unusable::by(&error, message)
         })?;
         match lock.try_lock() {
             Ok(()) => Ok(Folder { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => {
-                Err(format!("another process uses the spool {shown}; stop it, or give this one a directory of its own"))
+                wrong(format!("another process uses the spool {shown}; stop it, or give this one a directory of its own"))
             }
-            Err(TryLockError::Error(error)) => Err(format!("cannot lock the spool {shown} ({error}); put it on a local file system")),
+            Err(TryLockError::Error(error)) => wrong(format!("cannot lock the spool {shown} ({error}); put it on a local file system")),
         }
-    }
-
-    fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
     }
 }
 
@@ -89,9 +95,7 @@ impl Disk for Folder {
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn Appender>> {
-        let file = OpenOptions::new().create_new(true).append(true).open(self.path.join(name))?;
-        self.sync_names()?;
-        Ok(Box::new(file))
+        Ok(Box::new(OpenOptions::new().create_new(true).append(true).open(self.path.join(name))?))
     }
 
     fn len(&self, name: &str) -> io::Result<u64> {
@@ -114,10 +118,25 @@ impl Disk for Folder {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let beside = self.path.join(format!("{name}.new"));
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let written = File::create(&beside).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            // What is there of it takes room for nothing.
+            let _ = std::fs::remove_file(beside);
+            return Err(error);
+        }
         std::fs::rename(beside, self.path.join(name))?;
+        self.sync_names()
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))?;
         self.sync_names()
     }
 
@@ -157,7 +176,10 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_used_says_what_to_do() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let refusal = |path: &Path| Folder::open(path).err().expect("refused");
+        let refusal = |path: &Path| match Folder::open(path).err() {
+            Some(Unusable::Wrong(message)) => message,
+            other => panic!("{other:?}"),
+        };
         assert!(refusal(&folder.path().join("none")).contains("make it"));
         std::fs::write(folder.path().join("file"), "").expect("a file");
         assert!(refusal(&folder.path().join("file")).contains("not a directory"));

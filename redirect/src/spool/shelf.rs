@@ -4,6 +4,7 @@ use super::ages::Ages;
 use super::frame::{self, FRAME_HEADER, MAX_PAYLOAD, SEGMENT_HEADER};
 use super::recover::{Found, POSITION, position};
 use super::{Disk, segment_base};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,8 +31,8 @@ struct State {
     extents: VecDeque<Extent>,
     /// The last one may grow. Those of an earlier process never do.
     growing: bool,
-    /// Of the first segment, these bytes are done with.
-    done: u64,
+    /// All before it is done with.
+    done: Cursor,
     ages: Ages,
 }
 
@@ -62,8 +63,13 @@ impl Shelf {
     pub(crate) fn waiting(&self) -> Option<(u64, u64)> {
         let state = self.state();
         let mut waiting = None;
-        for (number, extent) in state.extents.iter().enumerate() {
-            let done = if number == 0 { state.done.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
+        for extent in &state.extents {
+            let done = match extent.base.cmp(&state.done.base) {
+                // It could not be removed.
+                Ordering::Less => continue,
+                Ordering::Equal => state.done.offset.max(SEGMENT_HEADER as u64),
+                Ordering::Greater => SEGMENT_HEADER as u64,
+            };
             let left = extent.length.saturating_sub(done);
             if left > 0 {
                 let (bytes, _) = waiting.get_or_insert_with(|| (0, state.ages.of((extent.base, done)).unwrap_or(extent.created)));
@@ -107,19 +113,33 @@ impl Shelf {
 
     /// All before the cursor is committed, the last of it being `next - 1`: segments that end before it go, and the position is noted. An error here
     /// costs only disk space until the next time.
+    ///
+    /// Segments go also where the position cannot be noted, as on a full disk that copies what it overwrites: Kafka has the position together with the clicks, and
+    /// the note only stands in for it where Kafka has forgotten it. Too low a note lets no segment be sent again that is gone.
     pub(crate) fn done(&self, disk: &dyn Disk, cursor: &Cursor, next: u64) -> io::Result<()> {
-        disk.note(POSITION, &position(next))?;
-        let gone: Vec<String> = {
+        let noted = disk.note(POSITION, &position(next));
+        let gone: Vec<Extent> = {
             let mut state = self.state();
             let sent = |extent: &&Extent| extent.base < cursor.base || extent.base == cursor.base && extent.length <= cursor.offset;
             let ended = state.extents.len().saturating_sub(usize::from(state.growing));
             let count = state.extents.iter().take_while(sent).count().min(ended);
-            let gone = state.extents.drain(..count).map(|extent| extent.name).collect();
-            state.done = if state.extents.front().is_some_and(|extent| extent.base == cursor.base) { cursor.offset } else { 0 };
+            state.done = cursor.clone();
             state.ages.done((cursor.base, cursor.offset));
-            gone
+            state.extents.drain(..count).collect()
         };
-        gone.iter().try_for_each(|name| disk.remove(name))
+        let mut failed = None;
+        for extent in gone.into_iter().rev() {
+            if let Err(error) = disk.remove(&extent.name)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                // It takes its room on, until it goes the next time.
+                self.state().extents.push_front(extent);
+                failed = Some(error);
+            }
+        }
+        // There may be room for it now.
+        let noted = noted.or_else(|_| disk.note(POSITION, &position(next)));
+        failed.map_or(noted, Err)
     }
 
     /// The end: what is left of segments that are done with goes. Nothing may be appended afterwards.
@@ -148,13 +168,14 @@ impl Cursor {
         })
     }
 
-    /// Reads on: gives the next records of one segment to `each` and moves behind them. Tells how many bytes were damaged; `None` when all was read.
+    /// Reads on: gives the next records of one segment to `each`, until it says that it has enough, and moves behind them. Tells how many bytes were damaged;
+    /// `None` when all was read.
     pub(crate) fn read(
         &mut self,
         shelf: &Shelf,
         disk: &dyn Disk,
         buffer: &mut Vec<u8>,
-        each: impl FnMut(u64, &[u8]),
+        mut each: impl FnMut(u64, &[u8]) -> bool,
     ) -> io::Result<Option<u64>> {
         let next = {
             let state = shelf.state();
@@ -174,9 +195,13 @@ impl Cursor {
         let count = disk.read(&extent.name, offset, buffer)?;
         // The extent ends with a whole record: what is unfinished there is damage.
         let last = offset + length == extent.length;
-        let seen = frame::decode(&buffer[..count], last, each);
+        let mut enough = false;
+        let seen = frame::decode_while(&buffer[..count], last, |sequence, payload| {
+            enough = !each(sequence, payload);
+            !enough
+        });
         // A file that has become shorter under us is damaged to its end.
-        let missing = buffer.len() - count;
+        let missing = if enough { 0 } else { buffer.len() - count };
         *self = Cursor { base: extent.base, offset: offset + (seen.consumed + missing) as u64 };
         Ok(Some((seen.skipped + seen.torn + missing) as u64))
     }

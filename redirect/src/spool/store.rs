@@ -3,7 +3,7 @@
 use super::disk::Appender;
 use super::frame::{self, FRAME_HEADER, SEGMENT_HEADER};
 use super::shelf::{Extent, Shelf};
-use super::{Disk, segment_name};
+use super::{Disk, Identity, segment_name};
 use crate::ClickBatch;
 use std::io;
 use std::sync::Arc;
@@ -24,8 +24,11 @@ pub(crate) enum AppendError {
 pub(crate) struct Store {
     disk: Arc<dyn Disk>,
     shelf: Arc<Shelf>,
+    identity: Identity,
     /// Number of the next record.
     next: u64,
+    /// Records with numbers below this may stand in a segment where they could not be cut off.
+    spoiled: u64,
     limit: u64,
     segment: Option<Segment>,
     /// Room for the frames of one call.
@@ -37,15 +40,19 @@ struct Segment {
     length: u64,
     /// As far as readers may go.
     shown: u64,
+    /// Its name survives a power cut.
+    named: bool,
 }
 
 impl Store {
-    /// A store that begins with the number `first`, holding at most `limit` bytes.
-    pub(crate) fn new(disk: Arc<dyn Disk>, shelf: Arc<Shelf>, first: u64, limit: u64) -> Store {
-        Store { disk, shelf, next: first, limit, segment: None, frames: Vec::new() }
+    /// A store that begins with the run's first number, holding at most `limit` bytes.
+    pub(crate) fn new(disk: Arc<dyn Disk>, shelf: Arc<Shelf>, identity: Identity, limit: u64) -> Store {
+        let next = identity.first();
+        Store { disk, shelf, identity, next, spoiled: 0, limit, segment: None, frames: Vec::new() }
     }
 
-    /// Hands the records to the system, all or none. They are not shown to the reading end before [`show`](Store::show).
+    /// Hands the records to the system, all or none. They are not shown to the reading end before [`show`](Store::show). Where that fails, either the same
+    /// records come with the next call, or [`give_up`](Store::give_up) is called.
     pub(crate) fn append(&mut self, clicks: &ClickBatch, now: u64) -> Result<(), AppendError> {
         if self.fits(clicks) < clicks.len() {
             return Err(AppendError::Full);
@@ -75,6 +82,10 @@ impl Store {
     }
 
     fn append_some(&mut self, clicks: &ClickBatch, count: usize, now: u64) -> Result<(), AppendError> {
+        if !self.identity.stored() {
+            self.identity.store(&*self.disk)?;
+            self.next = self.identity.first();
+        }
         self.frames.clear();
         for (sequence, (_, json)) in (self.next..).zip(clicks.iter().take(count)) {
             frame::push(sequence, json, &mut self.frames);
@@ -84,8 +95,9 @@ impl Store {
         }
         let segment = self.segment.as_mut().expect("made above");
         if let Err(error) = segment.file.append(&self.frames) {
-            // Part of it may be there. The same numbers are used again, so that even what cannot be cut off is never sent twice.
+            // Part of it may be there. The same records get the same numbers again, so that even what cannot be cut off is never sent twice.
             if segment.file.truncate(segment.length).is_err() {
+                self.spoiled = self.spoiled.max(self.next + count as u64);
                 self.segment = None;
             }
             return Err(error.into());
@@ -93,6 +105,15 @@ impl Store {
         segment.length += self.frames.len() as u64;
         self.next += count as u64;
         Ok(())
+    }
+
+    /// The records that were not taken will not come again. Others must not have their numbers where something of them may have been left: after a crash
+    /// it would stand before them, and they would be passed over. They get those of a new run; within one numbers have no gaps.
+    pub(crate) fn give_up(&mut self) {
+        if self.next < self.spoiled {
+            self.spoiled = 0;
+            self.identity.next_run();
+        }
     }
 
     fn begin_segment(&mut self, now: u64) -> io::Result<Segment> {
@@ -112,7 +133,7 @@ impl Store {
         }
         let length = SEGMENT_HEADER as u64;
         self.shelf.add(Extent { name, base: self.next, length, created: now });
-        Ok(Segment { file, length, shown: length })
+        Ok(Segment { file, length, shown: length, named: false })
     }
 
     /// Returns when all that was appended survives a power cut.
@@ -121,7 +142,10 @@ impl Store {
     /// Nothing is known then about what was appended since the last time; it is cut off as far as that works, and the store must not be used again.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         let Some(segment) = &mut self.segment else { return Ok(()) };
-        segment.file.sync().inspect_err(|_| {
+        // Nobody waits for it where nothing is said of a power cut: it takes as long as the file system's journal, and clicks wait in memory meanwhile.
+        let named = if segment.named { Ok(()) } else { self.disk.sync_names() };
+        segment.named = named.is_ok();
+        named.and_then(|()| segment.file.sync()).inspect_err(|_| {
             let _ = segment.file.truncate(segment.shown);
         })
     }

@@ -11,7 +11,8 @@
 //!
 //! # Deadlines
 //! A head must be complete `head_timeout` after its first byte (or after the connection was made), however slowly the bytes drip. A connection
-//! without requests ends after `idle_timeout`. Answers must be taken within `write_timeout`. See [`Limits`](crate::Limits).
+//! without requests ends after `idle_timeout`. Answers must be taken within `write_timeout`. See [`Limits`](crate::Limits). Answers that wait until their
+//! clicks are safe become a 503 after five seconds (`outgoing.rs`), to the second: a disk that hangs says nothing.
 //!
 //! # Edges
 //! With the PROXY protocol the connection begins with a header that names the client; without one it is closed unheard.
@@ -25,7 +26,6 @@ use super::incoming::Incoming;
 use super::limits::Place;
 use super::outgoing::{Flushed, Outgoing};
 use super::turn::{First, Outcome, Phase, Ready, Turn};
-use crate::answer::Desk;
 use mio::net::TcpStream;
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown};
@@ -147,7 +147,7 @@ impl Conn {
             if self.stage == Stage::Lingering {
                 return self.linger(turn.scratch);
             }
-            if !self.release(turn.desk) || !self.flush(turn)? {
+            if !self.release(turn) || !self.flush(turn)? {
                 return Ok(Outcome::Wait);
             }
             if self.stage == Stage::Last {
@@ -197,15 +197,15 @@ impl Conn {
             }
         }
         // The reads are used up; what was answered goes out now, the rest of the input has its turn later.
-        if self.release(turn.desk) {
+        if self.release(turn) {
             self.flush(turn)?;
         }
         Ok(if self.output.held() { Outcome::Wait } else { Outcome::Again })
     }
 
     /// Whether the answers may go.
-    fn release(&mut self, desk: &mut Desk) -> bool {
-        let Some(safe) = self.output.release(desk) else { return false };
+    fn release(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(safe) = self.output.release(turn.desk, turn.now) else { return false };
         if !safe {
             self.stage = Stage::Last;
         }

@@ -173,8 +173,9 @@ impl Worker {
                 // A waker may have failed.
                 settled = true;
             }
-            if settled {
-                self.unpark(now);
+            if settled && !self.parked.is_empty() {
+                // This turn's own answers have taken their time since it began.
+                self.unpark(Instant::now());
             }
             if self.accept_at.is_some_and(|at| now >= at) {
                 self.accept(now);

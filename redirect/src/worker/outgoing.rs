@@ -4,9 +4,13 @@ use crate::answer::{Counted, Desk};
 use crate::capture::Ticket;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Room for answers that a connection keeps, in bytes: one redirect with a long address.
 const KEPT: usize = 1_024;
+
+/// How long answers wait for their clicks: less than a visitor waits for a page, and much more than a disk that works takes.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far the answers came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,20 +26,20 @@ pub(super) enum Flushed {
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     written: usize,
-    /// What must be safe before the answers behind so many of `bytes` go out.
-    held: Option<(usize, Arc<Ticket>)>,
+    /// What must be safe before the answers behind so many of `bytes` go out, and since when they wait.
+    held: Option<(usize, Arc<Ticket>, Instant)>,
     /// How these answers count when they go out.
     counted: Vec<Counted>,
 }
 
 impl Outgoing {
     /// Lets the desk append an answer. If clicks of this turn are not safe, it waits for them: all of one turn have one ticket, and what was answered
-    /// before the first of them in this turn may wait with it.
-    pub(super) fn put(&mut self, desk: &mut Desk, answer: impl FnOnce(&mut Desk, &mut Vec<u8>)) {
+    /// before the first of them in this turn may wait with it. `now` is when the event loop woke up for the request.
+    pub(super) fn put(&mut self, desk: &mut Desk, now: Instant, answer: impl FnOnce(&mut Desk, &mut Vec<u8>)) {
         let start = self.bytes.len();
         answer(desk, &mut self.bytes);
         if let Some(ticket) = desk.held(&mut self.counted) {
-            self.held.get_or_insert((start, ticket));
+            self.held.get_or_insert((start, ticket, now));
         }
     }
 
@@ -44,15 +48,17 @@ impl Outgoing {
         self.held.is_some()
     }
 
-    /// Whether the answers may go; `Some(false)` when those whose clicks could not be kept were replaced by one that says to try again, the last one.
-    pub(super) fn release(&mut self, desk: &mut Desk) -> Option<bool> {
-        let Some((start, ticket)) = &self.held else { return Some(true) };
-        let safe = ticket.settled()?;
+    /// Whether the answers may go; `Some(false)` when those whose clicks could not be kept, or not in time, were replaced by one that says to try again, the
+    /// last one.
+    pub(super) fn release(&mut self, desk: &mut Desk, now: Instant) -> Option<bool> {
+        let Some((start, ticket, since)) = &self.held else { return Some(true) };
+        let waited = now.saturating_duration_since(*since);
+        let safe = ticket.settled().or_else(|| (waited >= PATIENCE).then_some(false))?;
         if safe {
-            desk.let_go(&mut self.counted);
+            desk.let_go(&mut self.counted, waited);
         } else {
             self.bytes.truncate(*start);
-            desk.unsafe_now(&mut self.counted, &mut self.bytes);
+            desk.unsafe_now(&mut self.counted, waited, &mut self.bytes);
         }
         self.held = None;
         Some(safe)

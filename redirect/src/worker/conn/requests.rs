@@ -1,7 +1,6 @@
 //! From a connection's bytes to its requests and their answers.
 
 use super::{Conn, Stage};
-use crate::answer::Desk;
 use crate::http::Parsed;
 use crate::http::proxy_protocol::{self, Preamble};
 use crate::worker::incoming::still_unfinished;
@@ -68,7 +67,7 @@ impl Conn {
                 Parsed::Complete(head, length) => {
                     start += length;
                     let keep_alive = head.keep_alive && turn.phase == Phase::Running;
-                    self.output.put(turn.desk, |desk, out| desk.answer(&head, asked, keep_alive, out));
+                    self.output.put(turn.desk, turn.now, |desk, out| desk.answer(&head, asked, keep_alive, out));
                     if !keep_alive {
                         self.stage = Stage::Last;
                     }
@@ -78,7 +77,7 @@ impl Conn {
                     searched_on = rest.len();
                     break;
                 }
-                Parsed::Bad(status) => self.refuse(status, turn.desk),
+                Parsed::Bad(status) => self.refuse(status, turn),
             }
         }
         if self.stage != Stage::Open {
@@ -97,13 +96,13 @@ impl Conn {
     pub(super) fn refuses_rest(&mut self, turn: &mut Turn<'_>) -> bool {
         let input = self.input.take();
         let Parsed::Bad(status) = turn.reader.read(&input, self.client) else { return false };
-        self.refuse(status, turn.desk);
+        self.refuse(status, turn);
         true
     }
 
     /// Answers what is no request, the last thing that is said here.
-    fn refuse(&mut self, status: u16, desk: &mut Desk) {
-        self.output.put(desk, |desk, out| desk.refuse(status, out));
+    fn refuse(&mut self, status: u16, turn: &mut Turn<'_>) {
+        self.output.put(turn.desk, turn.now, |desk, out| desk.refuse(status, out));
         self.stage = Stage::Last;
     }
 }
