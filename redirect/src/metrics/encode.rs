@@ -43,7 +43,7 @@ impl Collector for Reading {
 
         let (opened, closed) = (metrics.sum(|worker| &worker.opened), metrics.sum(|worker| &worker.closed));
         gauge(out, "connections", "Open connections", opened.saturating_sub(closed) as f64)?;
-        let refused = metrics.sum(|worker| &worker.refused);
+        let refused = metrics.sum(|worker| &worker.turned_away);
         counters(
             out,
             "connections_made",
@@ -84,7 +84,7 @@ fn sink(out: &mut DescriptorEncoder<'_>, counts: &SinkCounts) -> fmt::Result {
         ("spooled", counts.spooled),
         ("produced", counts.delivered),
         ("replayed", counts.replayed),
-        ("dropped", counts.refused + counts.failed),
+        ("dropped", counts.overflowed + counts.failed),
     ];
     counters(out, "clicks", "Clicks: on the spool; on Kafka; of these, after a restart or a failure; lost", "outcome", clicks)?;
     gauge(out, "spool_bytes", "Bytes on the spool that Kafka has not confirmed", counts.spool_bytes as f64)?;
