@@ -79,7 +79,7 @@ impl Found {
         let body = bytes.get(SEGMENT_HEADER..).unwrap_or_default();
         let seen = frame::decode(body, true, |sequence, _| {
             // Numbers are given without gaps: what is missing between two was damaged.
-            self.corrupt += sequence.saturating_sub(next);
+            self.corrupt = self.corrupt.saturating_add(sequence.saturating_sub(next));
             next = sequence.saturating_add(1).max(next);
             records += 1;
             self.waiting += u64::from(sequence >= self.position);
@@ -127,7 +127,9 @@ pub(super) fn position(next: u64) -> [u8; 12] {
 }
 
 fn parse_position(bytes: &[u8]) -> Option<u64> {
-    let next = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    // It is overwritten in place: what damage left behind it stays there.
+    let bytes = bytes.get(..12)?;
+    let next = u64::from_le_bytes(bytes[..8].try_into().ok()?);
     (position(next) == bytes).then_some(next)
 }
 
