@@ -18,7 +18,7 @@ struct Part {
     may: bool,
 }
 
-fn parts() -> [Part; 7] {
+fn parts() -> [Part; 8] {
     let kafka = support::kafka::jars().is_none().then(|| "its jars are not in target/kafka/lib".to_owned());
     let postgres = support::postgres::programs().is_none().then(|| "initdb and postgres are not installed".to_owned());
     let clicks = match std::env::var("CLICKLINE_DATA") {
@@ -36,6 +36,12 @@ fn parts() -> [Part; 7] {
     let network = support::network::possible().err();
     [
         Part { name: "a machine of a cluster that vanishes without a word (network namespaces)", missing: network, may: true },
+        Part {
+            name: "the redirect server's spool on a disk that is really full (redirect/tests/disk.rs)",
+            // It tries the same: a mount namespace, as it is or in one of users, and a file system in memory.
+            missing: disk.clone(),
+            may: true,
+        },
         Part { name: "the ClickHouse sink with a disk that is really full (a file system of the test's own)", missing: disk, may: true },
         Part { name: "the status page in Chromium (tests/status/page.mjs)", missing: chromium, may: false },
         Part { name: "the ClickHouse sink on a real ClickHouse", missing: clickhouse, may: false },

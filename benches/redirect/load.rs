@@ -4,6 +4,7 @@
 //! In the open loop a latency counts from the moment at which the request was to be sent, whether a connection was free or not: a stall of the
 //! server delays all that were to come in it, and all of them count (no coordinated omission).
 
+use crate::broker::Id;
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -24,6 +25,8 @@ pub struct Seen {
     pub took: Duration,
     /// Nanoseconds from when a request was to be sent to its whole answer.
     pub latency: Histogram<u64>,
+    /// Ids of the clicks that were answered, where they are wanted.
+    pub ids: Option<Vec<Id>>,
 }
 
 struct Visitor {
@@ -145,14 +148,12 @@ impl Visitors {
         self.visitors.iter().filter(|visitor| visitor.asked.is_some()).count()
     }
 
-    /// Redirects that have arrived and were not read yet, behind the server's end.
-    pub fn unread(&mut self) -> io::Result<u64> {
-        let mut seen = Seen::new();
+    /// Reads the answers that have arrived and were not read yet, behind the server's end.
+    pub fn read_last(&mut self, seen: &mut Seen) {
         for n in 0..self.visitors.len() {
             // The end that follows is the server's.
-            let _ = self.answered(n, Instant::now(), &mut seen);
+            let _ = self.answered(n, Instant::now(), seen);
         }
-        Ok(seen.redirects)
     }
 
     fn ask(&mut self, n: usize, intended: Instant) -> io::Result<()> {
@@ -187,6 +188,9 @@ impl Visitors {
         }
         if visitor.received.starts_with(b"HTTP/1.1 302") {
             seen.redirects += 1;
+            if let Some(ids) = &mut seen.ids {
+                ids.push(id_of(&visitor.received[..length]).ok_or_else(|| io::Error::other("a redirect that does not name its click"))?);
+            }
         } else {
             seen.others += 1;
         }
@@ -203,8 +207,19 @@ impl Seen {
     /// Nothing yet.
     pub fn new() -> Seen {
         let latency = Histogram::new_with_bounds(100, 120_000_000_000, 3).expect("good bounds");
-        Seen { redirects: 0, others: 0, took: Duration::ZERO, latency }
+        Seen { redirects: 0, others: 0, took: Duration::ZERO, latency, ids: None }
     }
+
+    /// Nothing yet; the ids of clicks are wanted.
+    pub fn with_ids() -> Seen {
+        Seen { ids: Some(Vec::new()), ..Seen::new() }
+    }
+}
+
+/// The click that an answer names.
+fn id_of(answer: &[u8]) -> Option<Id> {
+    let at = memchr::memmem::find(answer, b"X-Click-Id: ")? + 12;
+    answer.get(at..at + 36)?.try_into().ok()
 }
 
 /// Length of the answer that begins `bytes`, head and body, if its head is whole.

@@ -14,7 +14,8 @@
 //! - **open loop**, at half of what nginx holds with map and log: p50, p99, p99.9 from the moment at which a request was to be sent.
 //! - **outage** (`--outage`): p99.9 of half of that load with the broker well, away for 30 s, back, and 2 s slow.
 //! - **reload** (`--reload`): the open loop's load while the file with all links is read again.
-//! - **kill** (`--kill`): how many clicks of answered redirects a `kill -9` under that load loses, and how many milliseconds of it that is.
+//! - **kill** (`--kill`): which clicks of answered redirects a `kill -9` under that load loses, by their ids, and how many milliseconds of it that is; ends
+//!   with an error when one is lost with `durable`, or came twice.
 //! - Every click must be on the broker in the end: offsets must equal the redirects that visitors saw.
 //!
 //! Two rows of nginx: a constant `return 302` with the log off, which is the least a web server can do, and a `map` of all links with a JSON

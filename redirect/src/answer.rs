@@ -5,7 +5,7 @@ use crate::bots::Reason;
 use crate::capture::Ticket;
 use crate::click;
 use crate::http::{Answer, DateLine, Head, Method};
-use crate::links::{Link, Live, Table, plain_domain};
+use crate::links::{Disputes, Link, Live, Table, plain_domain};
 use crate::metrics::Metrics;
 use crate::query::{self, Marks, Pairs};
 use crate::sink::{ClickBatch, ClickSink};
@@ -14,8 +14,8 @@ use crate::{Clock, Config};
 use arc_swap::Guard;
 use mio::Waker;
 use rand::rngs::StdRng;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What all workers share.
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub country_header: Option<String>,
     /// In the form in which requests are compared with them.
     pub shared_domains: Vec<String>,
+    /// What was told of domains that belong to nobody for certain; for those who replace links.
+    disputes: Mutex<Disputes>,
     pub metrics: Metrics,
     pub visitors: Arc<Visitors>,
     /// Redirects served: clicks made.
@@ -48,6 +50,7 @@ impl Shared {
             default_domain: config.default_domain.as_deref().and_then(plain_domain),
             country_header: config.country_header.clone(),
             shared_domains: config.shared_domains.iter().filter_map(|domain| plain_domain(domain)).collect(),
+            disputes: Mutex::default(),
             metrics: Metrics::new(config.workers),
             visitors,
             served: AtomicU64::new(0),
@@ -59,6 +62,11 @@ impl Shared {
 }
 
 impl Shared {
+    /// Tells of domains on which workspaces disagree, behind a change of the links. Not for workers.
+    pub(crate) fn tell_disputes(&self) {
+        self.disputes.lock().unwrap_or_else(PoisonError::into_inner).tell(&self.live.table(), &self.shared_domains);
+    }
+
     /// The answer of `/healthz`.
     pub(crate) fn health(&self) -> Answer {
         if self.sink.broken().is_some() { Answer::BROKEN } else { Answer::OK }
@@ -254,7 +262,7 @@ impl Desk {
             _ => {
                 let links = self.links();
                 let asked = asked.or_else(|| self.find(&links.table, head));
-                let found = asked.and_then(|asked| links.table.get(asked.hash, self.asked.key(&asked)));
+                let found = asked.and_then(|asked| links.table.get(asked.hash, self.asked.key(&asked), self.asked.owner(&asked)));
                 let page = match found.filter(|link| link.served_at(self.now)) {
                     Some(_) if !self.shared.sink.admits() => Some(Answer::NO_ROOM),
                     Some(link) => {
@@ -293,7 +301,7 @@ impl Desk {
 
     /// What a request asks for, if it can be a link.
     fn find(&mut self, table: &Table, head: &Head<'_>) -> Option<Asked> {
-        self.asked.add(table, self.shared.default_domain.as_deref(), head)
+        self.asked.add(table, self.shared.default_domain.as_deref(), &self.shared.shared_domains, head)
     }
 
     /// Appends the answer to bytes that are no request.

@@ -73,7 +73,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DOMAIN")]
     default_domain: Option<String>,
 
-    /// Request header with the visitor's country, set by the proxy before this server, e.g. CF-IPCountry
+    /// Request header with the visitor's country, set by the proxy before this server, e.g. CF-IPCountry. With --trusted-proxy believed from
+    /// these alone
     #[arg(long, value_name = "NAME")]
     country_header: Option<String>,
 
@@ -89,7 +90,7 @@ pub(crate) struct Args {
     #[arg(long)]
     proxy_protocol: bool,
 
-    /// Network (or address) of proxies that are believed about the client's address; may be repeated
+    /// Network (or address) of proxies that are believed about the client's address and country; may be repeated
     #[arg(long, value_name = "CIDR", value_parser = network)]
     trusted_proxy: Vec<IpNet>,
 

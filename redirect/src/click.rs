@@ -26,7 +26,7 @@ pub(crate) struct Visitor<'a> {
     pub referrer: Option<&'a [u8]>,
     /// `User-Agent`, as sent.
     pub user_agent: Option<&'a [u8]>,
-    /// The configured country header, as sent.
+    /// The configured country header, as sent by somebody who is believed.
     pub country: Option<&'a [u8]>,
     /// HEAD rather than GET.
     pub head: bool,

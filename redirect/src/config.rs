@@ -24,8 +24,8 @@ pub struct Config {
     pub spool: Option<SpoolConfig>,
     /// Domain whose links answer when the request's host belongs to no link, e.g. `127.0.0.1:8080`.
     pub default_domain: Option<String>,
-    /// Request header that holds the visitor's ISO 3166 country, e.g. `CF-IPCountry`. Trust it only behind the
-    /// proxy that sets it.
+    /// Request header that holds the visitor's ISO 3166 country, e.g. `CF-IPCountry`. Believed from [`trusted`](ProxyConfig::trusted) proxies; where none
+    /// are named, from everybody: give it only behind the proxy that sets it.
     pub country_header: Option<String>,
     /// Domains that links of several workspaces may share; any other belongs to the workspace that has links on it.
     pub shared_domains: Vec<String>,
@@ -66,7 +66,7 @@ impl Default for Config {
 pub struct ProxyConfig {
     /// Every connection begins with a PROXY protocol header (version 1 or 2). With [`trusted`](ProxyConfig::trusted) networks only theirs are let in.
     pub proxy_protocol: bool,
-    /// Networks of proxies whose [`header`](ProxyConfig::header) is believed. Their connections are not counted per client.
+    /// Networks of proxies whose [`header`](ProxyConfig::header), and [`Config::country_header`], is believed. Their connections are not counted per client.
     pub trusted: Vec<IpNet>,
     /// The header that the proxies write.
     pub header: ClientHeader,
@@ -198,7 +198,7 @@ impl fmt::Debug for KafkaConfig {
 pub struct Clock(pub Arc<dyn Fn() -> u64 + Send + Sync>);
 
 impl Clock {
-    /// A clock of one's own, in milliseconds since the Unix epoch. It is called once per click and must not block.
+    /// A clock of one's own, in milliseconds since the Unix epoch. It is called once for all clicks of a turn of an event loop, and must not block.
     pub fn new(now: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Clock(Arc::new(now))
     }

@@ -56,6 +56,7 @@ mod links;
 mod lists_tests;
 mod metrics;
 mod pairs;
+mod passing;
 mod query;
 #[doc(hidden)]
 pub mod query_fuzzing;
@@ -76,9 +77,9 @@ pub use ipnet::IpNet;
 pub use kafka::KafkaSink;
 #[cfg(feature = "schema")]
 pub use links::link_schema;
-pub use links::{LinkFile, Problem};
+pub use links::{LinkFile, Problem, link_key};
 pub use server::{Server, Stats};
 pub use sink::{ClickBatch, ClickSink, Discard, SinkCounts};
 #[doc(hidden)]
-pub use spool::fuzzing::spool as fuzz_spool;
+pub use spool::fuzzing::{recovery as fuzz_recovery, spool as fuzz_spool};
 pub use visitor::{AddressKey, ClientAddress, EidCounts, VisitorConfig};

@@ -2,22 +2,19 @@
 //!
 //! # Meaning
 //! - `eid` of the request is taken away: it names the visitor's contact and is nobody else's business.
-//! - Every other parameter of the request goes on to the destination, byte for byte.
-//! - The destination's own parameters keep their place. Where the request has a parameter of the same name, the request's values
-//!   stand in that place instead: who sends a link out knows more about this click than who made the link.
-//! - Parameters that only the request has follow in its order. The destination's fragment stays at the end.
+//! - The destination's own parameters stay, in their place; where one is a tracking parameter that the request has, too, the request's values
+//!   stand there instead ([`Passing`]).
+//! - Every other parameter of the request follows behind them in its order, byte for byte. The destination's fragment stays at the end.
 //! - Click ids and UTM values are the request's, else the destination's, each by itself.
 //!
 //! # Ties and edges
-//! Names compare decoded (`utm%5Fsource` is `utm_source`). Of a repeated parameter all values go on, and the first that can be
-//! used is recorded. A value is recorded trimmed; one that is empty, longer than [`MAX_VALUE`], not UTF-8 or with control
+//! Names compare decoded (`utm%5Fsource` is `utm_source`). Of a repeated parameter the first value that can be used is recorded. A value is recorded trimmed; one that is empty, longer than [`MAX_VALUE`], not UTF-8 or with control
 //! characters is left out of the record and still goes on to the destination. Bytes that a URL cannot hold are percent-encoded, so nothing
 //! that a visitor sends can end the header.
 
-use crate::pairs::Pair;
 pub(crate) use crate::pairs::{MAX_VALUE, Pairs, pairs};
+use crate::passing::Passing;
 use memchr::memchr;
-use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Campaign values of a click.
@@ -123,31 +120,16 @@ impl<'a> Target<'a> {
     pub(crate) fn write_location(&self, own: &Pairs<'_>, sent: &Pairs<'_>, out: &mut Vec<u8>) {
         let Target { url: _, base, own_query, fragment } = *self;
         out.extend_from_slice(base.as_bytes());
-        let mut passed: SmallVec<[(Cow<'_, str>, &Pair<'_>, bool); 8]> =
-            sent.iter().map(|pair| (pair.name(), pair, false)).filter(|(name, _, _)| name != "eid").collect();
-        if passed.is_empty() {
+        let passing = Passing::of(own, sent);
+        if passing.is_empty() {
             out.extend_from_slice(own_query.as_bytes());
         } else {
             let mut separator = b'?';
-            let mut put = |pair: &Pair<'_>| {
+            passing.merge(own, |pair| {
                 out.push(separator);
                 separator = b'&';
                 pair.push(out);
-            };
-            for own in own {
-                let name = own.name();
-                let mut overridden = false;
-                for (_, pair, done) in passed.iter_mut().filter(|(other, _, _)| *other == name) {
-                    overridden = true;
-                    if !std::mem::replace(done, true) {
-                        put(pair);
-                    }
-                }
-                if !overridden {
-                    put(own);
-                }
-            }
-            passed.iter().filter(|(_, _, done)| !done).for_each(|(_, pair, _)| put(pair));
+            });
         }
         out.extend_from_slice(fragment.as_bytes());
     }

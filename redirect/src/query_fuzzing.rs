@@ -1,14 +1,15 @@
-//! What the fuzz target `query` calls (`redirect/fuzz`), and a test with it. No part of the interface.
+//! What the fuzz target `query` calls (`redirect/fuzz`, `tests/fuzz.rs`). No part of the interface.
 
 use crate::query::{MAX_VALUE, Marks, Target};
+use crate::tracking;
 use std::borrow::Cow;
 use url::{Url, form_urlencoded};
 
 /// Rewrites a destination's query. The first line of the text is the destination's part behind the host, the rest is what a visitor sends.
 ///
 /// # Panics
-/// When the `Location` leads elsewhere than the destination, can't stand in a header, keeps an `eid`, loses or changes a parameter, or what is recorded
-/// is out of its bounds.
+/// When the `Location` leads elsewhere than the destination, can't stand in a header, keeps an `eid`, loses or changes a parameter, lets a visitor
+/// replace one of the owner's that is no tracking parameter, or what is recorded is out of its bounds.
 pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (own, sent) = text.split_once('\n').unwrap_or(("", &text));
@@ -21,11 +22,13 @@ pub fn query(bytes: &[u8]) {
     };
     assert_eq!(place(&got), place(&destination), "{location}");
 
-    // Every parameter that was sent is there, in its order, and of the destination's those of other names.
+    // Of each name there is what was sent, where that may go on, else what the destination has; of what nobody sent, nothing.
     let named = |query: &str| -> Vec<(String, String)> { form_urlencoded::parse(query.as_bytes()).into_owned().collect() };
-    let sent_pairs: Vec<_> = named(sent).into_iter().filter(|(name, _)| name != "eid").collect();
     let result = named(got.query().unwrap_or_default());
     let own_pairs = named(destination.query().unwrap_or_default());
+    let is_own = |name: &str| own_pairs.iter().any(|(other, _)| plain(other) == plain(name));
+    let goes_on = |name: &str| name != "eid" && (tracking::known(name) || !is_own(name));
+    let sent_pairs: Vec<_> = named(sent).into_iter().filter(|(name, _)| goes_on(name)).collect();
     for (name, _) in sent_pairs.iter().chain(&own_pairs) {
         let of = |pairs: &[(String, String)]| -> Vec<String> {
             pairs.iter().filter(|(other, _)| other == name).map(|(_, value)| value.clone()).collect()
@@ -50,72 +53,12 @@ pub fn query(bytes: &[u8]) {
         assert!(!value.trim().is_empty() && value.len() <= MAX_VALUE && !value.chars().any(char::is_control), "{value:?}");
     }
     // A referrer loses parameters and nothing else.
-    let kept = crate::tracking::without_personal(Cow::Borrowed(sent));
+    let kept = tracking::without_personal(Cow::Borrowed(sent));
     assert!(kept.len() <= sent.len());
 }
 
-#[cfg(test)]
-mod tests {
-    use rand::rngs::StdRng;
-    use rand::{RngExt, SeedableRng};
-    use std::path::Path;
-    use std::time::{Duration, Instant};
-
-    /// Pieces that decide something in a query.
-    const PIECES: [&[u8]; 20] = [
-        b"&",
-        b"=",
-        b"?",
-        b"#",
-        b"+",
-        b";",
-        b"%",
-        b"%26",
-        b"%3D",
-        b"%0d%0a",
-        b"\r\n",
-        b"\0",
-        b"eid=",
-        b"%65id=8",
-        b"utm_source=",
-        b"gclid=1&gclid=2",
-        b"\xc3\xa9",
-        b"\xff",
-        b"\\",
-        b"//",
-    ];
-
-    /// The corpus as it is, then mutated for a second (`FUZZ_SECONDS`).
-    #[test]
-    fn the_corpus_and_what_is_near_it() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/query");
-        let mut paths: Vec<_> = std::fs::read_dir(folder).expect("a corpus").map(|entry| entry.expect("an entry").path()).collect();
-        paths.sort();
-        let seeds: Vec<Vec<u8>> = paths.iter().map(|path| std::fs::read(path).expect("a seed")).collect();
-        assert!(seeds.len() >= 8);
-        let try_one = |bytes: &[u8]| {
-            if std::panic::catch_unwind(|| super::query(bytes)).is_err() {
-                panic!("fails for b\"{}\"", bytes.escape_ascii());
-            }
-        };
-        seeds.iter().for_each(|seed| try_one(seed));
-        let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-        let end = Instant::now() + Duration::from_secs(seconds);
-        let mut random = StdRng::seed_from_u64(11);
-        let mut tried = 0;
-        while Instant::now() < end || tried < 500 {
-            let mut bytes = seeds[random.random_range(0..seeds.len())].clone();
-            for _ in 0..random.random_range(1..6) {
-                let at = random.random_range(0..=bytes.len());
-                let until = random.random_range(at..=bytes.len().min(at + 8));
-                match random.random_range(0..3) {
-                    0 => drop(bytes.splice(at..until, PIECES[random.random_range(0..PIECES.len())].iter().copied())),
-                    1 if at < bytes.len() => bytes[at] = random.random(),
-                    _ => drop(bytes.drain(at..until)),
-                }
-            }
-            try_one(&bytes);
-            tried += 1;
-        }
-    }
+/// What is left of a name where blanks before it, a part in brackets or behind NUL, case, dots and spaces count for nothing.
+fn plain(name: &str) -> String {
+    let name = name.trim_start_matches(' ').split(['\0', '[']).next().unwrap_or_default();
+    name.replace(['.', ' '], "_").to_ascii_lowercase()
 }

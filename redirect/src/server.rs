@@ -7,7 +7,7 @@ use crate::metrics::MetricsServer;
 use crate::sink::{ClickSink, Discard};
 use crate::supervisor::Supervisor;
 use crate::visitor::{EidCounts, Visitors};
-use crate::worker::{Connections, Worker};
+use crate::worker::{BACKLOG, Connections, Worker};
 use crate::{Config, Error, KafkaSink, SpoolSink};
 use mio::Waker;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,8 +17,6 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Connections that the kernel keeps for a busy worker; it caps them at `net.core.somaxconn`.
-const BACKLOG: i32 = 4_096;
 /// What the kernel holds of answers that a client hasn't taken, in bytes. Left to itself it takes megabytes from a client that reads nothing, and
 /// tells of a slow one's progress so seldom that it looks like none (seen in `tests/hostile.rs`).
 const SEND_BUFFER: usize = 64 * 1024;
@@ -32,7 +30,7 @@ pub struct Stats {
     pub served: u64,
     /// Click records that Kafka confirmed. Without Kafka none are.
     pub delivered: u64,
-    /// Click records that were refused by a full queue, or given up. Without Kafka none are: they are forgotten on purpose.
+    /// Click records for which there was no room, or that were given up. Without Kafka none are: they are forgotten on purpose.
     pub lost: u64,
     /// Bytes of click records that stay in the spool; the next start sends them.
     pub spool_bytes: u64,
@@ -173,7 +171,7 @@ impl Server {
         Stats {
             served: self.shared.served.load(Ordering::Relaxed),
             delivered: counts.delivered,
-            lost: counts.refused + counts.failed,
+            lost: counts.overflowed + counts.failed,
             spool_bytes: counts.spool_bytes,
         }
     }
@@ -217,12 +215,14 @@ impl Server {
                 tracing::error!(event = "thread_panicked", "a worker had panicked");
             }
         }
+        if let Some(supervisor) = self.supervisor.take() {
+            // The workers are gone: nothing is offered after this. Clicks come first: whatever the other threads are at, at the lowest priority perhaps,
+            // they end behind it.
+            self.shared.sink.close(FLUSH_TIMEOUT);
+            drop(supervisor);
+        }
         self.topic.take();
         self.metrics.take();
-        if self.supervisor.take().is_some() {
-            // The workers are gone: nothing is offered after this.
-            self.shared.sink.close(FLUSH_TIMEOUT);
-        }
     }
 }
 
@@ -269,7 +269,7 @@ fn listen_on(address: SocketAddr, workers: usize) -> Result<Vec<(TcpListener, So
         // The first may choose the port, the others join it.
         let wanted = listeners.first().map_or(address, |(_, taken)| *taken);
         let socket = bind(wanted, shared).map_err(failed)?;
-        socket.listen(BACKLOG).map_err(failed)?;
+        socket.listen(BACKLOG.into()).map_err(failed)?;
         let listener = TcpListener::from(socket);
         let taken = listener.local_addr().map_err(failed)?;
         listeners.push((listener, taken));

@@ -1,8 +1,12 @@
 //! Where clicks go: the border between the event loops and whatever carries the clicks on.
 //!
 //! # Contract
-//! A worker answers its visitors first, then offers the clicks of that turn of its loop as one [`ClickBatch`]. A sink takes them or refuses them at
-//! once; it never waits. A click is taken, refused, or, later, delivered or failed; [`SinkCounts`] tells how many of each.
+//! A worker answers its visitors first, then offers the clicks of that turn of its loop as one [`ClickBatch`]. A sink takes them at once or has no room
+//! for them; it never waits. A click overflows or is taken, and, later, delivered or failed; [`SinkCounts`] tells how many of each.
+//!
+//! # Words
+//! A click that overflowed or failed is *lost*; its visitor was redirected. A visitor, a connection, a link or a file is *refused*: it gets a 503 or its
+//! end, and there is no click to lose.
 
 use crate::capture::Ticket;
 use std::sync::Arc;
@@ -78,9 +82,9 @@ impl ClickBatch {
 pub struct SinkCounts {
     /// Confirmed by the other side.
     pub delivered: u64,
-    /// Not taken: the queue was full.
-    pub refused: u64,
-    /// Taken and given up, or not confirmed before the end.
+    /// Lost at once: there was no room for them.
+    pub overflowed: u64,
+    /// Lost later: taken and given up, or not confirmed before the end.
     pub failed: u64,
     /// Written to the spool.
     pub spooled: u64,
@@ -100,7 +104,7 @@ pub struct SinkCounts {
 
 /// Carries clicks on. Shared by all workers.
 pub trait ClickSink: Send + Sync {
-    /// Takes the clicks, or as many as there is room for; the rest count as refused. Never waits.
+    /// Takes the clicks, or as many as there is room for; the rest count as overflowed. Never waits.
     fn offer(&self, clicks: &ClickBatch);
 
     /// Whether redirects may be answered now. A sink that must lose nothing says no when it could not keep their clicks; visitors get a 503 then.
@@ -122,7 +126,7 @@ pub trait ClickSink: Send + Sync {
     /// What became of the clicks so far.
     fn counts(&self) -> SinkCounts;
 
-    /// Why a click was last refused or given up, if any was.
+    /// Why a click was last lost, if any was.
     fn trouble(&self) -> Option<String> {
         None
     }

@@ -3,7 +3,7 @@
 //! # Edges
 //! A changed file is read once it has looked the same for two looks in a row, and thrown away if it changed while it was read, so that one that
 //! is still being written is not taken for finished. (Write beside it and rename to be certain.) A file that cannot be read, is empty, is no list
-//! or has a bad link leaves the links as they were.
+//! or has a bad link leaves the links as they were. A server that stops ends the reading of links where it is.
 //!
 //! # Cost
 //! A million links take seconds of a processor to read. The thread has the lowest priority, so that a worker on the same processor has it whenever a
@@ -14,6 +14,7 @@ use crate::answer::Shared;
 use crate::links::LinkFile;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -48,6 +49,9 @@ impl Supervisor {
                     };
                     if let Some(watch) = &mut watch {
                         watch.look(now, &shared);
+                    }
+                    if shared.stopping.load(Ordering::Acquire) {
+                        return;
                     }
                     shared.visitors.look(now);
                     losses.tell(&shared);
@@ -109,6 +113,10 @@ impl Watch {
             return;
         }
         let read = self.read(shared);
+        if shared.stopping.load(Ordering::Acquire) {
+            // Half of it was read at most, and nobody will ask for it.
+            return;
+        }
         if self::state(&self.path) != state {
             // The next look will find it steady, or changing still.
             tracing::info!(event = "links_changing", "{} changed while it was read; reading it again", self.path.display());
@@ -121,6 +129,7 @@ impl Watch {
             Ok(file) => {
                 tracing::info!(event = "links_read", links = file.len(), "read the links in {}", self.path.display());
                 shared.live.set_file(file.layer);
+                shared.tell_disputes();
                 shared.metrics.reloaded(true);
             }
             Err(error) => {
@@ -136,24 +145,22 @@ impl Watch {
             let message = "the file is empty, so it is taken for one that is being written; write an empty line for no links".to_owned();
             return Err(Error::ParseLinks { path: self.path.clone(), line: 0, message });
         }
-        // A reference of its own: workers' tables are not held while a large file is read.
-        let topic = shared.live.table().topic().clone();
         // Room for as many links as there are now: none in reserve while both tables are in memory.
         let empty = shared.live.table().file().emptied();
-        LinkFile::read_into(empty, &self.path, &shared.shared_domains, &topic)?.without_problems(&self.path)
+        LinkFile::read_into(empty, &self.path, &shared.shared_domains, &shared.stopping)?.without_problems(&self.path)
     }
 }
 
 /// Tells how many clicks were lost since it was last told.
 struct Losses {
     told_at: Instant,
-    refused: u64,
+    overflowed: u64,
     failed: u64,
 }
 
 impl Default for Losses {
     fn default() -> Self {
-        Losses { told_at: Instant::now(), refused: 0, failed: 0 }
+        Losses { told_at: Instant::now(), overflowed: 0, failed: 0 }
     }
 }
 
@@ -164,18 +171,18 @@ impl Losses {
         }
         self.told_at = Instant::now();
         let counts = shared.sink.counts();
-        let (refused, failed) = (counts.refused - self.refused, counts.failed - self.failed);
-        if refused + failed > 0 {
+        let (overflowed, failed) = (counts.overflowed - self.overflowed, counts.failed - self.failed);
+        if overflowed + failed > 0 {
             let reason = shared.sink.trouble().unwrap_or_default();
             tracing::error!(
                 event = "clicks_lost",
-                refused,
+                overflowed,
                 failed,
                 reason,
                 "clicks were lost in the last {} s; visitors are still redirected",
                 TELL.as_secs()
             );
         }
-        (self.refused, self.failed) = (counts.refused, counts.failed);
+        (self.overflowed, self.failed) = (counts.overflowed, counts.failed);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Meaning
 //! Each is somebody's: the destination's own scripts read it, so all of them go on, byte for byte. The click record has fields for seven
-//! (`fbclid`, `gclid`, five `utm_*`) and takes no other. One place is left where they would slip in, the referrer; there the ones that
+//! (`fbclid`, `gclid`, five `utm_*`) and takes no other. A visitor's may take the place of the destination's, and no other parameter may ([`known`]). One place is left where they would slip in, the referrer; there the ones that
 //! are made for one visitor or one mail are cut out ([`personal`]), and so is `eid`, which may be a link's of ours.
 //!
 //! # The list
@@ -134,14 +134,20 @@ pub(crate) enum Kind {
 
 /// What a parameter of this (decoded) name is for; None when it is no tracking parameter known here.
 pub(crate) fn kind(name: &str) -> Option<Kind> {
-    let name = name.to_ascii_lowercase();
-    if PERSONAL.contains(&&*name) {
-        Some(Kind::Personal)
-    } else if CAMPAIGN.contains(&&*name) || FAMILIES.iter().any(|family| name.starts_with(family)) {
+    let one_of = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    let begins = |family: &&str| name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
+    if FAMILIES.iter().any(begins) {
         Some(Kind::Campaign)
+    } else if one_of(PERSONAL) {
+        Some(Kind::Personal)
     } else {
-        None
+        one_of(CAMPAIGN).then_some(Kind::Campaign)
     }
+}
+
+/// Whether a parameter of this (decoded) name is a tracking parameter.
+pub(crate) fn known(name: &str) -> bool {
+    kind(name).is_some()
 }
 
 fn personal(name: &str) -> bool {
@@ -198,6 +204,6 @@ mod tests {
         let all: Vec<&str> = PERSONAL.iter().chain(CAMPAIGN).copied().collect();
         assert!(all.iter().all(|name| *name == name.to_ascii_lowercase()));
         assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
-        assert!(CAMPAIGN.iter().all(|name| !FAMILIES.iter().any(|family| name.starts_with(family))));
+        assert!(all.iter().all(|name| !FAMILIES.iter().any(|family| name.starts_with(family))));
     }
 }

@@ -1,7 +1,8 @@
-//! A disk that is full and one whose fsync fails, and threads that panic, under the running program: what was answered is kept, and what is lost is counted.
+//! A disk that is full, one whose fsync fails, threads that panic, and a kill, under the running program: what was answered is kept, and what is lost is counted or bounded.
 
 mod common;
 
+use common::load::Load;
 use common::process::{PATIENCE, Redirect};
 use common::*;
 use rdkafka::ClientConfig;
@@ -33,11 +34,15 @@ fn click(redirect: &Redirect) -> Option<String> {
     Some(header(&head, "X-Click-Id").expect("an id").to_owned())
 }
 
-/// Ids on a topic of an embedded broker, once there are `count`; none may come twice.
-fn ids(mock: &MockCluster<'_, DefaultProducerContext>, topic: &str, count: usize) -> BTreeSet<String> {
+fn consumer(mock: &MockCluster<'_, DefaultProducerContext>) -> BaseConsumer {
     let mut options = ClientConfig::new();
     options.set("bootstrap.servers", mock.bootstrap_servers()).set("group.id", "test");
-    let consumer: BaseConsumer = options.create().expect("a consumer");
+    options.create().expect("a consumer")
+}
+
+/// Ids on a topic of an embedded broker, once there are `count`; none may come twice.
+fn ids(mock: &MockCluster<'_, DefaultProducerContext>, topic: &str, count: usize) -> BTreeSet<String> {
+    let consumer = consumer(mock);
     let mut from = TopicPartitionList::new();
     from.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
     consumer.assign(&from).expect("assigned");
@@ -263,4 +268,45 @@ fn transactions_that_are_undone_are_repeated() {
     assert_eq!(&ids(&mock, "clicks", answered.len()), &answered);
     assert_eq!([PRODUCED, r#"redirect_clicks_total{outcome="replayed"}"#].map(|series| redirect.metric(series)), [100.0, 100.0]);
     assert_eq!(redirect.stop(), Some(0));
+}
+
+/// How far back a kill may reach here, at most. The program promises 5 ms where its threads get their time (`cargo bench -p clickline-redirect -- --kill`
+/// measures it); a machine that runs tests gives a thread no time for seconds now and then. So this shows that a kill reaches back for a moment and not for a
+/// file, a segment or a transaction, and no more.
+const BACK: Duration = Duration::from_secs(2);
+
+/// Killed under load with `--capture fast`: click by click, what was answered earlier than [`BACK`] before is there, once.
+#[test]
+fn a_kill_takes_only_what_was_answered_a_moment_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let redirect = Redirect::start(folder.path(), AWAY, "clicks", &["--capture", "fast"], None);
+    // Some thousand clicks: the embedded broker forgets what is beyond 5 MB.
+    let load = Load::start_paced(4, Duration::from_millis(2));
+    load.aim(&redirect);
+    let begin = Instant::now();
+    load.wait(300);
+    std::thread::sleep((BACK + Duration::from_secs(2)).saturating_sub(begin.elapsed()));
+    let killed_at = Instant::now();
+    redirect.kill();
+    let answered = load.end_with_times();
+
+    let mock = MockCluster::new(1).expect("an embedded broker");
+    mock.create_topic("clicks", 1, 1).expect("a topic");
+    let redirect = Redirect::start(folder.path(), &mock.bootstrap_servers(), "clicks", &[], None);
+    wait_for(|| redirect.metric("redirect_spool_bytes") == 0.0);
+    let (_, last) = consumer(&mock).fetch_watermarks("clicks", 0, PATIENCE).expect("the ends");
+    let there = ids(&mock, "clicks", usize::try_from(last).expect("few"));
+    assert_eq!(redirect.stop(), Some(0));
+
+    let early = answered.iter().filter(|(_, at)| *at + BACK < killed_at);
+    let (count, gone): (usize, Vec<_>) = (early.clone().count(), early.filter(|(id, _)| !there.contains(id)).collect());
+    assert!(count >= 200, "only {count} of {} were answered early enough to tell", answered.len());
+    assert!(gone.is_empty(), "{} of {count} that were answered {BACK:?} before are gone, e.g. {:?}", gone.len(), gone[0]);
+    let lost = answered.iter().filter(|(id, _)| !there.contains(id));
+    eprintln!(
+        "{} answered, {} lost, the first {:?} before the kill",
+        answered.len(),
+        lost.clone().count(),
+        lost.map(|(_, at)| killed_at.saturating_duration_since(*at)).max()
+    );
 }

@@ -168,6 +168,55 @@ fn the_clients_that_a_balancer_names_are_counted() {
     assert_eq!(sample(&metrics_of(&running.server), "redirect_connections_made_total{result=\"refused\"}"), 1.0);
 }
 
+/// The click that a request makes on a server whose scanners are 198.51.100.0/24.
+fn click_through(change: impl FnOnce(&mut clickline_redirect::ProxyConfig), sent: &str) -> serde_json::Value {
+    let running = start_with(|config| {
+        let scanners = config.links_file.as_ref().expect("a links file").with_file_name("scanners");
+        std::fs::write(&scanners, "198.51.100.0/24\n").expect("written");
+        config.visitors.scanner_networks = Some(scanners);
+        change(&mut config.proxies);
+    });
+    let answer = talk(running.server.address(), sent.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 302 "), "{answer}");
+    running.memory.wait(1).remove(0)
+}
+
+/// A visitor's address gets from a header, or from the PROXY protocol, to the verdict on the click, and the country to the record: from those who are
+/// believed, and from nobody else.
+#[test]
+fn a_click_is_judged_by_the_address_that_a_trusted_proxy_names() {
+    use serde_json::json;
+    let trust = |networks: &'static [&'static str]| networks.iter().map(|network| network.parse().expect("a network")).collect::<Vec<_>>();
+    let near: &'static [&'static str] = &["127.0.0.0/8"];
+    let (far, nobody): (&'static [&'static str], &'static [&'static str]) = (&["10.0.0.0/8"], &[]);
+    let get = format!("GET /abc123 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{SAFARI}");
+    let forwarded = format!("{get}X-Forwarded-For: 198.51.100.7\r\nCF-IPCountry: FR\r\n\r\n");
+    for (trusted, bot, country) in
+        [(near, json!("network"), json!("FR")), (far, json!(null), json!(null)), (nobody, json!(null), json!("FR"))]
+    {
+        let click = click_through(|proxies| proxies.trusted = trust(trusted), &forwarded);
+        assert_eq!((&click["bot"], &click["country"]), (&bot, &country), "trusted: {trusted:?}");
+    }
+    // A balancer of connections names the visitor, and what the visitor writes in headers is the visitor's word.
+    for (trusted, country) in [(near, json!(null)), (nobody, json!("DE"))] {
+        let sent = format!("PROXY TCP4 198.51.100.7 10.0.0.1 4660 80\r\n{get}X-Forwarded-For: 192.0.2.1\r\nCF-IPCountry: DE\r\n\r\n");
+        let through = |proxies: &mut clickline_redirect::ProxyConfig| {
+            proxies.proxy_protocol = true;
+            proxies.trusted = trust(trusted);
+        };
+        let click = click_through(through, &sent);
+        assert_eq!((&click["bot"], &click["country"]), (&json!("network"), &country), "trusted: {trusted:?}");
+    }
+    // A balancer of connections before a proxy that is trusted: the proxy's header names the visitor.
+    let sent = format!("PROXY TCP4 127.0.0.9 10.0.0.1 4660 80\r\n{get}X-Forwarded-For: 198.51.100.7\r\nCF-IPCountry: FR\r\n\r\n");
+    let through = |proxies: &mut clickline_redirect::ProxyConfig| {
+        proxies.proxy_protocol = true;
+        proxies.trusted = trust(near);
+    };
+    let click = click_through(through, &sent);
+    assert_eq!((&click["bot"], &click["country"]), (&json!("network"), &json!("FR")));
+}
+
 #[test]
 fn only_trusted_balancers_may_use_the_proxy_protocol() {
     let running = start_with(|config| {

@@ -3,7 +3,7 @@
 mod common;
 
 use clickline_redirect::{EidConfig, EidPolicy, KeySource, Keys};
-use common::{header, request, start_with};
+use common::{LINKS, header, request, start_with};
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -67,6 +67,33 @@ fn what_sign_makes_names_its_contact_and_only_on_its_link() {
     assert_eq!(counts[..4], [("signed", 2), ("plain", 0), ("unsigned", 1), ("wrong", 2)]);
 }
 
+/// However a link with an international domain and slug is written, what `sign` makes for it names its contact there.
+#[test]
+fn an_international_link_is_signed_however_it_is_written() {
+    let more = "- {domain: bücher.example, slug: häuser/größe, workspace: acme, destination: \"https://acme.example/b\"}\n";
+    let running = start_with(|config| {
+        std::fs::write(config.links_file.as_ref().expect("a file"), format!("{LINKS}{more}")).expect("written");
+        let keys = Keys::parse(&format!("k {SECRET}")).expect("keys");
+        config.visitors.eid = EidConfig { keys: Some(KeySource::Given(keys)), default: EidPolicy::Require, ..EidConfig::default() };
+    });
+    let written = [
+        "bücher.example/häuser/größe",
+        "https://BÜCHER.example./h%C3%A4user/größe/",
+        "http://xn--bcher-kva.example/h%c3%a4user%2Fgr%C3%B6%C3%9Fe",
+        "XN--BCHER-KVA.example/%68äuser/größe",
+    ];
+    for (number, link) in (1..).zip(written) {
+        let made = sign(&["--workspace", "acme", "--link", link, "801"], "");
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let url = text(&made.stdout);
+        let target = url.trim().replace("https://", "http://");
+        assert!(target.starts_with("http://xn--bcher-kva.example/h%C3%A4user/gr%C3%B6%C3%9Fe?eid=s1.k."), "{target}");
+        let (head, _) = request(running.server.address(), "GET", &target, common::SAFARI);
+        assert_eq!(header(&head, "Location"), Some("https://acme.example/b"), "{link}: {head}");
+        assert_eq!(running.memory.wait(number)[number - 1]["contact_id"], "801", "{link}");
+    }
+}
+
 #[test]
 fn what_cannot_be_signed_is_named_and_the_rest_is_made() {
     let list = sign(&["--workspace", "acme", "--link", "s.elido.me/abc123"], "801\nno good\n802\n");
@@ -76,6 +103,8 @@ fn what_cannot_be_signed_is_named_and_the_rest_is_made() {
     for (arguments, part) in [
         (&["--workspace", "acme", "801"][..], "--link"),
         (&["--workspace", "acme", "--link", "nowhere", "801"], "domain/slug"),
+        (&["--workspace", "acme", "--link", "s.elido.me:8080/abc123", "801"], "it has a port"),
+        (&["--workspace", "acme", "--link", "s.elido.me/a%20b", "801"], "holds a space"),
         (&["--workspace", "acme", "--link", "d.example/a", "--expires", "soon", "801"], "30d"),
         (&["--workspace", "acme", "--whole-workspace", "--eid-keys", "/no/such/file", "801"], "cannot read the keys"),
     ] {

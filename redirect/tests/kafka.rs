@@ -133,6 +133,40 @@ fn links_come_from_the_topic() {
     assert_eq!((stats.delivered, stats.lost), (stats.served, 0));
 }
 
+/// Of two workspaces on one domain the file's has it, however late the file comes, and without a file the one with more links: whatever was read first.
+#[test]
+fn a_domain_has_one_owner_whatever_was_read_first() {
+    let mock = mock(&["clicks", "links"]);
+    let foreign = |slug: &str, workspace: &str| {
+        let link = link(slug, &format!("https://x.example/{slug}")).replace("acme", workspace);
+        put(&mock, &format!("s.elido.me/{slug}"), Some(&link));
+    };
+    // Over all partitions.
+    foreign("abc123", "bar");
+    (0..6).for_each(|number| foreign(&format!("bar{number}"), "bar"));
+    (0..8).for_each(|number| foreign(&format!("foo{number}"), "foo"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kafka = KafkaConfig { links_topic: Some("links".to_owned()), ..KafkaConfig::at(mock.bootstrap_servers()) };
+    let mut config = config(folder.path());
+    let path = config.links_file.clone().expect("a file");
+    std::fs::write(&path, "# nothing yet\n").expect("written");
+    config.kafka = Some(kafka);
+    let server = Server::start(config).expect("the server starts");
+    assert!(server.ready(Duration::from_secs(20)));
+    let found = |slug: &str| location(&server, slug).is_some();
+    assert!(found("/foo0") && found("/foo7"), "most are foo's");
+    assert!(!found("/bar0") && !found("/abc123"));
+    // What comes to the topic may turn it.
+    (6..9).for_each(|number| foreign(&format!("bar{number}"), "bar"));
+    wait_for(|| found("/bar0") && found("/abc123") && !found("/foo0"));
+    // The file's own link is not hidden by a foreign one.
+    std::fs::write(&path, LINKS).expect("written");
+    server.reload();
+    wait_for(|| location(&server, "/abc123").as_deref() == Some("https://acme.example/pricing.pdf"));
+    assert!(!found("/bar0") && !found("/foo0"));
+    server.stop();
+}
+
 #[test]
 fn not_ready_before_the_topic_was_read() {
     let mock = mock(&["clicks"]);

@@ -111,6 +111,51 @@ fn no_payload_leads_anywhere_else() {
     memory.wait(redirects);
 }
 
+/// A destination that is told by its query where to go on stays told by its owner: whatever payload is sent under whatever name that some framework takes
+/// for the owner's, and behind each payload that leads to the link by its path.
+#[test]
+fn no_payload_takes_the_place_of_the_owners_parameter() {
+    let own = "url=https%3A%2F%2Facme.example%2Fok&my_next=1";
+    let links = format!("{LINKS}- {{domain: s.elido.me, slug: go, workspace: acme, destination: \"https://acme.example/go?{own}#top\"}}\n");
+    let Running { server, memory, folder: _folder } = start_with(|config| {
+        let path = config.links_file.as_ref().expect("a links file");
+        std::fs::write(path, links).expect("the links file");
+    });
+    let names = ["url", "URL", "%75rl", "u%72l", "+url", "%20url", "url[]", "url%5B0%5D", "url%00", "my.next", "my+next", "My_Next[x]"];
+    let mut payloads: Vec<&str> = lines(PAYLOADS).filter(|payload| !payload.contains([' ', '#'])).collect();
+    payloads.sort_unstable();
+    let (mut redirects, mut sent) = (0, Vec::new());
+    for (payload, name) in payloads.iter().zip(names.iter().cycle()) {
+        let value = payload.replace(['&', '?'], "/");
+        sent.push(format!("/go?{name}={value}&url=https://evil.example/&utm_source=mail"));
+        if let Some(rest) = payload.strip_prefix("/abc123?") {
+            sent.push(format!("/go?{rest}&{name}=https://evil.example/"));
+        }
+    }
+    for target in sent {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: s.elido.me\r\nConnection: close\r\n\r\n");
+        let answer = exchange(&server, request.as_bytes());
+        let Some(location) = header(&answer, "Location") else { continue };
+        redirects += 1;
+        let query = location.strip_prefix("https://acme.example/go?").and_then(|rest| rest.strip_suffix("#top")).expect("the link's");
+        let mut parameters = query.split('&');
+        assert_eq!(
+            (parameters.next(), parameters.next()),
+            own.split_once('&').map(|(a, b)| (Some(a), Some(b))).expect("two"),
+            "{location}"
+        );
+        // As a reader of PHP's kind has the names of the others.
+        for other in parameters {
+            let name = other.split('=').next().unwrap_or_default().to_lowercase().replace("%20", " ").replace('+', " ");
+            let name = name.replace("%75", "u").replace("%72", "r").replace("%5b", "[").replace("%00", "[").replace(['.', ' '], "_");
+            let name = name.trim_start_matches('_').split('[').next().unwrap_or_default();
+            assert!(!["url", "my_next"].contains(&name), "{target}: {location}");
+        }
+    }
+    assert!(redirects >= 150, "only {redirects} payloads reached the link");
+    memory.wait(redirects);
+}
+
 #[test]
 fn no_stream_is_read_in_two_ways() {
     let links =

@@ -44,7 +44,7 @@ impl Counts {
     pub(crate) fn read(&self) -> SinkCounts {
         SinkCounts {
             delivered: self.produced.load(Relaxed),
-            refused: self.refused.load(Relaxed),
+            overflowed: self.refused.load(Relaxed),
             failed: self.failed.load(Relaxed),
             spooled: self.spooled.load(Relaxed),
             replayed: self.replayed.load(Relaxed),

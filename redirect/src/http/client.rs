@@ -26,6 +26,11 @@ impl Proxies {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
+    /// Whether what `peer` says of its visitors, such as their country, is believed. Where nobody is named, whoever connects is.
+    pub(crate) fn believes(&self, peer: IpAddr) -> bool {
+        self.trusted.is_empty() || self.trusts(peer)
+    }
+
     /// The client of a request from `peer` with these headers, in their order.
     pub(crate) fn client<'a>(&self, peer: IpAddr, headers: impl DoubleEndedIterator<Item = (&'a str, &'a [u8])>) -> IpAddr {
         if !self.trusts(peer) {
@@ -137,6 +142,14 @@ mod tests {
         let twice = [("x-forwarded-for", "1.1.1.1"), ("Forwarded", "for=9.9.9.9"), ("X-Forwarded-For", "198.51.100.1, 10.0.0.2")];
         assert_eq!(client(ClientHeader::XForwardedFor, "10.0.0.1", &twice), "198.51.100.1", "later lines come later");
         assert_eq!(client(ClientHeader::XForwardedFor, "10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn who_is_believed() {
+        let (near, far) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([203, 0, 113, 9]));
+        let named = proxies(ClientHeader::XForwardedFor);
+        assert!(named.believes(near) && !named.believes(far));
+        assert!(Proxies::default().believes(far), "nobody is named");
     }
 
     #[test]

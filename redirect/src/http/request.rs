@@ -62,7 +62,7 @@ pub(crate) enum Parsed<'a> {
     Bad(u16),
 }
 
-/// Reads heads, and knows which headers name the country and the client.
+/// Reads heads, and knows which headers name the country and the client, and from whom.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reader {
     pub country_header: Option<String>,
@@ -136,7 +136,7 @@ impl Reader {
             } else if ["purpose", "sec-purpose", "x-moz", "x-purpose"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
                 // `Sec-Purpose: prefetch;prerender` and `Purpose: preview` (Safari) say the same: nobody has clicked yet.
                 head.visitor.prefetch |= has_token(value, "prefetch") || has_token(value, "preview");
-            } else if self.country_header.as_deref().is_some_and(|other| name.eq_ignore_ascii_case(other)) {
+            } else if self.country_header.as_deref().is_some_and(|other| name.eq_ignore_ascii_case(other)) && self.proxies.believes(peer) {
                 head.visitor.country = Some(value);
             }
         }

@@ -38,7 +38,7 @@ const MAX_CONTACT: usize = 64;
 /// Where a token holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope<'a> {
-    /// On one link, `domain/slug` with the domain in lower case.
+    /// On one link, by its key (see [`link_key`](crate::link_key)): `domain/slug`, the domain in its plain form, the slug decoded.
     Link(&'a str),
     /// On every link of the workspace.
     Workspace,

@@ -151,9 +151,9 @@ impl Checked {
         })
     }
 
-    /// Why this link may not stand beside those of the layers, if it may not: a domain is one workspace's.
-    pub(crate) fn foreign(&self, layers: &[&Layer], shared_domains: &[String]) -> Option<String> {
-        let owner = layers.iter().find_map(|layer| layer.other_owner(self))?;
+    /// Why this link may not stand beside those of a layer, if it may not: a domain is one workspace's.
+    pub(crate) fn foreign(&self, layer: &Layer, shared_domains: &[String]) -> Option<String> {
+        let owner = layer.other_owner(self)?;
         let domain = self.view().domain();
         let shared = shared_domains.iter().any(|shared| shared == domain);
         (!shared).then(|| {
@@ -209,7 +209,7 @@ pub(crate) fn plain_domain(domain: &str) -> Option<String> {
     fits.then_some(plain)
 }
 
-fn check_slug(slug: &str) -> Result<(), String> {
+pub(super) fn check_slug(slug: &str) -> Result<(), String> {
     short("slug", slug, false)?;
     if slug.chars().any(|c| c.is_whitespace() || matches!(c, '?' | '#' | '%' | '\\')) {
         return Err(format!("`slug` {slug:?} holds a space or one of ? # % \\; use letters, digits, - and _"));

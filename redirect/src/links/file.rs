@@ -18,6 +18,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Nobody stops the reading.
+static ON: AtomicBool = AtomicBool::new(false);
 
 /// Longest line: a link with all tags that it may have, and every byte of them escaped, is shorter.
 const MAX_LINE: u64 = 1024 * 1024;
@@ -53,7 +57,7 @@ impl LinkFile {
     /// # Errors
     /// When it cannot be read or is no list of links; single bad links are [`problems`](LinkFile::problems).
     pub fn read(path: &Path, shared_domains: &[String]) -> Result<LinkFile, Error> {
-        LinkFile::read_into(Layer::default(), path, shared_domains, &Layer::default())
+        LinkFile::read_into(Layer::default(), path, shared_domains, &ON)
     }
 
     /// Reads a file in the place of this one, which is likely to hold much the same.
@@ -61,14 +65,14 @@ impl LinkFile {
     /// # Errors
     /// See [`read`](LinkFile::read).
     pub fn read_next(&self, path: &Path, shared_domains: &[String]) -> Result<LinkFile, Error> {
-        LinkFile::read_into(self.layer.emptied(), path, shared_domains, &Layer::default())
+        LinkFile::read_into(self.layer.emptied(), path, shared_domains, &ON)
     }
 
-    /// Reads a file into an empty layer, beside the links of the topic.
-    pub(crate) fn read_into(empty: Layer, path: &Path, shared_domains: &[String], topic: &Layer) -> Result<LinkFile, Error> {
+    /// Reads a file into an empty layer. It is an error when `stop` says before its end that nobody wants it any more.
+    pub(crate) fn read_into(empty: Layer, path: &Path, shared_domains: &[String], stop: &AtomicBool) -> Result<LinkFile, Error> {
         let unreadable = |source| Error::ReadLinks { path: path.to_owned(), source };
         let mut file = BufReader::with_capacity(128 * 1024, File::open(path).map_err(unreadable)?);
-        let mut reading = Reading { file: LinkFile { layer: empty, problems: Vec::new() }, shared_domains, topic };
+        let mut reading = Reading { file: LinkFile { layer: empty, problems: Vec::new() }, shared_domains, stop };
         match kind(path, file.fill_buf().map_err(unreadable)?) {
             Kind::JsonLines => reading.json_lines(&mut file).map_err(unreadable)?,
             Kind::Yaml => {
@@ -76,6 +80,9 @@ impl LinkFile {
                 file.read_to_end(&mut bytes).map_err(unreadable)?;
                 reading.yaml(&bytes).map_err(|Problem { line, message }| Error::ParseLinks { path: path.to_owned(), line, message })?;
             }
+        }
+        if reading.stopped() {
+            return Err(unreadable(io::Error::new(io::ErrorKind::Interrupted, "the server is stopping")));
         }
         reading.file.layer.shrink();
         Ok(reading.file)
@@ -104,7 +111,7 @@ impl LinkFile {
 struct Reading<'a> {
     file: LinkFile,
     shared_domains: &'a [String],
-    topic: &'a Layer,
+    stop: &'a AtomicBool,
 }
 
 impl Reading<'_> {
@@ -123,7 +130,7 @@ impl Reading<'_> {
             if !line.trim_ascii().is_empty() {
                 self.take(number, Checked::from_json(&line));
             }
-            if self.full() {
+            if self.full() || self.stopped() {
                 break;
             }
         }
@@ -143,7 +150,7 @@ impl Reading<'_> {
         })?;
         for item in list.unwrap_or_default() {
             self.take(item.referenced.line(), Checked::from_value(&item.value));
-            if self.full() {
+            if self.full() || self.stopped() {
                 break;
             }
         }
@@ -158,7 +165,7 @@ impl Reading<'_> {
         let layer = &mut self.file.layer;
         if let Some(earlier) = layer.line(&link.key) {
             self.refuse(line, format!("{} stands in line {earlier} already; remove one of them", link.key));
-        } else if let Some(message) = link.foreign(&[layer, self.topic], self.shared_domains) {
+        } else if let Some(message) = link.foreign(layer, self.shared_domains) {
             self.refuse(line, message);
         } else {
             layer.insert(&link, u32::try_from(line).unwrap_or(u32::MAX));
@@ -170,6 +177,10 @@ impl Reading<'_> {
         if self.full() {
             self.file.problems.push(Problem { line, message: format!("{MAX_PROBLEMS} problems up to here; the rest was not read") });
         }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn full(&self) -> bool {
@@ -241,6 +252,36 @@ mod tests {
         assert!(file.problems[0].message.contains("one link per line") && file.problems.len() == 1);
         let file = read("links.jsonl", &"x\n".repeat(5_000), &[]).expect("lines");
         assert_eq!(file.problems.len(), MAX_PROBLEMS + 1);
+    }
+
+    /// A file without an end, from a pipe: a server that stops does not wait for it.
+    #[test]
+    fn reading_ends_when_the_server_stops() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("links.jsonl");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+        let stop = AtomicBool::new(false);
+        let (written, pipe) = (std::sync::atomic::AtomicU64::new(0), path.clone());
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| LinkFile::read_into(Layer::default(), &path, &[], &stop));
+            scope.spawn(|| {
+                let mut pipe = File::options().write(true).open(pipe).expect("the other end");
+                // Until nobody reads it.
+                for number in 0_u64.. {
+                    let link = line("w", &format!("d.example/s{number}"), "https://x.example");
+                    if io::Write::write_all(&mut pipe, format!("{link}\n").as_bytes()).is_err() {
+                        break;
+                    }
+                    written.store(number, Ordering::Relaxed);
+                }
+            });
+            while written.load(Ordering::Relaxed) < 1_000 {
+                std::thread::yield_now();
+            }
+            stop.store(true, Ordering::Relaxed);
+            let error = reading.join().expect("ends").expect_err("half of a file is none");
+            assert!(matches!(error, Error::ReadLinks { source, .. } if source.to_string().contains("stopping")));
+        });
     }
 
     #[test]

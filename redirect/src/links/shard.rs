@@ -5,6 +5,7 @@
 //! eleven bytes of index (measured by `tests/link_memory.rs`). Text of links that were replaced is given back when it makes up half of the whole.
 
 use super::link::NEVER;
+use super::owner::Domain;
 use super::{Checked, Link, Tags};
 use crate::query::Target;
 use hashbrown::HashTable;
@@ -51,14 +52,6 @@ impl Entry {
     }
 }
 
-/// How many links a domain has and whose they are. A domain's shard is its own, not its links'.
-#[derive(Clone, Debug)]
-pub(super) struct Domain {
-    name: Box<str>,
-    pub workspace: Box<str>,
-    pub links: u32,
-}
-
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shard {
     text: String,
@@ -67,6 +60,7 @@ pub(super) struct Shard {
     entries: Vec<Entry>,
     /// Positions in `entries`, by key.
     index: HashTable<u32>,
+    /// A domain's shard is its own, not its links'.
     domains: HashTable<Domain>,
 }
 
@@ -215,28 +209,24 @@ impl Shard {
         self.domains.find(hash, |domain| *domain.name == *name)
     }
 
-    /// Counts a link of a domain. The first, and the only one, says whose the domain is.
-    pub(super) fn count_domain(&mut self, hash: u64, name: &str, workspace: &str, new: bool) {
+    /// All domains that it has.
+    pub(super) fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.iter()
+    }
+
+    /// Counts a link of a domain.
+    pub(super) fn count_domain(&mut self, hash: u64, name: &str, workspace: &str) {
         match self.domains.find_mut(hash, |domain| *domain.name == *name) {
-            Some(domain) => {
-                domain.links += u32::from(new);
-                if domain.links == 1 {
-                    domain.workspace = workspace.into();
-                }
-            }
-            None => {
-                let domain = Domain { name: name.into(), workspace: workspace.into(), links: 1 };
-                self.domains.insert_unique(hash, domain, |domain| self::hash(&domain.name));
-            }
+            Some(domain) => domain.count(workspace),
+            None => drop(self.domains.insert_unique(hash, Domain::new(name, workspace), |domain| self::hash(&domain.name))),
         }
     }
 
-    pub(super) fn uncount_domain(&mut self, hash: u64, name: &str) {
-        if let Ok(mut found) = self.domains.find_entry(hash, |domain| *domain.name == *name) {
-            found.get_mut().links -= 1;
-            if found.get().links == 0 {
-                found.remove();
-            }
+    pub(super) fn uncount_domain(&mut self, hash: u64, name: &str, workspace: &str) {
+        if let Ok(mut found) = self.domains.find_entry(hash, |domain| *domain.name == *name)
+            && found.get_mut().uncount(workspace)
+        {
+            found.remove();
         }
     }
 

@@ -1,7 +1,7 @@
 //! The link table: an immutable map that is replaced as a whole.
 //!
 //! # Meaning
-//! A [`Table`] is two [`Layer`]s, one from the file and one from the topic; the topic's link wins. Workers read the
+//! A [`Table`] is two [`Layer`]s, one from the file and one from the topic; the topic's link wins, on a domain of its workspace. Workers read the
 //! current table through one atomic pointer ([`Live`]); writers build the next table beside it and swap the pointer.
 //!
 //! # Cost
@@ -9,8 +9,9 @@
 //! link among a million copies the text of some 250 links. The writer frees what was replaced. While a file of a million links replaces
 //! another both are in memory, and no more than that.
 
+use super::owner::{self, Domain};
 use super::shard::{Entry, Shard, hash};
-use super::{Checked, Link};
+use super::{Checked, Link, Owner};
 use crate::large_pages;
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -64,27 +65,30 @@ impl Layer {
     /// Adds a link, or replaces the one with its key. `line` is where the file has it, 0 if it is from no file.
     pub(crate) fn insert(&mut self, link: &Checked, line: u32) {
         let key = hash(&link.key);
-        let new = self.shard_mut(key).insert(key, link, line);
-        self.len += usize::from(new);
-        let name = link.view().domain();
-        let domain = hash(name);
-        // Copying a shared shard for nothing is what this look saves: most changes are to a domain with many links.
-        if new || self.shard(domain).domain(domain, name).is_none_or(|domain| domain.links == 1) {
-            self.shard_mut(domain).count_domain(domain, name, &link.workspace, new);
+        // Copying a domain's shard for nothing is what this look saves: most changes are to a link that stays its workspace's.
+        let same = self.shard(key).get(key, &link.key).map(|before| before.workspace == link.workspace);
+        if same != Some(true) {
+            if same.is_some() {
+                // Another workspace's.
+                self.remove(&link.key);
+            }
+            let name = link.view().domain();
+            let domain = hash(name);
+            self.shard_mut(domain).count_domain(domain, name, &link.workspace);
+            self.len += 1;
         }
+        self.shard_mut(key).insert(key, link, line);
     }
 
     /// Takes a link away; nothing happens when there is none.
     pub(crate) fn remove(&mut self, key: &str) {
         let at = hash(key);
-        if self.shard(at).get(at, key).is_none() {
-            return;
-        }
+        let Some(workspace) = self.shard(at).get(at, key).map(|link| link.workspace.to_owned()) else { return };
         self.shard_mut(at).remove(at, key);
         self.len -= 1;
         let name = key.split_once('/').map_or("", |(domain, _)| domain);
         let domain = hash(name);
-        self.shard_mut(domain).uncount_domain(domain, name);
+        self.shard_mut(domain).uncount_domain(domain, name, &workspace);
     }
 
     /// Brings what look-ups of these hashes will read into the processor's caches. Each step reads, for all of them, what the step before has found: the
@@ -115,13 +119,16 @@ impl Layer {
         self.shard(hash).line(hash, key)
     }
 
-    /// Whose the link's domain is, if it is another workspace's and the link cannot change that.
+    /// What it has on a domain.
+    fn domain(&self, name: &str) -> Option<&Domain> {
+        let hash = hash(name);
+        self.shard(hash).domain(hash, name)
+    }
+
+    /// Another workspace that a link's domain belongs to here.
     pub(crate) fn other_owner(&self, link: &Checked) -> Option<&str> {
-        let name = link.view().domain();
-        let at = hash(name);
-        let domain = self.shard(at).domain(at, name)?;
-        let only = domain.links == 1 && self.line(&link.key).is_some();
-        (*domain.workspace != *link.workspace && !only).then_some(&domain.workspace)
+        let domain = self.domain(link.view().domain())?;
+        (*domain.workspace != *link.workspace).then_some(&domain.workspace)
     }
 
     /// Gives back what was kept in reserve for more links.
@@ -162,15 +169,26 @@ impl Table {
         }
     }
 
-    /// The link with the key `domain/slug`, which has this hash.
-    pub(crate) fn get(&self, hash: u64, key: &str) -> Option<Link<'_>> {
-        self.topic.shard(hash).get(hash, key).or_else(|| self.file.shard(hash).get(hash, key))
+    /// The link with the key `domain/slug`, which has this hash; with an `owner` only one of that workspace's.
+    pub(crate) fn get(&self, hash: u64, key: &str, owner: Option<&str>) -> Option<Link<'_>> {
+        let theirs = |link: &Link<'_>| owner.is_none_or(|owner| link.workspace == owner);
+        let topics = self.topic.shard(hash).get(hash, key).filter(theirs);
+        topics.or_else(|| self.file.shard(hash).get(hash, key).filter(theirs))
     }
 
-    /// Whether any link belongs to this domain.
-    pub(crate) fn has_domain(&self, domain: &str) -> bool {
-        let hash = hash(domain);
-        [&self.topic, &self.file].iter().any(|layer| layer.shard(hash).domain(hash, domain).is_some())
+    /// Whose links answer on a domain.
+    pub(crate) fn owner(&self, domain: &str, shared_domains: &[String]) -> Owner<'_> {
+        owner::owner(domain, self.file.domain(domain), self.topic.domain(domain), shared_domains)
+    }
+
+    /// The domains on which workspaces disagree, and whose they are.
+    pub(crate) fn divided(&self, shared_domains: &[String]) -> impl Iterator<Item = (&str, &str)> {
+        // The file's are not divided in themselves: it was refused else.
+        let domains = self.topic.shards.iter().flat_map(|shard| shard.domains());
+        domains.filter_map(move |domain| match self.owner(&domain.name, shared_domains) {
+            Owner::One(workspace) => Some((&*domain.name, workspace)),
+            Owner::Any | Owner::Nobody => None,
+        })
     }
 
     /// The file's links.
@@ -179,7 +197,7 @@ impl Table {
     }
 
     /// The topic's links.
-    pub(crate) fn topic(&self) -> &Arc<Layer> {
+    pub(crate) fn topic(&self) -> &Layer {
         &self.topic
     }
 }

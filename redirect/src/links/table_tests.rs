@@ -19,7 +19,7 @@ fn the_topic_wins_and_its_tombstone_shows_the_file_again() {
     let mut topic = Layer::default();
     topic.insert(&link("d.example", "a", "https://topic.example/"), 0);
     live.set_topic(topic.clone());
-    let destination = |live: &Live| live.table().get(hash("d.example/a"), "d.example/a").map(|link| link.destination().to_owned());
+    let destination = |live: &Live| live.table().get(hash("d.example/a"), "d.example/a", None).map(|link| link.destination().to_owned());
     assert_eq!(destination(&live).as_deref(), Some("https://topic.example/"));
     topic.remove("d.example/a");
     live.set_topic(topic);
@@ -40,10 +40,10 @@ fn a_domain_is_known_while_it_has_a_link() {
     layer.remove("d.example/a");
     layer.remove("d.example/none");
     let table = Table { file: Arc::new(layer.clone()), topic: Arc::default() };
-    assert!(table.has_domain("d.example"));
+    assert_eq!(table.owner("d.example", &[]), Owner::Any);
     layer.remove("d.example/b");
     let table = Table { file: Arc::new(layer), topic: Arc::default() };
-    assert!(!table.has_domain("d.example"));
+    assert_eq!(table.owner("d.example", &[]), Owner::Nobody);
 }
 
 /// A look ahead finds the entry of each link that is there, whatever was replaced and removed, and stumbles over none that isn't.
@@ -87,12 +87,85 @@ fn a_domain_is_one_workspaces() {
     let mut layer = Layer::default();
     layer.insert(&of("w", "d.example", "a", "https://x.example/"), 1);
     assert_eq!(layer.other_owner(&of("v", "d.example", "b", "https://x.example/")), Some("w"));
+    assert_eq!(layer.other_owner(&of("w", "d.example", "b", "https://x.example/")), None);
     assert_eq!(layer.other_owner(&of("v", "e.example", "b", "https://x.example/")), None);
-    assert_eq!(layer.other_owner(&of("v", "d.example", "a", "https://x.example/")), None, "its only link may change hands");
     layer.insert(&of("v", "d.example", "a", "https://x.example/"), 1);
-    assert_eq!(layer.other_owner(&of("w", "d.example", "b", "https://x.example/")), Some("v"));
+    assert_eq!(
+        layer.other_owner(&of("w", "d.example", "b", "https://x.example/")),
+        Some("v"),
+        "a link that changes hands takes its domain along"
+    );
     layer.remove("d.example/a");
     assert_eq!(layer.other_owner(&of("w", "d.example", "b", "https://x.example/")), None);
+}
+
+/// Of a divided domain the owner's links are served, from either source, and a foreign link hides none of them.
+#[test]
+fn a_foreign_link_is_not_served_and_hides_none() {
+    let live = Live::default();
+    let mut file = Layer::default();
+    file.insert(&of("w", "d.example", "a", "https://file.example/"), 1);
+    live.set_file(file);
+    let mut topic = Layer::default();
+    for slug in ["a", "b", "c"] {
+        topic.insert(&of("v", "d.example", slug, "https://foreign.example/"), 0);
+    }
+    topic.insert(&of("w", "d.example", "d", "https://topic.example/"), 0);
+    topic.insert(&of("v", "e.example", "a", "https://other.example/"), 0);
+    live.set_topic(topic);
+    let found = |key: &str, shared: &[String]| {
+        let table = live.table();
+        let domain = key.split_once('/').expect("a key").0;
+        let owner = table.owner(domain, shared);
+        let owner = if let Owner::One(owner) = owner { Some(owner) } else { None };
+        table.get(hash(key), key, owner).map(|link| link.destination().to_owned())
+    };
+    let file = Some("https://file.example/".to_owned());
+    assert_eq!(
+        [found("d.example/a", &[]), found("d.example/b", &[]), found("d.example/d", &[])],
+        [file, None, Some("https://topic.example/".to_owned())]
+    );
+    assert_eq!(found("d.example/b", &["d.example".to_owned()]).as_deref(), Some("https://foreign.example/"), "unless they share it");
+    assert_eq!(live.table().divided(&[]).collect::<Vec<_>>(), [("d.example", "w")]);
+    live.set_file(Layer::default());
+    assert_eq!(found("d.example/b", &[]).as_deref(), Some("https://foreign.example/"), "most of the topic's are v's");
+    assert_eq!(found("d.example/d", &[]), None);
+}
+
+/// What a server has read of the topic's partitions and of its file, in whatever order: the same links answer.
+fn answers(changes: &[(usize, Option<(u8, &str)>)], file: &[(u8, &str)], file_at: usize) -> Vec<Option<String>> {
+    let (live, mut topic) = (Live::default(), Layer::default());
+    let key = |slug: usize| format!("d{}.example/s{slug}", slug % 2);
+    for (at, (slug, state)) in changes.iter().enumerate() {
+        if at == file_at {
+            let mut layer = Layer::default();
+            for (slug, workspace) in file {
+                layer.insert(&of(workspace, &format!("d{}.example", slug % 2), &format!("s{slug}"), "https://file.example/"), 1);
+            }
+            live.set_file(layer);
+        }
+        match state {
+            Some((version, workspace)) => {
+                topic.insert(
+                    &of(workspace, &format!("d{}.example", slug % 2), &format!("s{slug}"), &format!("https://x.example/{version}")),
+                    0,
+                );
+            }
+            None => topic.remove(&key(*slug)),
+        }
+        live.set_topic(topic.clone());
+    }
+    let table = live.table();
+    (0..8)
+        .map(|slug| {
+            let key = key(slug);
+            let owner = match table.owner(&format!("d{}.example", slug % 2), &[]) {
+                Owner::One(owner) => Some(owner),
+                Owner::Any | Owner::Nobody => None,
+            };
+            table.get(hash(&key), &key, owner).map(|link| format!("{} {}", link.workspace, link.destination()))
+        })
+        .collect()
 }
 
 /// A change to a layer.
@@ -113,6 +186,35 @@ fn change() -> impl Strategy<Value = Change> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Records of one key are in one partition and stay in order; those of others come in any. A server that starts later finds the last of each key alone.
+    #[test]
+    fn all_servers_agree_on_owners(
+        records in prop::collection::vec((0..8usize, prop::option::weighted(0.8, (any::<u8>(), "[vwx]"))), 1..30),
+        file in prop::option::of("[vwx]"),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 30),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 2),
+    ) {
+        let records: Vec<(usize, Option<(u8, &str)>)> =
+            records.iter().map(|(slug, state)| (*slug, state.as_ref().map(|(version, workspace)| (*version, &**workspace)))).collect();
+        let file: Vec<(u8, &str)> = file.iter().map(|workspace| (0, &**workspace)).collect();
+        // Another interleaving: keys are drawn in any order, each key's records in their own.
+        let (mut left, mut otherwise) = (records.clone(), Vec::new());
+        for draw in &order[..records.len()] {
+            let slug = left[draw.index(left.len())].0;
+            let at = left.iter().position(|(other, _)| *other == slug).expect("drawn");
+            otherwise.push(left.remove(at));
+        }
+        let mut compacted: Vec<(usize, Option<(u8, &str)>)> = Vec::new();
+        for (at, record) in records.iter().enumerate() {
+            if records[at + 1..].iter().all(|(slug, _)| *slug != record.0) {
+                compacted.push(*record);
+            }
+        }
+        let first = answers(&records, &file, places[0].index(records.len()));
+        prop_assert_eq!(&answers(&otherwise, &file, places[1].index(records.len())), &first);
+        prop_assert_eq!(&answers(&compacted, &file, 0), &first);
+    }
 
     #[test]
     fn a_layer_is_a_map(changes in prop::collection::vec(change(), 0..300)) {

@@ -6,8 +6,8 @@
 //! become visible together.
 //!
 //! # Ties and edges
-//! A record that cannot be read, or that is on another workspace's domain, leaves the link as it was, and is logged with partition and
-//! offset. Of two workspaces on one domain the one that was read first keeps it. A topic that isn't there yet is waited for.
+//! A record that cannot be read leaves the link as it was, and is logged with partition and offset. Where links of several workspaces are on one domain, or
+//! the file's workspace is another, only one's are served ([`owner`](super::owner)); the log says so when it begins. A topic that isn't there yet is waited for.
 //! Partitions that are added later are found within [`LOOK`].
 
 use super::{Checked, Layer, plain_domain};
@@ -124,7 +124,7 @@ impl Reading {
             match self.consumer.poll(GATHER) {
                 None => {}
                 Some(Ok(message)) => {
-                    take(&mut self.layer, &self.shared, &message);
+                    take(&mut self.layer, &message);
                     changed_at.get_or_insert_with(Instant::now);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -143,6 +143,7 @@ impl Reading {
                     self.layer.enlarge_pages();
                 }
                 self.shared.live.set_topic(self.layer.clone());
+                self.shared.tell_disputes();
             }
             if first {
                 tracing::info!(event = "links_topic_read", links = self.layer.len(), topic = self.topic, "read the links topic to its end");
@@ -183,9 +184,8 @@ impl Reading {
     }
 }
 
-fn take(layer: &mut Layer, shared: &Shared, message: &BorrowedMessage<'_>) {
-    let owned = |layer: &Layer, link: &Checked| link.foreign(&[layer, shared.live.table().file()], &shared.shared_domains);
-    if let Err(problem) = apply(layer, message.key(), message.payload(), owned) {
+fn take(layer: &mut Layer, message: &BorrowedMessage<'_>) {
+    if let Err(problem) = apply(layer, message.key(), message.payload()) {
         tracing::warn!(
             event = "link_refused",
             partition = message.partition(),
@@ -195,13 +195,8 @@ fn take(layer: &mut Layer, shared: &Shared, message: &BorrowedMessage<'_>) {
     }
 }
 
-/// Applies one record of the topic. `owned` says whose a link's domain is elsewhere, if that is another workspace.
-fn apply(
-    layer: &mut Layer,
-    key: Option<&[u8]>,
-    payload: Option<&[u8]>,
-    owned: impl FnOnce(&Layer, &Checked) -> Option<String>,
-) -> Result<(), String> {
+/// Applies one record of the topic.
+fn apply(layer: &mut Layer, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<(), String> {
     let key = key
         .map(|key| std::str::from_utf8(key).map_err(|_| "its key is not UTF-8; write `domain/slug`".to_owned()))
         .transpose()?
@@ -216,9 +211,6 @@ fn apply(
             let link = Checked::from_json(payload)?;
             if let Some(key) = key.filter(|key| *key != link.key) {
                 return Err(format!("its key is {key:?} and its record {:?}; write both alike", link.key));
-            }
-            if let Some(refusal) = owned(layer, &link) {
-                return Err(refusal);
             }
             layer.insert(&link, 0);
             Ok(())
@@ -238,10 +230,6 @@ fn plain_key(key: &str) -> String {
 mod tests {
     use super::*;
 
-    fn apply(layer: &mut Layer, key: Option<&[u8]>, payload: Option<&[u8]>) -> Result<(), String> {
-        super::apply(layer, key, payload, |layer, link| link.foreign(&[layer], &[]))
-    }
-
     #[test]
     fn records_and_tombstones() {
         let mut layer = Layer::default();
@@ -252,8 +240,6 @@ mod tests {
         assert!(apply(&mut layer, Some(b"d.example/a"), Some(b"{")).is_err());
         assert!(apply(&mut layer, None, None).is_err());
         assert!(layer.get("d.example/a").is_some(), "a record that cannot be read changes nothing");
-        let other = br#"{"v":1,"domain":"d.example","slug":"b","workspace":"v","destination":"https://x.example/"}"#;
-        assert!(apply(&mut layer, Some(b"d.example/b"), Some(other)).expect_err("two workspaces").contains("belongs to workspace"));
         apply(&mut layer, Some(b"D.example/a"), None).expect("a tombstone");
         assert_eq!(layer.len(), 0);
     }

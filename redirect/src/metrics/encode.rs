@@ -43,7 +43,7 @@ impl Collector for Reading {
 
         let (opened, closed) = (metrics.sum(|worker| &worker.opened), metrics.sum(|worker| &worker.closed));
         gauge(out, "connections", "Open connections", opened.saturating_sub(closed) as f64)?;
-        let refused = metrics.sum(|worker| &worker.refused);
+        let refused = metrics.sum(|worker| &worker.turned_away);
         counters(
             out,
             "connections_made",
@@ -85,7 +85,7 @@ fn sink(out: &mut DescriptorEncoder<'_>, counts: &SinkCounts) -> fmt::Result {
         ("produced", counts.delivered),
         ("replayed", counts.replayed),
         ("parked", counts.parked),
-        ("dropped", counts.refused + counts.failed),
+        ("dropped", counts.overflowed + counts.failed),
     ];
     counters(
         out,

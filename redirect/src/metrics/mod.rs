@@ -46,7 +46,7 @@ pub(crate) struct WorkerMetrics {
     nanos: Counter,
     opened: Counter,
     closed: Counter,
-    refused: Counter,
+    turned_away: Counter,
 }
 
 impl WorkerMetrics {
@@ -82,8 +82,8 @@ impl WorkerMetrics {
     }
 
     /// A connection was closed at once: its client has too many, or may not connect.
-    pub(crate) fn refused(&self) {
-        self.refused.add(1);
+    pub(crate) fn turned_away(&self) {
+        self.turned_away.add(1);
     }
 }
 

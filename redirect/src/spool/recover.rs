@@ -85,13 +85,13 @@ impl Found {
         }
         // What could not be cut off in the segment before may have the first numbers of this one.
         let mut next = if same_run(self.next, base) { self.next.max(base) } else { base };
-        let (mut records, mut missing, position) = (0, 0, self.position);
+        let (mut records, mut missing, position) = (0, 0u64, self.position);
         let body = bytes.get(SEGMENT_HEADER..).unwrap_or_default();
         let seen = frame::decode(body, true, |sequence, _| {
             records += 1;
             if sequence >= next {
                 // Numbers are given without gaps: what is missing between two was damaged, unless Kafka had it before.
-                missing += sequence.saturating_sub(next.max(position));
+                missing = sequence.saturating_sub(next.max(position)).saturating_add(missing);
                 next = sequence.saturating_add(1);
                 self.waiting += u64::from(sequence >= position);
             }
@@ -102,7 +102,7 @@ impl Found {
         let torn = if body.is_empty() && bytes.len() != SEGMENT_HEADER { bytes.len() } else { seen.torn };
         let whole = (bytes.len() - torn) as u64;
         let damaged = follows.is_none() && torn > 0 && !body.is_empty() && !frame::unfinished(&bytes[bytes.len() - torn..]);
-        self.corrupt += missing + behind + u64::from(damaged);
+        self.corrupt = [missing, behind, u64::from(damaged)].into_iter().fold(self.corrupt, u64::saturating_add);
         if torn > 0 && !damaged && behind == 0 {
             self.cut(disk, &name, whole, torn as u64);
         }
@@ -140,7 +140,9 @@ pub(super) fn position(next: u64) -> [u8; 12] {
 }
 
 fn parse_position(bytes: &[u8]) -> Option<u64> {
-    let next = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    // It is overwritten in place: what damage left behind it stays there.
+    let bytes = bytes.get(..12)?;
+    let next = u64::from_le_bytes(bytes[..8].try_into().ok()?);
     (position(next) == bytes).then_some(next)
 }
 

@@ -1,8 +1,8 @@
-//! New connections.
+//! New connections: at most [`TURN`] of them in a turn, so that a flood of them keeps nobody waiting who is let in already.
 
 use super::conn::Conn;
 use super::turn::Ready;
-use super::{ACCEPT_AGAIN, Worker};
+use super::{ACCEPT_AGAIN, TURN, Worker};
 use mio::{Interest, Token};
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 const TELL: Duration = Duration::from_secs(10);
 
 impl Worker {
+    /// Takes those that wait in the listener's queue. If there may be more of them, [`accept_at`](Worker::accept_at) says when to look again: at `now` when
+    /// this turn has had enough.
     pub(super) fn accept(&mut self, now: Instant) {
         self.accept_at = None;
-        while let Some(listener) = &self.listener {
+        for _ in 0..TURN {
+            let Some(listener) = &self.listener else { return };
             let Some(mut place) = self.connections.enter() else {
                 self.accept_at = Some(now + ACCEPT_AGAIN);
                 return;
@@ -25,7 +28,7 @@ impl Worker {
                     let allowed =
                         if self.preamble { trusted || self.reader.proxies.trusted.is_empty() } else { trusted || place.claim(client) };
                     if !allowed {
-                        self.metrics().refused();
+                        self.metrics().turned_away();
                         continue;
                     }
                     // Answers are single writes; Nagle's algorithm could only delay them.
@@ -53,6 +56,19 @@ impl Worker {
                     return;
                 }
             }
+        }
+        self.accept_at = Some(now);
+    }
+
+    /// Ends listening, once the server is stopping and the queue is empty, or as many were taken from it as could have waited there when it began to.
+    pub(super) fn end_listening(&mut self, now: Instant) {
+        let Some(listener) = &mut self.listener else { return };
+        // Each turn takes so many at most.
+        self.backlog = self.backlog.saturating_sub(TURN);
+        if self.accept_at != Some(now) || self.backlog == 0 {
+            let _ = self.poll.registry().deregister(listener);
+            self.listener = None;
+            self.accept_at = None;
         }
     }
 }

@@ -12,13 +12,13 @@
 //! caches, and who reads answers nearby is woken once for many.
 //!
 //! # Edges
-//! A client that keeps its socket full gets a few reads per turn, then the others have theirs. Deadlines are
-//! looked at once a second. When there are as many connections as there may be, or the system has no more file handles, new ones wait in the
-//! listener's queue, which is looked at again every [`ACCEPT_AGAIN`].
+//! A client that keeps its socket full gets a few reads per turn, then the others have theirs, and so do those who are there already when new ones come in
+//! floods. Deadlines are looked at once a second. When there are as many connections as there may be, or the system has no more file handles, new ones wait in
+//! the listener's queue, which is looked at again every [`ACCEPT_AGAIN`].
 //!
 //! # Stopping
-//! The listener's queue is emptied and closed, and what is asked from then on is answered with `Connection: close`. A connection that stays
-//! idle for [`IDLE_GRACE`] is closed: one that were closed at once might just have sent its next request. Whoever is in the middle of a request
+//! The listener's queue is emptied, of as many connections as it can have held, and closed; what is asked from then on is answered with
+//! `Connection: close`. A connection that stays idle for [`IDLE_GRACE`] is closed: one that were closed at once might just have sent its next request. Whoever is in the middle of a request
 //! has `drain_deadline` to finish it.
 //!
 //! # Limits
@@ -59,6 +59,8 @@ const TURN: usize = 64;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Read buffer, shared by all connections of the worker: twice the largest head, so that a pipeline is read in few calls.
 const SCRATCH: usize = 32 * 1024;
+/// Connections that the kernel keeps for a busy worker; it caps them at `net.core.somaxconn`.
+pub(crate) const BACKLOG: u16 = 4_096;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -79,6 +81,8 @@ pub(crate) struct Worker {
     parked: VecDeque<usize>,
     /// When to look whether connections wait in the listener's queue, of which there will be no further event.
     accept_at: Option<Instant>,
+    /// Connections that are still taken from the queue once the server is stopping.
+    backlog: usize,
     /// When a lack of file handles was last told.
     told_at: Option<Instant>,
     connections: Arc<Connections>,
@@ -119,6 +123,7 @@ impl Worker {
             answered: Vec::new(),
             parked: VecDeque::new(),
             accept_at: None,
+            backlog: BACKLOG.into(),
             told_at: None,
             connections,
             limits,
@@ -150,6 +155,7 @@ impl Worker {
                 other => other?,
             }
             let now = Instant::now();
+            let mut accept_due = self.accept_at.is_some_and(|at| now >= at);
             self.desk.begin();
             for index in std::mem::take(&mut self.again) {
                 self.serve(index, Ready::AsBefore, now);
@@ -157,7 +163,10 @@ impl Worker {
             let mut settled = false;
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept(now),
+                    LISTENER => {
+                        accept_due = false;
+                        self.accept(now);
+                    }
                     WAKER => settled = true,
                     Token(index) => self.read(index, Ready::of(event), now),
                 }
@@ -177,12 +186,13 @@ impl Worker {
                 // This turn's own answers have taken their time since it began.
                 self.unpark(Instant::now());
             }
-            if self.accept_at.is_some_and(|at| now >= at) {
+            if accept_due {
                 self.accept(now);
             }
             self.stop(now);
             self.end_turn(now);
-            if self.ends_at.is_some_and(|(_, last_at)| self.conns.is_empty() || now >= last_at) {
+            let served_all = self.listener.is_none() && self.conns.is_empty();
+            if self.ends_at.is_some_and(|(_, last_at)| served_all || now >= last_at) {
                 self.metrics().closed(self.conns.len() as u64);
                 return Ok(());
             }
@@ -218,15 +228,10 @@ impl Worker {
     fn stop(&mut self, now: Instant) {
         match (self.phase, self.ends_at) {
             (Phase::Running, _) if self.shared.stopping.load(Ordering::Acquire) => {
-                // Whoever the kernel has let in already is served; from here on connections are refused by the kernel.
                 self.phase = Phase::Draining;
-                self.accept(now);
-                if let Some(mut listener) = self.listener.take() {
-                    let _ = self.poll.registry().deregister(&mut listener);
-                }
-                self.accept_at = None;
                 let deadline = self.limits.drain_deadline;
                 self.ends_at = Some((now + IDLE_GRACE.min(deadline), now + deadline));
+                self.accept(now);
             }
             (Phase::Draining, Some((idle_at, _))) if now >= idle_at => {
                 self.phase = Phase::Closing;
@@ -237,6 +242,10 @@ impl Worker {
                 }
             }
             _ => {}
+        }
+        if self.phase != Phase::Running {
+            // Whoever the kernel had let in already is served; from then on connections are refused by the kernel.
+            self.end_listening(now);
         }
     }
 }

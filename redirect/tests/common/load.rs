@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 /// Clients that click all the time, at whatever address is current, and remember the ids of their answers.
 pub struct Load {
     address: Arc<Mutex<Option<SocketAddr>>>,
-    ids: Arc<Mutex<Vec<String>>>,
+    /// With the time at which a client had the answer.
+    ids: Arc<Mutex<Vec<(String, Instant)>>>,
     /// Requests of which nobody knows whether they were taken.
     unanswered: Arc<AtomicU64>,
     /// Answers that say to try again.
@@ -23,6 +24,11 @@ pub struct Load {
 
 impl Load {
     pub fn start(clients: usize) -> Load {
+        Load::start_paced(clients, Duration::ZERO)
+    }
+
+    /// Clients that wait so long between an answer and the next click.
+    pub fn start_paced(clients: usize, pause: Duration) -> Load {
         let mut load = Load {
             address: Arc::default(),
             ids: Arc::default(),
@@ -40,7 +46,7 @@ impl Load {
                         std::thread::yield_now();
                         continue;
                     };
-                    click(stream, &done, &ids, &unanswered, &refused);
+                    click(stream, pause, &done, &ids, &unanswered, &refused);
                 }
             }));
         }
@@ -66,15 +72,28 @@ impl Load {
 
     /// Ends the clients: ids of the answered redirects, requests without an answer, refusals.
     pub fn end(self) -> (BTreeSet<String>, u64, u64) {
+        let (unanswered, refused) = (self.unanswered.clone(), self.refused.clone());
+        let ids = self.end_with_times().into_iter().map(|(id, _)| id).collect();
+        (ids, unanswered.load(Ordering::SeqCst), refused.load(Ordering::SeqCst))
+    }
+
+    /// Ends the clients: ids of the answered redirects, and when the answers came.
+    pub fn end_with_times(self) -> Vec<(String, Instant)> {
         self.done.store(true, Ordering::SeqCst);
         self.threads.into_iter().for_each(|thread| thread.join().expect("a client ends well"));
-        let ids = self.ids.lock().expect("alive").drain(..).collect();
-        (ids, self.unanswered.load(Ordering::SeqCst), self.refused.load(Ordering::SeqCst))
+        self.ids.lock().expect("alive").drain(..).collect()
     }
 }
 
 /// Clicks on one connection until it breaks.
-fn click(mut stream: TcpStream, done: &AtomicBool, ids: &Mutex<Vec<String>>, unanswered: &AtomicU64, refused: &AtomicU64) {
+fn click(
+    mut stream: TcpStream,
+    pause: Duration,
+    done: &AtomicBool,
+    ids: &Mutex<Vec<(String, Instant)>>,
+    unanswered: &AtomicU64,
+    refused: &AtomicU64,
+) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     let _ = stream.set_nodelay(true);
     let mut buffer = [0; 4_096];
@@ -96,6 +115,9 @@ fn click(mut stream: TcpStream, done: &AtomicBool, ids: &Mutex<Vec<String>>, una
             return;
         }
         let id = header(&answer, "X-Click-Id").expect("an id in each redirect");
-        ids.lock().expect("alive").push(id.to_owned());
+        ids.lock().expect("alive").push((id.to_owned(), Instant::now()));
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
     }
 }

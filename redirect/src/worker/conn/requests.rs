@@ -28,7 +28,7 @@ impl Conn {
         }
         match proxy_protocol::read(bytes) {
             Preamble::Bad => {
-                turn.metrics.refused();
+                turn.metrics.turned_away();
                 false
             }
             Preamble::Partial => {
@@ -40,7 +40,7 @@ impl Conn {
                 if let Some(client) = client {
                     self.client = client;
                     if !turn.reader.proxies.trusts(client) && !self.place.claim(client) {
-                        turn.metrics.refused();
+                        turn.metrics.turned_away();
                         return false;
                     }
                 }
