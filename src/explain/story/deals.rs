@@ -6,7 +6,7 @@ use crate::dataflow::plan::RuleIx;
 use crate::dataflow::rows::{Subject, Who};
 use crate::history::deals::state_at;
 use crate::model::Deal;
-use crate::model::time::Ms;
+use crate::model::time::{Ms, rfc3339};
 use serde::Serialize;
 use ustr::Ustr;
 
@@ -124,6 +124,12 @@ fn verdict(from: &Sources<'_>, ix: RuleIx, rule: &Rule, subject: Subject, id: Us
     let advanced = now.iter().map(|(at, _)| *at).max();
     if missing.is_empty() && advanced.is_some() {
         missing.push("it has advanced in this hot period already".to_owned());
+    }
+    if missing.is_empty()
+        && let Some((added, since)) = from.plan.rules.get(ix as usize).map(|planned| planned.added_at).zip(hot_since)
+        && added >= since
+    {
+        missing.push(format!("the rule was added {} UTC, in this hot period, and acts on later ones", rfc3339(added)));
     }
     Verdict {
         number: ix as usize + 1,
