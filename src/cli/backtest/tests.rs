@@ -194,7 +194,7 @@ fn a_configuration_names_topics_and_its_rules_may_be_replaced() {
 #[test]
 fn a_chart_is_drawn_for_one_line_and_for_many() {
     let folder = folder();
-    for (more, lines) in [(&[][..], 0), (&["--thresholds", "1..30", "--windows", "1d,2d,3d,4d,5d,6d,7d,8d,9d,10d"], 2 * 11)] {
+    for (more, lines) in [(&[][..], 0), (&["--thresholds", "1..30", "--windows", "1d,2d,3d,4d,5d,6d,7d,8d,9d,10d"], 11 + 10)] {
         let report = report(&args(folder.path(), more));
         let svg = chart::svg(&report).expect("drawn");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
@@ -239,12 +239,14 @@ fn a_chart_s_lines_are_as_high_as_the_deals_are_many() {
         })
         .collect();
     write(folder.path(), "clicks.jsonl", &clicks);
-    let deals: Vec<String> = (1..7).map(|who| deal(0, &format!("900{who}"), "a", &(1_000 * who).to_string(), &format!("[\"{who}\"]"))).collect();
+    let deals: Vec<String> =
+        (1..7).map(|who| deal(0, &format!("900{who}"), "a", &(1_000 * who).to_string(), &format!("[\"{who}\"]"))).collect();
     write(folder.path(), "deals.jsonl", &deals);
     write(folder.path(), "rules.yaml", &[RULES.split("- name: off").next().expect("a rule").to_owned()]);
     let report = report(&args(folder.path(), &["--thresholds", "1..8", "--windows", "2d,30d"]));
     let variants = &report.rules[0].variants;
-    let of_window = |window: &str| variants.iter().filter(|variant| variant.window == window).map(|variant| variant.deals).collect::<Vec<_>>();
+    let of_window =
+        |window: &str| variants.iter().filter(|variant| variant.window == window).map(|variant| variant.deals).collect::<Vec<_>>();
     let (narrow, wide) = (of_window("2d"), of_window("30d"));
     assert_eq!((&*wide, &*narrow), (&[6, 5, 4, 3, 2, 1, 0, 0][..], &[6, 5, 0, 0, 0, 0, 0, 0][..]));
 
