@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_stop_that_nobody_asked_for_or_that_is_done_ends_nothing() {
         let (stop, (ends, ended)) = (Stop::new(), channel());
-        let deadline = Deadline::watch_with(&stop, LOOK, move || drop(ends.send(()))).expect("a thread");
+        let deadline = Deadline::watch_with(&stop, LOOK, move || ends.send(()).expect("somebody listens")).expect("a thread");
         assert!(ended.recv_timeout(LOOK * 5).is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout), "nobody asked");
         drop(deadline);
         stop.ask();
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_part_that_is_late_is_cut_off() {
         let (stop, (ends, ended)) = (Stop::new(), channel());
-        let _deadline = Deadline::watch_with(&stop, LOOK * 4, move || drop(ends.send(()))).expect("a thread");
+        let _deadline = Deadline::watch_with(&stop, LOOK * 4, move || ends.send(()).expect("somebody listens")).expect("a thread");
         stop.ask();
         let began = Instant::now();
         ended.recv_timeout(WITHIN).expect("it ends");
