@@ -15,7 +15,7 @@ use support::http_faults::{Fault, HttpFaults};
 use support::job::{Job, assert_once, events, produce, topics, wait_for_events};
 use support::kafka::Broker;
 use support::ports::free_addresses;
-use support::process::{PATIENCE, wait_for};
+use support::process::wait_for;
 
 /// What the contract gives a job that is asked to stop.
 const TO_STOP: Duration = Duration::from_secs(10);
