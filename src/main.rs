@@ -1,4 +1,5 @@
-//! The `clickline` command. Exit codes: 0 stopped as asked, 1 failed (restart it), 2 the configuration is wrong (don't).
+//! The `clickline` command. Exit codes: 0 stopped as asked, 1 failed (restart it), 2 the configuration is wrong or another job runs
+//! on the same topics (don't).
 
 use clap::Parser as _;
 use clickline::cli::{Cli, Failure};

@@ -304,6 +304,18 @@ fn an_expiry_and_a_click_in_one_tick_do_not_end_a_hot_period() {
 }
 
 #[test]
+fn an_expiry_and_clicks_in_one_tick_begin_a_hot_period_if_enough_are_left() {
+    let one = || Case::rule(2, "").deal(T, "9001", "a", None).click("c1", T, "801").click("c2", T + WINDOW, "801");
+    // The click that leaves and the one that comes are never in the window together.
+    assert!(one().deals_say(T + 70 * DAY).is_empty());
+    let both = || one().click("c3", T + WINDOW, "801");
+    assert_eq!(both().deals_say(T + 70 * DAY), [format!("{WINDOW_} 9001 count 2 since {WINDOW_}")]);
+    // Whichever was appended first.
+    let late = Case::rule(2, "").deal(T, "9001", "a", None).click("c3", T + WINDOW - 1, "801").click("c2", T + WINDOW, "801");
+    assert_eq!(late.click("c1", T, "801").deals_say(T + 70 * DAY), [format!("{WINDOW_} 9001 count 2 since {WINDOW_}")]);
+}
+
+#[test]
 fn a_new_hot_period_moves_a_deal_again() {
     let case = Case::rule(2, "")
         .deal(T, "9001", "a", None)

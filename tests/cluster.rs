@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -29,7 +30,7 @@ use support::clock::WrongClocks;
 use support::kafka::Broker;
 use support::network::Network;
 use support::ports::free_addresses;
-use support::process::wait_for;
+use support::process::{PATIENCE, wait_for};
 
 /// How long the others may take to notice that one of them is gone, and to end.
 const TO_FAIL: Duration = Duration::from_secs(15);
@@ -182,7 +183,8 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut course = Course::begin(broker, seed, 2 * rounds);
     let clocks = WrongClocks::start(course.folder.path(), 3, seed);
-    // In turn every index of three processes, and both of two; at a place of a commit, of the sources, or at a moment.
+    // In turn every index of three processes, and both of two; at a place of a commit, of the sources, or at a moment. The first two rounds
+    // come to a place of each for sure: a place that has gone fails the test.
     let victims = [(3, 0), (3, 1), (3, 2), (2, 0), (2, 1)];
     let places = ["outbox.commit", "outbox.committed", "outbox.sent", "start.progress"];
     let mut at_places = 0;
@@ -198,6 +200,8 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
             },
             (_, true) => Some(format!("source.taken@{}", rng.random_range(1..40))),
         };
+        let sure = ["outbox.commit@1", "source.taken@1"].get(usize::try_from(round).expect("few"));
+        let failpoint = sure.map(|place| (*place).to_owned()).or(failpoint);
         let mut order: Vec<usize> = (0..processes).collect();
         order.shuffle(&mut rng);
         if rng.random_bool(0.4) {
@@ -207,13 +211,17 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
         let mut cluster = Cluster::start(&course, &clocks, &format!("round{round}"), &order, workers, armed);
         cluster.wait_to_begin();
         // A place that is not come to in time is as good as a moment.
-        let deadline = Instant::now() + Duration::from_millis(if failpoint.is_some() { 6_000 } else { rng.random_range(0..3_000) });
+        let longest = Duration::from_millis(if failpoint.is_some() { 6_000 } else { rng.random_range(0..3_000) });
+        let deadline = Instant::now() + if sure.is_some() { PATIENCE } else { longest };
         while cluster.0[victim].ended().is_none() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
-        let how = if cluster.0[victim].ended().is_some() {
+        let how = if let Some(status) = cluster.0[victim].ended() {
+            assert_eq!(status.signal(), Some(9), "round {round}: it ended by itself: {status}\n{}", cluster.0[victim].said());
             at_places += 1;
             failpoint.unwrap_or_default()
+        } else if let Some(place) = sure {
+            panic!("round {round}, seed {seed}: a run does not come to {place}\n{}", cluster.0[victim].said());
         } else if round % 4 == 3 {
             // Stopped alone: it was asked to, the others were not.
             cluster.0[victim].ask_to_stop();
@@ -228,6 +236,8 @@ fn killed_one_at_a_time_every_output_stands_there_once() {
             "round {round}: of {processes} processes with {workers} workers each, {victim} is gone ({how}), the others after {took} ms"
         );
     }
+
+    assert!(at_places >= rounds.min(2), "{at_places}");
 
     let end = course.last_tick();
     let shown = free_addresses::<3>();

@@ -1,7 +1,8 @@
 //! Backtests and explanations over random histories, against the plain reading of the contract.
 //!
 //! A backtest must find, for every threshold and window at once, what the oracle finds when it is run for each of them
-//! alone. An explanation must name as many clicks as the dataflow counts.
+//! alone. An explanation must name as many clicks as the dataflow counts, and tell the very deltas that the oracle finds for those who are
+//! asked about, also where a rule was added on the way.
 
 mod oracle_model;
 
@@ -9,14 +10,14 @@ use clickline::backtest::Backtest;
 use clickline::backtest::report::{Advanced, Range, Report};
 use clickline::backtest::variants::{Variant, Variants};
 use clickline::config::rules::{self, Rule};
-use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec};
+use clickline::dataflow::plan::{Plan, Times, WorkspaceSpec, rule_key};
 use clickline::explain::story::Outcome;
 use clickline::explain::{Asked, Explain};
 use clickline::history::History;
 use clickline::model::outputs::{DealStage, Person, Topic};
 use clickline::model::time::{DAY, HOUR, Ms};
 use clickline::sources::Kind;
-use oracle_model::expect::expect;
+use oracle_model::expect::{expect, shown};
 use oracle_model::{Log, RULES, Record, TICK, Term, World};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -234,6 +235,117 @@ fn an_explanation_names_the_clicks_that_are_counted() {
     for outcome in ["eid", "form", "held", "expired", "machine", "repeated", "unconnected"] {
         assert!(outcomes.contains(&format!("\"{outcome}\"")), "{outcome}: {outcomes:?}");
     }
+}
+
+/// The rules of a plan; those at these places were added at that tick.
+fn added(world: &World, places: &[usize], at: Ms) -> Plan {
+    let mut plan = world.plan(World::times(), &rules::read(RULES).expect("rules"));
+    let mut dates = plan.date_rules(None);
+    for planned in &plan.rules {
+        let place = rules::read(RULES).expect("rules").iter().position(|rule| rule.name == planned.rule.name).expect("one of them");
+        if places.contains(&place) {
+            let key = rule_key(planned.rule.workspace.as_deref().unwrap_or_default(), &planned.rule.meaning());
+            dates.insert(key, at);
+        }
+    }
+    plan.date_rules(Some((&dates, at)));
+    plan
+}
+
+/// The same for the oracle.
+fn terms(log: &Log, places: &[usize], at: Ms) -> Vec<Term> {
+    let rules = rules::read(RULES).expect("rules").into_iter().enumerate();
+    let later = |rule: Rule| Term { shown: shown(&rule, log, at), versions: vec![(at, rule)], until: Ms::MAX };
+    rules.map(|(place, rule)| if places.contains(&place) { later(rule) } else { Term::always(rule) }).collect()
+}
+
+/// A line of the oracle's that HubSpot is to hear of: tick, topic, record.
+fn for_hubspot(line: &str) -> Option<(Ms, String, serde_json::Value)> {
+    let [at, topic, _, record] = line.splitn(4, ' ').collect::<Vec<_>>()[..] else { return None };
+    let topics = [Topic::Timeline, Topic::ContactProperties, Topic::DealStages].map(Topic::default_name);
+    topics.contains(&topic).then(|| (at.parse().expect("a tick"), topic.to_owned(), serde_json::from_str(record).expect("JSON")))
+}
+
+/// Whose click it is that an event tells of, by the log: `801` or an e-mail.
+fn identity(past: &Past, event: &serde_json::Value) -> String {
+    let of = |name: &str| event[name].as_str().expect("a text");
+    if event["found"]["by"] == "form" {
+        let id = event["found"]["form_id"].as_str().expect("an id");
+        let mut forms = past.records.iter().filter_map(|(_, record)| if let Record::Form(form) = record { Some(form) } else { None });
+        let form = forms.find(|form| form.workspace == of("workspace") && form.id == id).expect("in the log");
+        return clickline::model::inputs::normal_email(&form.email).into_owned();
+    }
+    let mut clicks = past.records.iter().filter_map(|(_, record)| if let Record::Click(click) = record { Some(click) } else { None });
+    let click = clicks.find(|click| click.workspace == of("workspace") && click.id == of("click_id")).expect("in the log");
+    click.contact_id.clone().expect("it names somebody").trim().to_owned()
+}
+
+#[test]
+fn an_explanation_tells_the_deltas_that_the_contract_has_also_of_rules_that_were_added() {
+    let (mut events, mut values, mut moves, mut silent) = (0, 0, 0, 0);
+    for seed in 40..43u64 {
+        let past = Past::random(seed, 160);
+        // From the beginning; and two rules that a tick in the middle added, as `clickline.progress` would say.
+        let middle = ((START + past.log.end()) / 2).next_multiple_of(TICK);
+        for places in [&[][..], &[1, 4]] {
+            let world = World::with(terms(&past.log, places, middle));
+            let plan = added(&world, places, middle);
+            let said: Vec<_> = expect(&world, &past.log).lines.iter().filter_map(|line| for_hubspot(line)).collect();
+            for portal in ["1", "2"] {
+                let of_portal: Vec<_> = said.iter().filter(|(_, _, record)| record["portal"] == portal).collect();
+                let mut told = BTreeSet::new();
+                for asked in everybody() {
+                    let history = History::Files(past.files.clone());
+                    let (plan, portal) = (plan.clone(), Some(portal.to_owned()));
+                    let explain = Explain { history, plan, asked: asked.clone(), portal, until: None, workers: 1 };
+                    let Ok(explanation) = explain.run(&Default::default()) else { continue };
+                    let ids: BTreeSet<String> = explanation
+                        .subjects
+                        .iter()
+                        .flat_map(|subject| {
+                            let own = subject.person.as_ref().map(|person| who(Some(person))[2..].to_owned());
+                            subject.identities.iter().map(|identity| identity.text.clone()).chain(own)
+                        })
+                        .collect();
+                    let deals: BTreeSet<&str> = explanation.deals.iter().map(|deal| deal.deal_id.as_str()).collect();
+                    let about = |(_, topic, record): &(Ms, String, serde_json::Value)| {
+                        let text = |field: &str| record[field].as_str();
+                        let whom = text("contact_id").or(text("email"));
+                        match topic.as_str() {
+                            "hubspot.timeline" => ids.contains(&identity(&past, record)),
+                            "hubspot.contact-properties" => whom.is_some_and(|whom| ids.contains(whom)),
+                            _ => {
+                                let theirs = whom.is_some_and(|whom| ids.contains(whom)) && !matches!(asked, Asked::Deal(_));
+                                theirs || text("deal_id").is_some_and(|deal| deals.contains(deal))
+                            }
+                        }
+                    };
+                    let text = |(at, topic, record): &(Ms, String, serde_json::Value)| format!("{at} {topic} {record}");
+                    let mut expected: Vec<String> = of_portal.iter().filter(|line| about(line)).map(|line| text(line)).collect();
+                    let deltas = explanation.deltas.iter().map(|delta| (delta.at, delta.topic.to_owned(), delta.record.clone()));
+                    let mut deltas: Vec<String> = deltas.map(|delta| text(&delta)).collect();
+                    expected.sort();
+                    deltas.sort();
+                    let added = if places.is_empty() { "always there" } else { "added" };
+                    assert_eq!(deltas, expected, "seed {seed}, {asked}, rules {added}");
+                    told.extend(deltas);
+                    // A rule that is hot, and lets the deal pass, and yet does not move it, says why.
+                    for verdict in explanation.deals.iter().flat_map(|deal| &deal.rules) {
+                        assert!(!verdict.missing.is_empty(), "{verdict:?}");
+                        silent += usize::from(verdict.missing.iter().any(|why| why.contains("was added")));
+                    }
+                }
+                // Everybody was asked about: nothing was passed over.
+                let whole: BTreeSet<String> = of_portal.iter().map(|(at, topic, record)| format!("{at} {topic} {record}")).collect();
+                assert_eq!(told, whole, "seed {seed}, portal {portal}");
+                let count = |topic: Topic| of_portal.iter().filter(|(_, of, _)| of == topic.default_name()).count();
+                events += count(Topic::Timeline);
+                values += count(Topic::ContactProperties);
+                moves += count(Topic::DealStages);
+            }
+        }
+    }
+    assert!(events > 100 && values > 20 && moves > 20 && silent > 0, "{events} {values} {moves} {silent}: the histories say something");
 }
 
 #[test]

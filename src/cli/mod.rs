@@ -4,6 +4,7 @@ pub mod backtest;
 pub mod check;
 pub mod clickhouse;
 pub mod dead_letters;
+mod deadline;
 pub mod demo;
 pub mod doctor;
 #[cfg(test)]
@@ -80,7 +81,7 @@ pub enum Command {
 /// Why a command did not succeed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The configuration or the arguments are wrong: starting again won't help. Exit code 2.
+    /// The configuration or the arguments are wrong, or another job runs on the same topics: starting again won't help. Exit code 2.
     Configuration(anyhow::Error),
     /// Something failed: starting again may help. Exit code 1.
     Failed(anyhow::Error),

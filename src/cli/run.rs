@@ -3,6 +3,7 @@
 //! Job and sink share topics and nothing else. When one of them ends by itself the other is stopped, too: whoever supervises the
 //! process starts both again. Trouble of the sources ends neither. In a job of several processes sink and sources are process 0's.
 
+use super::deadline::Deadline;
 use super::reload::Reload;
 use super::{Failure, setup, topics};
 use crate::cluster::hosts::Asked;
@@ -18,6 +19,7 @@ use crate::serve::access::Access;
 use crate::serve::{Bound, Http, Server};
 use crate::sinks::clickhouse;
 use crate::sinks::hubspot::{Service, Settings, Sink, dry};
+use crate::sinks::outbox::kafka::ShutOut;
 use crate::sources::feeds::{self, Feeding};
 use crate::state::State;
 use crate::status::{self, Collect, Letters};
@@ -86,6 +88,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut config = Config::load(&args.config).map_err(Failure::configuration)?;
     let stop = Stop::new();
     setup::stop_on_signals(&stop)?;
+    let deadline = Deadline::watch(&stop)?;
     if args.dry_run {
         let settings = config.hubspot.as_ref().context("there is no `hubspot` block, so no call would be made");
         let settings = settings.map_err(Failure::Configuration)?;
@@ -95,9 +98,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // Dropped last: what the job's end still tells is sent, too.
     let _traces = clickline_trace::install("clickline", env!("CARGO_PKG_VERSION")).map_err(Failure::configuration)?;
     let reload = Reload::on_signal(args.config.clone())?;
-    while let Some(next) = run_with(args, config, &reload, &stop)? {
+    while let Some(next) = run_with(args, config, &reload, &stop, &deadline)? {
         config = next;
     }
+    deadline.waits_for("the last traces");
     Ok(())
 }
 
@@ -116,7 +120,8 @@ fn check_secrets(args: &Args, leads: bool, config: &Config) -> anyhow::Result<()
 }
 
 /// Runs with one configuration until a signal comes, something fails, or there is another one, which is given back.
-fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> Result<Option<Config>, Failure> {
+fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop, deadline: &Deadline) -> Result<Option<Config>, Failure> {
+    deadline.waits_for("its start");
     let plan = config.plan(None).map_err(Failure::configuration)?;
     let asked = Asked { processes: args.processes.map(NonZero::get), process: args.process, hostfile: args.hostfile.as_deref() };
     let hosts = Hosts::of(asked, &config.hosts).map_err(Failure::configuration)?;
@@ -143,6 +148,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
     let topics = topics::of(&current, &plan);
     let reads = feeding.reads_hubspot().then(|| config.hubspot.clone()).flatten();
     let settings = config.hubspot.filter(|_| leads && !args.no_sink);
+    deadline.allow(settings.as_ref().map_or(Duration::ZERO, |settings| settings.stop_grace));
     let http = served(config.http, args.metrics, leads).map_err(Failure::Configuration)?;
     let bound = http.as_ref().map(|http| Bound::to(http.listen)).transpose().map_err(Failure::Configuration)?;
     let token = http.as_ref().map(Http::token).transpose().map_err(Failure::Configuration)?.flatten();
@@ -264,15 +270,24 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop) -> R
         stop.ask();
     }
     let sink_ended = sink.as_ref().is_some_and(|sink| !sink.running());
-    // What feeds the job goes first: it uses the sink's way to HubSpot.
-    feeds.stop();
-    drop(clickhouse);
-    // The sink first: it waits for HubSpot, and the job may go on meanwhile.
+    // All are asked before any is waited for. What feeds the job goes first: it uses the sink's way to HubSpot.
+    feeds.ask();
+    clickhouse.iter().for_each(clickhouse::Sink::ask);
+    // The sink next: it waits for HubSpot, and the job may go on meanwhile.
+    deadline.waits_for("the HubSpot sink");
     let sink = sink.map_or(Ok(()), |sink| sink.stop().map(drop)).context("the HubSpot sink failed");
+    deadline.waits_for("the sources");
+    feeds.stop();
+    deadline.waits_for("the ClickHouse sink");
+    drop(clickhouse);
+    deadline.waits_for("the job");
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.
     let job = if stop.asked() { job.wait() } else { job.stop() };
-    job.map_err(|error| if error.is::<Misfit>() { Failure::Configuration(error) } else { error.context("the job failed").into() })?;
+    // Neither gets better by another start.
+    let hopeless = |error: &anyhow::Error| error.is::<Misfit>() || error.is::<ShutOut>();
+    job.map_err(|error| if hopeless(&error) { Failure::Configuration(error) } else { error.context("the job failed").into() })?;
     // It has said `stopping` all the while.
+    deadline.waits_for("the HTTP server");
     drop(server);
     sink?;
     if sink_ended && !asked {

@@ -281,10 +281,15 @@ impl Feeds {
         self.end();
     }
 
-    fn end(&mut self) {
+    /// Asks them to stop, and does not wait for it.
+    pub fn ask(&self) {
         self.stop.ask();
         // Nobody listens where the thread has ended.
         let _ = self.stopped.send(true);
+    }
+
+    fn end(&mut self) {
+        self.ask();
         if let Some(thread) = self.thread.take() {
             // A panic has been printed; stopping has nothing to add.
             let _ = thread.join();

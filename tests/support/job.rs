@@ -24,8 +24,13 @@ impl Job {
 
     /// One that ends at a place of [`clickline::failpoint`].
     pub fn start_with(broker: &Broker, folder: &Path, name: &str, failpoint: Option<&str>) -> Job {
-        let config = folder.join("clickline.yaml");
         let text = format!("kafka: {{brokers: '{}'}}\nworkspaces: {{w: {{portals: ['1'], counts: all}}}}\n", broker.address());
+        Job::start_configured(&text, folder, name, failpoint)
+    }
+
+    /// The same with another configuration.
+    pub fn start_configured(text: &str, folder: &Path, name: &str, failpoint: Option<&str>) -> Job {
+        let config = folder.join("clickline.yaml");
         fs::write(&config, text).expect("writes");
         let mut command = Command::new(env!("CARGO_BIN_EXE_clickline"));
         command.args(["run", "--no-sink", "--workers", "2", "--config"]).arg(config);
@@ -86,7 +91,7 @@ pub fn produce(broker: &Broker, name: &str, count: usize) {
     let now = now();
     let producer: ThreadedProducer<DefaultProducerContext> = broker.client(&[("linger.ms", "5")]).create().expect("a producer");
     for n in 0..count {
-        let click = format!(r#"{{"id":"{name}{n}","ts":{now},"workspace":"w","link":"d/1","tags":["x"],"contact_id":"{}"}}"#, n % 500);
+        let click = format!(r#"{{"id":"{name}{n}","ts":{now},"workspace":"w","link":"d/1","tags":["x"],"contact_id":"{}"}}"#, n % 500 + 1);
         while producer.send(BaseRecord::<(), _>::to("clicks").payload(&click)).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }

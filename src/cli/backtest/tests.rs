@@ -194,13 +194,73 @@ fn a_configuration_names_topics_and_its_rules_may_be_replaced() {
 #[test]
 fn a_chart_is_drawn_for_one_line_and_for_many() {
     let folder = folder();
-    for (more, lines) in [(&[][..], 0), (&["--thresholds", "1..30", "--windows", "1d,2d,3d,4d,5d,6d,7d,8d,9d,10d"], 11)] {
+    for (more, lines) in [(&[][..], 0), (&["--thresholds", "1..30", "--windows", "1d,2d,3d,4d,5d,6d,7d,8d,9d,10d"], 11 + 10)] {
         let report = report(&args(folder.path(), more));
         let svg = chart::svg(&report).expect("drawn");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         for text in ["Deals advanced against threshold", "pricing", "off, with a comma", "window of 30d", "as the rule is written"] {
             assert!(svg.contains(text), "{text}");
         }
-        assert!(svg.matches("<polyline").count() >= lines, "{}", svg.matches("<polyline").count());
+        let (polylines, rings) = (curves(&svg).len(), shapes(&svg, "circle", "r=\"5\"").len());
+        // Of one variant there is nothing to join; its ring is drawn white and then in its colour.
+        assert_eq!((polylines, rings), (lines, 1 + 2 * 2), "{svg}");
+    }
+}
+
+/// The elements of a kind with such an attribute.
+fn shapes<'a>(svg: &'a str, kind: &str, with: &str) -> Vec<&'a str> {
+    svg.split('<').filter(|element| element.starts_with(kind) && element.contains(with)).collect()
+}
+
+/// An attribute's value.
+fn attribute<'a>(element: &'a str, name: &str) -> &'a str {
+    element.split_once(&format!(" {name}=\"")).and_then(|(_, rest)| rest.split('"').next()).unwrap_or_else(|| panic!("{name}: {element}"))
+}
+
+/// The points of each drawn line of more than one, in pixels: the axes are black, lines are not.
+fn curves(svg: &str) -> Vec<Vec<(f64, f64)>> {
+    let number = |text: &str| text.parse::<f64>().expect("a number");
+    let points = |element: &str| {
+        let points = attribute(element, "points").split_whitespace().map(|point| point.split_once(',').expect("x and y"));
+        points.map(|(x, y)| (number(x), number(y))).collect::<Vec<_>>()
+    };
+    shapes(svg, "polyline", "points").into_iter().map(points).filter(|points| points.len() > 2).collect()
+}
+
+#[test]
+fn a_chart_s_lines_are_as_high_as_the_deals_are_many() {
+    let folder = folder();
+    // Contacts 1 to 6 click once to six times, and have a deal each of another worth: the higher the threshold, the fewer deals.
+    let clicks: Vec<String> = (1..7u64)
+        .flat_map(|who| (0..who).map(move |n| (who, n)))
+        .map(|(who, n)| {
+            let ts = at(30 * n);
+            format!(r#"{{"id":"{who}-{n}","ts":{ts},"workspace":"acme","link":"s/1","tags":["sales"],"contact_id":"{who}"}}"#)
+        })
+        .collect();
+    write(folder.path(), "clicks.jsonl", &clicks);
+    let deals: Vec<String> =
+        (1..7).map(|who| deal(0, &format!("900{who}"), "a", &(1_000 * who).to_string(), &format!("[\"{who}\"]"))).collect();
+    write(folder.path(), "deals.jsonl", &deals);
+    write(folder.path(), "rules.yaml", &[RULES.split("- name: off").next().expect("a rule").to_owned()]);
+    let report = report(&args(folder.path(), &["--thresholds", "1..8", "--windows", "2d,30d"]));
+    let variants = &report.rules[0].variants;
+    let of_window =
+        |window: &str| variants.iter().filter(|variant| variant.window == window).map(|variant| variant.deals).collect::<Vec<_>>();
+    let (narrow, wide) = (of_window("2d"), of_window("30d"));
+    assert_eq!((&*wide, &*narrow), (&[6, 5, 4, 3, 2, 1, 0, 0][..], &[6, 5, 0, 0, 0, 0, 0, 0][..]));
+
+    let curves = curves(&chart::svg(&report).expect("drawn"));
+    assert_eq!(curves.len(), 2, "{curves:?}");
+    // Six deals are so many pixels above none.
+    let (top, bottom) = (curves[1][0].1, curves[1][7].1);
+    assert!(bottom - top > 200.0, "{curves:?}");
+    for (curve, deals) in curves.iter().zip([narrow, wide]) {
+        assert_eq!(curve.len(), deals.len());
+        for (place, ((x, y), deals)) in curve.iter().zip(deals).enumerate() {
+            let (width, height) = (curve[7].0 - curve[0].0, bottom - (bottom - top) * deals as f64 / 6.0);
+            assert!((y - height).abs() <= 1.0, "{deals} deals at {y}, not at {height}: {curves:?}");
+            assert!((x - curve[0].0 - width * place as f64 / 7.0).abs() <= 1.0, "{place} at {x}: {curves:?}");
+        }
     }
 }

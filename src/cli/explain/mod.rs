@@ -8,6 +8,7 @@ use super::replay::show::Bar;
 use crate::explain::{Asked, Explain, ExplainError};
 use crate::history::History;
 use crate::model::time::Ms;
+use crate::sinks::outbox::kafka as outbox;
 use crate::sources::{Kind, Meter};
 use anyhow::Context as _;
 use std::io::{self, Write as _};
@@ -52,7 +53,7 @@ pub enum Format {
 /// Arguments, rules or a configuration that are wrong; somebody of whom nothing is known; a file or topic that can't be read.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let meter = Arc::new(Meter::default());
-    let explain = prepare(args)?;
+    let explain = dated(prepare(args)?, args)?;
     let files = match &explain.history {
         // All but the clicks are read twice.
         History::Files(files) => files.iter().chain(files.iter().filter(|(kind, _)| *kind != Kind::Clicks)).cloned().collect(),
@@ -85,6 +86,17 @@ fn prepare(args: &Args) -> Result<Explain, Failure> {
     let world = args.past.world()?;
     let plan = world.plan(world.rules.clone())?;
     Ok(Explain { history: world.history, plan, asked, portal: args.portal.clone(), until: args.at, workers: world.workers })
+}
+
+/// Rules of a job that runs are as old as it says itself. Others, which are only tried, are taken to have always been there.
+fn dated(mut explain: Explain, args: &Args) -> Result<Explain, Failure> {
+    if let History::Topics(kafka, _) = &explain.history
+        && args.past.rules.is_none()
+    {
+        let progress = outbox::look(kafka).context("since when each rule has been there is not known")?;
+        explain.plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
+    }
+    Ok(explain)
 }
 
 #[cfg(test)]

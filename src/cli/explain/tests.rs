@@ -2,9 +2,14 @@
 
 use super::*;
 use crate::cli::{Cli, Command};
+use crate::config::Config;
+use crate::model::time::DAY;
 use clap::Parser as _;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const RULES: &str = "
 - name: pricing
@@ -213,4 +218,73 @@ fn text_of_pipe() -> String {
     let line = ["clickline", "explain", "--clicks", "c", "--forms", "-", "--connect", "acme=4242", "--contact", "1"];
     let Command::Explain(args) = Cli::try_parse_from(line).expect("parses").command else { panic!("another command") };
     prepare(&args).expect("right").run(&Arc::default()).expect_err("read twice").to_string()
+}
+
+/// A job's topics on a mock cluster: contact 801 has clicked twice in the last ten days, before the rule `late` was added, by what stands in the
+/// topic of progress.
+fn topics(folder: &Path) -> (MockCluster<'static, DefaultProducerContext>, String) {
+    let (mock, now) = (MockCluster::new(1).expect("a mock cluster"), crate::model::time::now());
+    let rule = |name: &str, to: &str| {
+        format!(
+            "      - name: {name}\n        trigger: {{link_tag: sales, contact_window: 30d, click_threshold: 2}}\n        \
+             action: {{type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: {to}}}\n"
+        )
+    };
+    let rules = rule("early", "b") + &rule("late", "c");
+    let text =
+        format!("kafka: {{brokers: '{}'}}\nworkspaces:\n  acme:\n    portals: ['4242']\n    rules:\n{rules}", mock.bootstrap_servers());
+    let path = folder.join("clickline.yaml");
+    fs::write(&path, &text).expect("writes");
+    fs::write(folder.join("rules.yaml"), rules.replace("      - ", "- ").replace("        ", "  ")).expect("writes");
+
+    let config = Config::load(&path).expect("right");
+    let mut dates = config.plan(None).expect("a plan").date_rules(None);
+    assert_eq!(dates.len(), 2);
+    let late = dates.keys().find(|key| key.ends_with("-> c")).expect("the rule").clone();
+    dates.insert(late, now - 5 * DAY);
+    let progress = serde_json::json!({"v": 1, "frontier": now - DAY, "rules": dates}).to_string();
+    let click =
+        |n: u64, ts: Ms| (ts, format!(r#"{{"id":"c{n}","ts":{ts},"workspace":"acme","link":"s/1","tags":["sales"],"contact_id":"801"}}"#));
+    let deal = r#"{"portal":"4242","deal_id":"9001","pipeline":"p","stage":"a","contact_ids":["801"]}"#.to_owned();
+    let contact = r#"{"portal":"4242","contact_id":"801","email":"ada@example.com"}"#.to_owned();
+    let topics = &config.kafka.topics;
+    let producer: ThreadedProducer<DefaultProducerContext> = config.kafka.client(&[]).create().expect("a producer");
+    for topic in [&topics.clicks, &topics.forms, &topics.contacts, &topics.deals, &topics.progress] {
+        mock.create_topic(topic, 1, 1).expect("a topic");
+    }
+    let [(first, one), (second, two)] = [click(1, now - 10 * DAY), click(2, now - 9 * DAY)];
+    for (topic, key, at, line) in [
+        (&topics.deals, "4242/9001", now - 20 * DAY, deal),
+        (&topics.contacts, "4242/801", now - 20 * DAY, contact),
+        (&topics.clicks, "", first, one),
+        (&topics.clicks, "", second, two),
+        (&topics.progress, "job", now - DAY, progress),
+    ] {
+        let record = BaseRecord::to(topic).key(key).payload(&line).timestamp(i64::try_from(at).expect("in range"));
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+    }
+    producer.flush(Duration::from_secs(20)).expect("delivered");
+    (mock, path.display().to_string())
+}
+
+#[test]
+fn rules_are_as_old_as_the_job_itself_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_mock, config) = topics(folder.path());
+    let rules = folder.path().join("rules.yaml").display().to_string();
+    let explained = |more: &[&str]| {
+        let line = [&["clickline", "explain", "--config", &config, "--contact", "801"], more].concat();
+        let Command::Explain(args) = Cli::try_parse_from(line).expect("parses").command else { panic!("another command") };
+        dated(prepare(&args).expect("right"), &args).expect("dated").run(&Arc::default()).expect("known")
+    };
+    let moved = |explanation: &crate::explain::story::Explanation| -> Vec<String> {
+        let stages = explanation.deltas.iter().filter(|delta| delta.topic == "hubspot.deal-stages");
+        stages.map(|delta| delta.record["rule"].as_str().expect("a name").to_owned()).collect()
+    };
+    let as_it_was = explained(&[]);
+    assert_eq!(moved(&as_it_was), ["early"], "the job has never written the other one");
+    let verdicts = &as_it_was.deals[0].rules;
+    assert!(verdicts[1].advanced.is_none() && verdicts[1].count == 2, "{verdicts:?}");
+    assert!(verdicts[1].missing[0].starts_with("the rule was added 20"), "{verdicts:?}");
+    assert_eq!(moved(&explained(&["--rules", &rules])), ["early", "late"], "rules that are tried have always been there");
 }

@@ -6,7 +6,7 @@ use crate::dataflow::plan::RuleIx;
 use crate::dataflow::rows::{Subject, Who};
 use crate::history::deals::state_at;
 use crate::model::Deal;
-use crate::model::time::Ms;
+use crate::model::time::{Ms, rfc3339};
 use serde::Serialize;
 use ustr::Ustr;
 
@@ -119,7 +119,12 @@ fn verdict(from: &Sources<'_>, ix: RuleIx, rule: &Rule, subject: Subject, id: Us
     let mut missing: Vec<String> = guards.iter().filter(|guard| !guard.passes).map(|guard| guard.why.clone()).collect();
     if hot_since.is_none() {
         let more = rule.threshold.saturating_sub(count);
-        missing.push(format!("{count} of {} clicks: {more} missing", rule.threshold));
+        // Of a period that the rule does not act on the dataflow says nothing.
+        let added = from.plan.rules.get(ix as usize).map(|planned| planned.added_at).filter(|added| more == 0 && *added > 0);
+        missing.push(match added {
+            Some(added) => format!("the rule was added {}, in this hot period, and acts on later ones", rfc3339(added)),
+            None => format!("{count} of {} clicks: {more} missing", rule.threshold),
+        });
     }
     let advanced = now.iter().map(|(at, _)| *at).max();
     if missing.is_empty() && advanced.is_some() {

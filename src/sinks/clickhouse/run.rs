@@ -94,12 +94,15 @@ impl Run {
     /// Goes on until it is asked to stop.
     pub fn run(mut self) {
         // Only a stop ends it, and then there is nothing to say.
-        let Err(Stopped) = self.go_on() else { return };
+        if let Err(Stopped) = self.go_on() {
+            // A name that is being looked up is nobody's business any more.
+            self.runtime.shutdown_background();
+        }
     }
 
     fn go_on(&mut self) -> Result<(), Stopped> {
         if self.settings.migrate {
-            self.insist("its tables can't be made", |run| run.runtime.block_on(migrate(&run.service, &run.settings)).map(drop))?;
+            self.insist("its tables can't be made", |run| run.answer(migrate(&run.service, &run.settings)).map(drop))?;
         }
         let (last, seq) = self.insist("its last batch can't be read", Run::last)?;
         self.seq = seq;
@@ -130,7 +133,7 @@ impl Run {
         let written = format!("SELECT max(batch) AS seq FROM {}{of} FORMAT JSONEachRow", self.stream.table());
         let recorded = "SELECT topic, seq, partitions, first, next FROM batches WHERE topic = {topic:String} \
                         ORDER BY seq DESC LIMIT 1 FORMAT JSONEachRow";
-        self.runtime.block_on(async {
+        self.answer(async {
             let rows: Vec<Row> = self.service.rows(recorded, &bound).await?;
             let last = rows.into_iter().next().map(Cut::from);
             let written: Vec<Last> = self.service.rows(&written, &bound).await?;
@@ -444,6 +447,7 @@ impl Run {
                     self.stats().trouble = None;
                     return Ok(answer);
                 }
+                Err(_) if self.stop.asked() => return Err(Stopped),
                 Err(error) => {
                     let failure = error.downcast_ref::<Failure>();
                     let class = failure.map_or(Class::Transient, Failure::class);
@@ -466,6 +470,16 @@ impl Run {
             self.pause(failures)?;
         }
         Err(Stopped)
+    }
+
+    /// Waits for an answer of ClickHouse's, but not beyond a stop.
+    fn answer<T>(&self, asked: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                answer = asked => answer,
+                () = stopped(&self.stop) => Err(anyhow::anyhow!("stopped before ClickHouse answered")),
+            }
+        })
     }
 
     fn go(&self) -> Result<(), Stopped> {

@@ -53,8 +53,13 @@ impl Sink {
         self.end();
     }
 
-    fn end(&mut self) {
+    /// Asks it to end, and does not wait for it.
+    pub fn ask(&self) {
         self.stop.ask();
+    }
+
+    fn end(&mut self) {
+        self.ask();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!(event = "thread_panicked", "a thread of the ClickHouse sink has panicked");

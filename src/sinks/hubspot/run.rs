@@ -37,8 +37,6 @@ use tokio::task::JoinSet;
 
 /// How often parked records, the ledger's age and the counters are looked at.
 const CHORES: Duration = Duration::from_secs(1);
-/// Longest wait for dead letters to reach Kafka at a stop; the rest follows at the next start.
-const PUBLISH_GRACE: Duration = Duration::from_secs(5);
 
 /// How to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +247,7 @@ impl Run {
         self.end().await
     }
 
-    /// Lets what is in flight finish, and commits.
+    /// Lets what is in flight finish, commits, and brings the dead letters to their topic: all of it by one deadline.
     async fn end(mut self) -> anyhow::Result<Stats> {
         self.service.stop();
         let deadline = tokio::time::Instant::now() + self.settings.stop_grace;
@@ -266,8 +264,8 @@ impl Run {
                 "stopped with requests in flight; their records are read again at the next start"
             );
         }
-        // Kept in the database when it fails.
-        let _ = tokio::time::timeout(PUBLISH_GRACE, self.dead_letters.publish()).await;
+        // Kept in the database when it fails, or when HubSpot has taken all the time there was.
+        let _ = tokio::time::timeout_at(deadline, self.dead_letters.publish()).await;
         self.tell(true);
         Ok(self.stats)
     }

@@ -94,7 +94,8 @@ pub struct Settings {
     /// How long the ledger remembers what was delivered. Must exceed what the delta topics retain.
     #[serde(default = "ledger_for", deserialize_with = "duration")]
     pub ledger_for: Duration,
-    /// How long a stop waits for requests in flight.
+    /// How long a stop waits for requests in flight, and for dead letters to reach their topic. The process as a whole ends within 9 s, or 4 s
+    /// after this where that is later; what supervises it must wait for longer.
     #[serde(default = "stop_grace", deserialize_with = "duration")]
     pub stop_grace: Duration,
 }
@@ -168,8 +169,10 @@ fn ledger_for() -> Duration {
     Duration::from_secs(100 * 86_400)
 }
 
+/// Half of what the contract gives a process that is asked to stop: most answers come within a second, and what is not answered is sent
+/// again, by id.
 fn stop_grace() -> Duration {
-    Duration::from_secs(20)
+    Duration::from_secs(5)
 }
 
 /// Paths begin with a slash, and HubSpot does not know addresses with two.

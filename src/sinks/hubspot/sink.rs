@@ -26,6 +26,8 @@ pub struct Sink {
     stats: Arc<Mutex<Stats>>,
     service: Arc<Service>,
     connections: Arc<Connections>,
+    /// Ends the readers.
+    halt: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<Stats>>>,
 }
 
@@ -81,17 +83,20 @@ impl Sink {
         }
         let Ok(receivers) = <[_; 3]>::try_from(receivers) else { unreachable!("there are three lanes") };
         let (stop, stopped) = watch::channel(Stop::No);
+        let of_thread = Arc::clone(&halt);
         let thread = std::thread::Builder::new().name("hubspot-sink".to_owned()).spawn(move || {
             let result = tokio::task::LocalSet::new().block_on(&runtime, run.run(receivers, stopped));
-            halt.store(true, Ordering::Relaxed);
+            of_thread.store(true, Ordering::Relaxed);
             // What a reader had to say has been said.
             threads.into_iter().for_each(|thread| drop(thread.join()));
+            // A name that is being looked up is nobody's business any more.
+            runtime.shutdown_background();
             if let Err(error) = &result {
                 tracing::error!(event = "hubspot_sink_failed", "the HubSpot sink has ended: {error:#}");
             }
             result
         });
-        Ok(Sink { stop, stats, service, connections, thread: Some(thread.context("no thread for the HubSpot sink")?) })
+        Ok(Sink { stop, stats, service, connections, halt, thread: Some(thread.context("no thread for the HubSpot sink")?) })
     }
 
     /// The sink's way to HubSpot, for others in the process: one budget and one set of tokens an account.
@@ -130,6 +135,8 @@ impl Sink {
     fn end(&mut self, how: Stop) -> anyhow::Result<Stats> {
         // It may have ended already; then its result is waiting.
         let _ = self.stop.send(how);
+        // After that: the loop takes a reader that has ended for a failure unless it was told to stop. One that waits for brokers does so meanwhile.
+        self.halt.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(self.stats()) };
         thread.join().map_err(|_| anyhow::anyhow!("the HubSpot sink has panicked"))?
     }

@@ -10,17 +10,21 @@
 //! - `init_transactions` comes first: it ends whatever a predecessor had open, and shuts the predecessor out.
 //! - Only then the progress is read, with `read_committed`, so nobody can add to it any more.
 //! - Outputs before its frontier are in the topics, because they were committed with it; later ones are not.
-//! - A transaction that fails is aborted and written again from memory; what can't be mended ends the job.
+//! - A transaction that fails is aborted and written again from memory; what can't be mended ends the job. Whoever is shut out says so with
+//!   [`ShutOut`], and must not be started again.
 //!
 //! # Not guaranteed
 //! On a broker that only pretends at transactions (librdkafka's mock cluster) an aborted record stays visible.
 
+mod shut_out;
 mod stamps;
+
+pub use shut_out::ShutOut;
 
 use super::size::fitting;
 use super::{Batch, Door, PER_BATCH, Progress};
-use crate::failpoint::hit;
-use crate::kafka::{Isolation, Kafka};
+use crate::failpoint::{fails, hit};
+use crate::kafka::{At, Isolation, Kafka, scan};
 use crate::model::outputs::{State, Topic};
 use crate::model::time::{self, Ms};
 use crate::sources::kafka::broker_clock::BrokerClock;
@@ -31,6 +35,7 @@ use crate::traces;
 use anyhow::Context as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use shut_out::Began;
 use stamps::{Sent, Stamps};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -87,7 +92,7 @@ impl Outbox {
         let config = kafka.client(&[
             // One progress topic, one job: whoever comes later shuts the earlier one out.
             ("transactional.id", &id),
-            ("transaction.timeout.ms", "60000"),
+            (shut_out::TIMEOUT_OPTION, shut_out::TIMEOUT),
             ("compression.type", "zstd"),
             ("linger.ms", "2"),
         ]);
@@ -108,7 +113,10 @@ impl Outbox {
             }
         }
         hit("start.fenced");
-        let progress = read_progress(kafka, stop)?;
+        let (progress, last) = read_progress(kafka, stop)?;
+        if let Some(last) = last {
+            producer.context().found(last);
+        }
         hit("start.progress");
         Ok(Outbox { kafka: kafka.clone(), producer, progress, stop: stop.clone() })
     }
@@ -169,6 +177,7 @@ impl Outbox {
             progress: Progress { v: 1, frontier, offsets: Offsets::new(), rules },
             read: offsets,
             recorded_at: None,
+            began: None,
             committed,
             wake,
             board,
@@ -198,13 +207,33 @@ impl Door for Committer {
     }
 }
 
-/// Reads the newest committed progress.
-fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<Option<Progress>> {
+/// Reads the newest committed progress, and where the last record of it stands.
+fn read_progress(kafka: &Kafka, stop: &Stop) -> anyhow::Result<(Option<Progress>, Option<At>)> {
     let topic = &kafka.topics.progress;
-    let mut newest: Option<Progress> = None;
+    let (mut newest, mut last): (Option<Progress>, _) = (None, None);
     kafka.read_all(topic, Isolation::Committed, stop, |place, _, payload| {
         let progress = parse(payload.unwrap_or_default())
             .with_context(|| format!("the record {place:?} of the topic {topic} is not progress that this build can read"))?;
+        if newest.as_ref().is_none_or(|newest| newest.frontier <= progress.frontier) {
+            newest = Some(progress);
+        }
+        last = Some(place);
+        Ok(())
+    })?;
+    Ok((newest, last))
+}
+
+/// How far a job has come, and since when it knows its rules, for a command that only looks: it waits for nobody, and a job that never ran
+/// has said nothing.
+///
+/// # Errors
+/// Brokers that do not answer, or progress that this build can't read.
+pub fn look(kafka: &Kafka) -> anyhow::Result<Option<Progress>> {
+    let topic = &kafka.topics.progress;
+    let mut newest: Option<Progress> = None;
+    scan(kafka, "clickline", topic, |seen| {
+        let Some(payload) = seen.payload else { return Ok(()) };
+        let progress = parse(payload).with_context(|| format!("a record of the topic {topic} is not progress that this build can read"))?;
         if newest.as_ref().is_none_or(|newest| newest.frontier <= progress.frontier) {
             newest = Some(progress);
         }
@@ -247,6 +276,8 @@ struct Writer {
     read: Offsets,
     /// When progress was written last.
     recorded_at: Option<Instant>,
+    /// When the last transaction began.
+    began: Option<Began>,
     committed: Arc<AtomicU64>,
     wake: Arc<OnceLock<SyncActivator>>,
     board: Arc<Board>,
@@ -340,6 +371,7 @@ impl Writer {
                         return Err(error).context("the brokers are away");
                     }
                     self.abort().map_err(|error| self.explain(error))?;
+                    hit("outbox.aborted");
                     thread::sleep(pause);
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
@@ -349,12 +381,9 @@ impl Writer {
     }
 
     fn explain(&self, error: KafkaError) -> anyhow::Error {
-        let topic = &self.kafka.topics.progress;
         match self.producer.client().fatal_error() {
-            Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch, _)) => {
-                anyhow::anyhow!("another job with the progress topic `{topic}` has taken over; two of them need a topic each")
-            }
-            Some((code, text)) => anyhow::anyhow!("the outbox cannot go on ({code}): {text}"),
+            Some((code, text)) => shut_out::why(code, &self.kafka, self.producer.context().last(), self.began)
+                .unwrap_or_else(|| anyhow::anyhow!("the outbox cannot go on ({code}): {text}")),
             None => anyhow::Error::new(error).context("the outbox cannot go on"),
         }
     }
@@ -363,13 +392,14 @@ impl Writer {
         if self.stop.asked() { SHORT_PATIENCE } else { PATIENCE }
     }
 
-    fn attempt(&self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
+    fn attempt(&mut self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
         // A record that says what was said before puts nothing at stake.
         let hit = |place| {
             if batch.upper > self.progress.frontier {
                 hit(place)
             }
         };
+        self.began = Some(Began::now());
         self.producer.begin_transaction()?;
         hit("outbox.begun");
         for output in &batch.outputs {
@@ -388,6 +418,10 @@ impl Writer {
         self.send(&self.kafka.topics.progress, PROGRESS_KEY, Some(&record), sent)?;
         hit("outbox.commit");
         self.drain();
+        hit("outbox.drained");
+        if batch.upper > self.progress.frontier && fails("outbox.commit") {
+            return Err(Trouble::Again(KafkaError::Canceled));
+        }
         loop {
             match self.producer.commit_transaction(self.patience()) {
                 Ok(()) => {
