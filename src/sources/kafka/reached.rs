@@ -310,7 +310,7 @@ mod tests {
         let mut steps = Steps::new(Kind::Clicks, 3, [(0, T)].into(), 100, T + DAY);
         steps.forget(0..5, 0);
         for offset in 5..8 {
-            assert_eq!(steps.at(offset), T);
+            assert_eq!(steps.at(offset), if offset == 5 { T } else { T + 1 });
             steps.took(offset, T + 1, false);
         }
         let (gone, first) = (("reached/clicks/3/0".to_owned(), None, T + DAY), ("reached/clicks/3/5".to_owned(), Some(T + 1), T + DAY));

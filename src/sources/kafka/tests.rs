@@ -112,7 +112,6 @@ impl Run {
         snapshots: Option<&Path>,
     ) -> Self {
         let door = Kept { shut: Arc::new(AtomicBool::new(shut)), ..Kept::default() };
-        let from = resume.frontier;
         let reading = Reading {
             kafka: Kafka::at(mock.bootstrap_servers()),
             times: Times::with_tick(TICK),
@@ -137,7 +136,7 @@ impl Run {
                     (Output { topic: Topic::Timeline, key, value: Vec::new() }, at)
                 });
                 let outputs = scope.concatenate([outputs, clicks.notes, forms.notes]);
-                deliver(outputs, marks, from, (worker == 0).then(|| of_door.clone())).probe_with(probe);
+                deliver(outputs, marks, 0, (worker == 0).then(|| of_door.clone())).probe_with(probe);
             })
         });
         Run { door, reading, worker: Some(worker) }
