@@ -236,9 +236,25 @@ fn a_thousand_rules_that_nothing_touches_add_no_work() {
     assert!(allocations.abs_diff(allocations_beside) <= 20, "{allocations} and {allocations_beside} allocations");
 }
 
-/// The whole dataflow under a steady load: what lives after the second window lives after the twelfth, and no more.
+/// The whole dataflow under a steady load of the same contacts: what lives after the second window lives after the twelfth, and no more.
 #[test]
 fn memory_is_flat_over_ten_windows() {
+    // In each window the same contacts and links, under other ids.
+    flat_over_ten_windows(|window, n, click| Click { id: format!("{window}-{n:06}"), ..click });
+}
+
+/// … and of contacts that come in one window only. Last campaign values have no window: these clicks bring none.
+#[test]
+fn contacts_that_do_not_come_again_leave_nothing() {
+    flat_over_ten_windows(|window, n, click| Click {
+        id: format!("{window}-{n:06}"),
+        contact_id: click.contact_id.map(|id| format!("{}{id}", window + 1)),
+        utm: Utm::default(),
+        ..click
+    });
+}
+
+fn flat_over_ten_windows(made: fn(u64, u64, Click) -> Click) {
     let plan = plan(&["1h", "10m"], 0);
     let after: Vec<isize> = timely::execute_directly(move |worker| {
         let mut input = InputHandle::new();
@@ -256,8 +272,7 @@ fn memory_is_flat_over_ten_windows() {
             for n in 0..per_window {
                 let ts = START + window * HOUR + n * HOUR / per_window;
                 let at = tick_end(ts, TICK);
-                // In each window the same contacts and links, under other ids.
-                let click = Click { id: format!("{window}-{n:06}"), ..of.click(n, ts) };
+                let click = made(window, n, of.click(n, ts));
                 input.send((Arrival::Click(Place { partition: 0, offset: n as i64 }, click.into()), at));
                 if n % 100 == 99 {
                     input.advance_to(at);

@@ -143,12 +143,19 @@ impl Generator {
         }
     }
 
-    /// The next records, in the log's order, with at most `clicks` clicks; none when there are no more.
+    /// When the next click is appended.
+    fn log_time(&self) -> Ms {
+        START + 1 + self.made * (DAYS * DAY) / self.clicks
+    }
+
+    /// The next records, in the log's order, with about `clicks` clicks; none when there are no more. Ticks are not cut in two: the
+    /// program by hand closes each as it ends.
     pub fn chunk(&mut self, clicks: u64) -> Vec<(Made, Ms)> {
         let upto = self.clicks.min(self.made + clicks);
-        let mut records = Vec::new();
-        while self.made < upto {
-            let log_time = START + 1 + self.made * (DAYS * DAY) / self.clicks;
+        let mut records: Vec<(Made, Ms)> = Vec::new();
+        let goes_on = |of: &Self, last: Option<Ms>| of.made < of.clicks && last == Some(tick_end(of.log_time(), TICK));
+        while self.made < upto || goes_on(self, records.last().map(|(_, at)| *at)) {
+            let log_time = self.log_time();
             let late = if self.rng.random_bool(1.0 / 7.0) { self.rng.random_range(0..60_000) } else { 0 };
             let ts = log_time - late.min(log_time - START);
             let at = tick_end(log_time, TICK);

@@ -10,7 +10,8 @@
 //! thread), the dataflow on one worker, and the dataflow on two, in runs of their own. Timed is from decoded records to rows
 //! of output (resolved clicks, counts, values, advances, expired holds) that are folded into a digest; the three digests
 //! must be equal, or there is no result. Decoding and JSON are timed by other benchmarks. A step is the time from a chunk's
-//! hand-over until the frontier has passed it.
+//! hand-over until the frontier has passed it; the dataflow has up to two chunks on the way, as behind a source that reads on, so
+//! its steps overlap.
 //!
 //! `grown` is resident memory at the end less that at the beginning, of everything: the mirror, names, ids of 72 hours, forms,
 //! holds, counts and the log of the window, and the allocator's slack; `B/click` is that for each click in the window.
@@ -30,6 +31,7 @@ use clickline::model::{Click, PackedClick};
 use foldhash::fast::FixedState;
 use generate::{Generator, Made, mirror, plan};
 use hdrhistogram::Histogram;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hash};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -137,26 +139,55 @@ where
     baseline.run(&taken(mirror()));
     let mut figures = Figures { digest: Digest::default(), wall: Duration::ZERO, cpu: Duration::ZERO, steps: histogram(), grown: 0 };
     loop {
-        let records = taken(generator.chunk(args.chunk));
-        if records.is_empty() {
+        let chunks: Vec<_> = made(&mut generator, args.chunk).into_iter().map(taken).collect();
+        if chunks.is_empty() {
             break;
         }
-        let (began, cpu) = (Instant::now(), processor_time());
-        baseline.run(&records);
-        // The dataflow frees what it is given, too.
-        drop(records);
-        let took = began.elapsed();
-        figures.wall += took;
-        figures.cpu += processor_time() - cpu;
-        figures.steps.saturating_record(micros(took));
+        for records in chunks {
+            let (began, cpu) = (Instant::now(), processor_time());
+            baseline.run(&records);
+            // The dataflow frees what it is given, too.
+            drop(records);
+            let took = began.elapsed();
+            figures.wall += took;
+            figures.cpu += processor_time() - cpu;
+            figures.steps.saturating_record(micros(took));
+        }
     }
     figures.digest = baseline.digest;
     figures.grown = resident().saturating_sub(before);
     figures
 }
 
-/// A chunk, worker by worker, and its last tick.
-type Dealt = (Vec<Vec<(Made, Ms)>>, Option<Ms>);
+/// Chunks that are made at once, before what is timed.
+const MADE_AT_ONCE: usize = 8;
+
+/// Chunks that are handed over before the first of them is through: a source goes on reading, too.
+const IN_FLIGHT: usize = 2;
+
+/// The next chunks; none when there are no more.
+fn made(generator: &mut Generator, clicks: u64) -> Vec<Vec<(Made, Ms)>> {
+    (0..MADE_AT_ONCE).map(|_| generator.chunk(clicks)).take_while(|chunk| !chunk.is_empty()).collect()
+}
+
+/// Chunks, worker by worker, each with the end of its last tick.
+type Dealt = Vec<Vec<(Vec<(Made, Ms)>, Ms)>>;
+
+/// Deals chunks out, as partitions would be: runs of records on one worker.
+fn dealt(chunks: Vec<Vec<(Made, Ms)>>, peers: usize) -> Dealt {
+    let mut dealt: Dealt = vec![Vec::new(); peers];
+    for chunk in chunks {
+        let last = chunk.last().map_or(0, |(_, at)| *at);
+        let mut parts = vec![Vec::new(); peers];
+        for (n, record) in chunk.into_iter().enumerate() {
+            parts[(n / 64) % peers].push(record);
+        }
+        for (of, part) in dealt.iter_mut().zip(parts) {
+            of.push((part, last));
+        }
+    }
+    dealt
+}
 
 fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
     let before = resident();
@@ -212,39 +243,49 @@ fn run_dataflow(args: &Args, plan: &Arc<Plan>, workers: usize) -> Figures {
         let mut first = true;
         loop {
             if index == 0 {
-                let records = if first { mirror() } else { generator.lock().expect("not poisoned").chunk(args.chunk * peers as u64) };
-                let last = records.last().map(|(_, at)| *at);
-                let mut dealt = vec![Vec::new(); peers];
-                for (to, record) in records.into_iter().enumerate() {
-                    // As partitions would be: runs of records on one worker.
-                    dealt[(to / 64) % peers].push(record);
-                }
-                *chunks.lock().expect("not poisoned") = (dealt, last);
+                let made =
+                    if first { vec![mirror()] } else { made(&mut generator.lock().expect("not poisoned"), args.chunk * peers as u64) };
+                *chunks.lock().expect("not poisoned") = dealt(made, peers);
             }
             barrier.wait();
-            let (records, last) = {
-                let mut chunks = chunks.lock().expect("not poisoned");
-                (std::mem::take(&mut chunks.0[index]), chunks.1)
-            };
+            let mine = std::mem::take(&mut chunks.lock().expect("not poisoned")[index]);
             // Each worker reads its own partitions, and so allocates what they hold.
-            let mut records: Vec<(Arrival, Ms)> = records.into_iter().map(|(made, at)| (made.arrival(), at)).collect();
+            let arrival = |(made, at): (Made, Ms)| (made.arrival(), at);
+            let mine: Vec<(Vec<(Arrival, Ms)>, Ms)> =
+                mine.into_iter().map(|(records, last)| (records.into_iter().map(arrival).collect(), last)).collect();
             barrier.wait();
-            let (began, cpu) = (Instant::now(), processor_time());
-            let Some(last) = last else { break };
-            // The chunk's last tick may go on in the next one; the mirror is complete.
-            let open = if first { last + 1 } else { last };
-            input.send_batch(&mut records);
-            input.advance_to(open);
-            input.flush();
-            while probe.less_than(&open) {
-                worker.step_or_park(Some(Duration::from_micros(200)));
+            if mine.is_empty() {
+                break;
             }
+            let (began, cpu) = (Instant::now(), processor_time());
+            let mut waits = VecDeque::new();
+            let mut through = |waits: &mut VecDeque<(Ms, Instant)>, left: usize, figures: &mut Figures| {
+                while waits.len() > left {
+                    while let Some((end, handed_over)) = waits.front()
+                        && !probe.less_than(end)
+                    {
+                        figures.steps.saturating_record(micros(handed_over.elapsed()));
+                        waits.pop_front();
+                    }
+                    if waits.len() > left {
+                        worker.step_or_park(Some(Duration::from_micros(200)));
+                    }
+                }
+            };
+            for (mut records, last) in mine {
+                through(&mut waits, IN_FLIGHT - 1, &mut figures);
+                waits.push_back((last + 1, Instant::now()));
+                input.send_batch(&mut records);
+                input.advance_to(last + 1);
+                input.flush();
+            }
+            through(&mut waits, 0, &mut figures);
             barrier.wait();
-            if !first {
-                let took = began.elapsed();
-                figures.wall += took;
+            if first {
+                figures.steps.reset();
+            } else {
+                figures.wall += began.elapsed();
                 figures.cpu += processor_time() - cpu;
-                figures.steps.saturating_record(micros(took));
             }
             first = false;
         }

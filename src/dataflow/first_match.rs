@@ -16,7 +16,8 @@
 //! A click with both click ids is looked up under each; each half answers once and [`super::settle`] decides.
 //!
 //! # Cost and limits
-//! State: forms from the last 14 days and `max_lateness`, clicks of the last 72 hours that still wait. A click that
+//! A step looks at a click that waits when a form comes that may fit it, and when holds of its meeting place end: at the first of
+//! them only, however many wait there. State: forms from the last 14 days and `max_lateness`, clicks of the last 72 hours that still wait. A click that
 //! arrives more than `max_lateness` after it happened may find its form forgotten; that is the one limit on lateness.
 
 use super::rows::{hash, mix};
@@ -26,7 +27,7 @@ use crate::model::{Form, PackedClick};
 use crate::status::{Part, Total};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Arc;
 use ustr::Ustr;
@@ -100,7 +101,8 @@ type Held = (Arc<PackedClick>, u8, Ms);
 struct Slot {
     /// By (time, id), in the order in which forms are preferred: mostly one.
     forms: SmallVec<[Arc<Form>; 1]>,
-    held: Vec<Held>,
+    /// In the order of their own times: of many that wait at one place only those are looked at whose turn it is.
+    held: VecDeque<Held>,
 }
 
 /// The machine; see the module.
@@ -111,6 +113,8 @@ pub struct FirstMatch {
     /// Clicks that wait, and where that is told.
     held: usize,
     told: Part,
+    /// Clicks that waited and were looked at, whether they went or not.
+    looked_at: u64,
     /// Holds that end, by the tick in which they do.
     expiry: BTreeMap<Ms, Vec<Meeting>>,
     /// Forms that no click can need any more, by the tick in which they go.
@@ -133,7 +137,7 @@ impl FirstMatch {
     /// With the clock's tick and the lateness that forms are kept for, ms.
     pub fn new(tick: Ms, max_lateness: Ms) -> Self {
         let (held, told) = (0, Total::default().part());
-        FirstMatch { tick, max_lateness, slots: Map::default(), held, told, expiry: BTreeMap::new(), forget: BTreeMap::new() }
+        FirstMatch { tick, max_lateness, slots: Map::default(), held, told, looked_at: 0, expiry: BTreeMap::new(), forget: BTreeMap::new() }
     }
 
     /// Says there how many clicks wait.
@@ -181,7 +185,7 @@ impl Machine for FirstMatch {
     fn warm(&mut self, rows: &[(Ms, Self::In)]) {
         let slots: SmallVec<[&Slot; AHEAD]> = rows.iter().filter_map(|(_, (meeting, _))| self.slots.get(meeting)).collect();
         let form = |slot: &Slot| slot.forms.first().map_or(0, |form| form.ts);
-        let click = |slot: &Slot| slot.held.first().map_or(0, |(click, ..)| click.ts);
+        let click = |slot: &Slot| slot.held.front().map_or(0, |(click, ..)| click.ts);
         black_box(slots.into_iter().fold(0, |all, slot| all ^ form(slot) ^ click(slot)));
     }
 
@@ -197,18 +201,27 @@ impl Machine for FirstMatch {
         // Forms first: those that wait choose among this tick's forms only, older ones they have refused already.
         fresh.sort_by_key(|(meeting, _)| *meeting);
         for forms in fresh.chunk_by(|a, b| a.0 == b.0) {
-            let slot = self.slots.entry(forms[0].0).or_default();
-            slot.held.retain(|(click, halves, seen)| {
+            let held = &mut self.slots.entry(forms[0].0).or_default().held;
+            let times = || forms.iter().map(|(_, form)| form.ts);
+            let (first, last) = (times().min().unwrap_or(0), times().max().unwrap_or(0));
+            // All that one of the forms may fit.
+            let from = held.partition_point(|(click, ..)| click.ts.saturating_add(HOLD) < first);
+            let to = held.partition_point(|(click, ..)| click.ts <= last.saturating_add(FORM_BEFORE));
+            let mut stay = Vec::new();
+            for (click, halves, seen) in held.drain(from..to.max(from)) {
+                self.looked_at += 1;
                 let fit = forms.iter().map(|(_, form)| form).filter(|form| in_range(click.ts, form.ts));
-                match fit.reduce(|a, b| better(click.ts, a, b)) {
+                match fit.reduce(|a, b| better(click.ts, a, b)).map(Arc::clone) {
                     Some(form) => {
-                        out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: Some(Arc::clone(form)) });
                         self.held -= 1;
-                        false
+                        out(Answer { click, halves, seen, form: Some(form) });
                     }
-                    None => true,
+                    None => stay.push((click, halves, seen)),
                 }
-            });
+            }
+            for (place, click) in (from..).zip(stay) {
+                held.insert(place, click);
+            }
         }
         for (meeting, form) in fresh {
             self.take_form(meeting, form);
@@ -219,7 +232,8 @@ impl Machine for FirstMatch {
             match choose(slot, click.ts) {
                 Some(form) => out(Answer { click, halves, seen: at, form: Some(form) }),
                 None => {
-                    slot.held.push((click, halves, at));
+                    let place = slot.held.partition_point(|(held, ..)| held.ts <= click.ts);
+                    slot.held.insert(place, (click, halves, at));
                     self.held += 1;
                     self.expiry.entry(expires).or_default().push(meeting);
                 }
@@ -231,14 +245,15 @@ impl Machine for FirstMatch {
         {
             for meeting in entry.remove() {
                 let Some(slot) = self.slots.get_mut(&meeting) else { continue };
-                slot.held.retain(|(click, halves, seen)| {
-                    let over = click.ts.saturating_add(HOLD) < at;
-                    if over {
-                        out(Answer { click: Arc::clone(click), halves: *halves, seen: *seen, form: None });
-                        self.held -= 1;
+                while let Some((click, ..)) = slot.held.front() {
+                    self.looked_at += 1;
+                    if click.ts.saturating_add(HOLD) >= at {
+                        break;
                     }
-                    !over
-                });
+                    let Some((click, halves, seen)) = slot.held.pop_front() else { break };
+                    self.held -= 1;
+                    out(Answer { click, halves, seen, form: None });
+                }
                 if slot.held.is_empty() && slot.forms.is_empty() {
                     self.slots.remove(&meeting);
                 }
@@ -337,6 +352,44 @@ mod tests {
     fn a_late_click_takes_a_form_it_lies_before() {
         assert_eq!(said(vec![form("f", T + HOUR, T + HOUR), click(T, T + 2 * HOUR)]), [("f".into(), T + 2 * HOUR)]);
         assert_eq!(said(vec![click(T, T + HOLD + DAY)]), [("-".into(), T + HOLD + DAY)]);
+    }
+
+    #[test]
+    fn what_is_looked_at_does_not_grow_with_what_waits_at_one_place() {
+        // A click id that was shared: all wait at one place, none is found, each expires in a tick of its own.
+        let of_ads = |n: Ms| click(T + n * 1_000, T + n * 1_000);
+        let mut machine = FirstMatch::new(100, DAY);
+        let rows = (0..2_000).rev().map(of_ads).chain([form("late", T + 100 * DAY, T + 80 * HOUR)]).collect();
+        let said = run(&mut machine, rows, T + 200 * DAY);
+        assert_eq!(said.len(), 2_000);
+        assert!(said.iter().all(|(answer, at)| answer.form.is_none() && *at == tick_end(answer.click.ts + HOLD + 1, 100)));
+        assert!(machine.looked_at <= 2 * 2_000, "{} looks at 2,000 clicks", machine.looked_at);
+    }
+
+    #[test]
+    fn forms_of_one_tick_take_what_fits_them_and_leave_the_rest_in_order() {
+        let rows = vec![
+            click(T, T),
+            click(T + 20 * DAY, T + 100),
+            click(T + 60 * HOUR, T + 200),
+            form("a", T + 60 * HOUR, T + 61 * HOUR),
+            form("b", T + 22 * DAY, T + 61 * HOUR),
+        ];
+        let tick = T + 61 * HOUR;
+        let mut found = said(rows);
+        found.sort();
+        assert_eq!(found, [("a".into(), tick), ("a".into(), tick), ("b".into(), tick)]);
+        // One in the middle that neither fits stays until its hold ends.
+        let mut left = said(vec![
+            click(T, T),
+            click(T + 16 * DAY, T + 100),
+            click(T + 40 * DAY, T + 100),
+            form("a", T, T + HOUR),
+            form("b", T + 40 * DAY, T + HOUR),
+        ]);
+        left.sort();
+        assert_eq!(left[1..], [("a".into(), T + HOUR), ("b".into(), T + HOUR)]);
+        assert_eq!(left[0], ("-".into(), tick_end(T + 16 * DAY + HOLD + 1, 100)));
     }
 
     #[test]

@@ -116,29 +116,39 @@ fn said<'scope, R: 'static>(
 pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Arc<Plan>) -> Computed<'scope> {
     let scope = arrivals.scope();
     let times = plan.times;
-    let (records, contacts, deals, others) = deal(arrivals, "Kinds", |arrival, ports| match arrival {
+    let (records, contacts, deals, others) = deal(arrivals, "Kinds", Arrival::look, |arrival, ports| match arrival {
         Arrival::Click(place, click) => ports.a((place, Record::Click(click))),
         Arrival::Form(place, form) => ports.a((place, Record::Form(form))),
         Arrival::Contact(place, portal, id, contact) => ports.b(ContactState { portal, id, place, contact }),
         Arrival::Deal(place, portal, id, deal) => ports.c(DealState { portal, id, place, deal }),
         Arrival::Dead(_) | Arrival::Carried(_) => ports.d(arrival),
     });
-    let (since, advanced, before, others) = deal(others, "Carried", |arrival, ports| match arrival {
-        Arrival::Carried(Carried::Period { candidate, since }) => {
-            since.into_iter().for_each(|since| ports.a(Part::Since(candidate, since)))
-        }
-        Arrival::Carried(Carried::Advanced { candidate, deals }) => ports.b(Turn::Advanced(candidate, deals)),
-        Arrival::Carried(Carried::Utm { subject, values }) => ports.c(Seen::Values(subject, values)),
-        other => ports.d(other),
-    });
-    let (dead, gone, _, _) = deal(others, "Others", |arrival, ports| {
-        let ports: &mut Ports<'_, '_, _, _, Nothing, Nothing> = ports;
-        match arrival {
-            Arrival::Dead(letter) => ports.a(letter),
-            Arrival::Carried(carried) => ports.b(carried),
-            _ => {}
-        }
-    });
+    let (since, advanced, before, others) = deal(
+        others,
+        "Carried",
+        |_| 0,
+        |arrival, ports| match arrival {
+            Arrival::Carried(Carried::Period { candidate, since }) => {
+                since.into_iter().for_each(|since| ports.a(Part::Since(candidate, since)))
+            }
+            Arrival::Carried(Carried::Advanced { candidate, deals }) => ports.b(Turn::Advanced(candidate, deals)),
+            Arrival::Carried(Carried::Utm { subject, values }) => ports.c(Seen::Values(subject, values)),
+            other => ports.d(other),
+        },
+    );
+    let (dead, gone, _, _) = deal(
+        others,
+        "Others",
+        |_| 0,
+        |arrival, ports| {
+            let ports: &mut Ports<'_, '_, _, _, Nothing, Nothing> = ports;
+            match arrival {
+                Arrival::Dead(letter) => ports.a(letter),
+                Arrival::Carried(carried) => ports.b(carried),
+                _ => {}
+            }
+        },
+    );
 
     // Whose click is it?
     let of_plan = Arc::clone(plan);

@@ -40,6 +40,16 @@ pub enum Arrival {
     Carried(Carried),
 }
 
+impl Arrival {
+    /// A look at what is read of a click to find out where it goes.
+    pub fn look(&self) -> u64 {
+        match self {
+            Arrival::Click(_, click) => click.ts ^ click.workspace().as_bytes().first().copied().map_or(0, u64::from),
+            _ => 0,
+        }
+    }
+}
+
 /// What the log that is kept does not say, because it began before it; see [`super::carried`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Carried {

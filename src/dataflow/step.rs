@@ -14,9 +14,12 @@
 //!
 //! # Cost
 //! Two moves a row, and a sort where rows of several workers interleave; nothing for a tick without rows. The operator
-//! holds one capability, at the input frontier, however many rows or timers wait.
+//! holds one capability, at the first tick that it has not run, however many rows or timers wait. When many ticks close at once it
+//! runs a thousand rows and lets the others have their turn, so that a worker's step stays short.
 
 use crate::model::time::Ms;
+use std::collections::VecDeque;
+use std::hint::black_box;
 use timely::ExchangeData;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -56,15 +59,25 @@ pub trait Machine: 'static {
 /// turn.
 pub const AHEAD: usize = 64;
 
-/// Rows that wait for their tick to close: mostly in the order of their ticks, put into it before they are run.
+/// Rows that an operator runs before it lets others run: few enough that what it says is still near when the next operator takes
+/// it, that workers do not wait for each other's operators, and that a step stays short; enough to be worth a turn.
+const ROWS_A_TURN: usize = 1_024;
+
+/// Rows that wait for their tick to close, mostly in the order of their ticks, and those of closed ticks that have not been run.
 struct Stash<R> {
     rows: Vec<(Ms, R)>,
     sorted: bool,
+    /// Rows of closed ticks, in the order of ticks; each closing's after those of the one before.
+    closed: VecDeque<std::vec::IntoIter<(Ms, R)>>,
+    /// Rows at the front of `closed` that the machine has been shown ahead.
+    shown: usize,
+    /// Ticks before this are closed; all are where it is `None`.
+    upper: Option<Ms>,
 }
 
 impl<R> Stash<R> {
     fn new() -> Self {
-        Stash { rows: Vec::new(), sorted: true }
+        Stash { rows: Vec::new(), sorted: true, closed: VecDeque::new(), shown: 0, upper: Some(0) }
     }
 
     fn push(&mut self, at: Ms, row: R) {
@@ -72,44 +85,64 @@ impl<R> Stash<R> {
         self.rows.push((at, row));
     }
 
-    /// Takes out the rows of all ticks before `upper`, in the order of ticks; of all ticks where it is `None`.
-    fn closed(&mut self, upper: Option<Ms>) -> std::vec::Drain<'_, (Ms, R)> {
+    /// Closes all ticks before `upper`, all ticks where it is `None`.
+    fn close(&mut self, upper: Option<Ms>) {
+        self.upper = upper;
         if !self.sorted {
             // Rows come in runs, one from each worker, which this sort merges.
             self.rows.sort_by_key(|(at, _)| *at);
             self.sorted = true;
         }
         let end = upper.map_or(self.rows.len(), |upper| self.rows.partition_point(|(at, _)| *at < upper));
-        self.rows.drain(..end)
+        if end > 0 {
+            // As many are likely to come again.
+            let mut open = Vec::with_capacity(self.rows.len());
+            open.extend(self.rows.drain(end..));
+            self.closed.push_back(std::mem::replace(&mut self.rows, open).into_iter());
+        }
+    }
+
+    /// Rows that come next, of one closing.
+    fn next(&mut self) -> &[(Ms, R)] {
+        while self.closed.front().is_some_and(|rows| rows.as_slice().is_empty()) {
+            self.closed.pop_front();
+        }
+        self.closed.front().map_or(&[], |rows| rows.as_slice())
     }
 }
 
-/// Runs `machine` over the stashed rows of all ticks before `upper`, of all ticks where it is `None`, and its timers before `upper`; what it says goes
-/// to `out` with its tick. `tick` is room for the rows of one.
+/// Runs `machine` over the rows of closed ticks and its timers before those that are open, tick by tick, until all are run or, with `turn` rows, it is
+/// the next operator's turn; what it says goes to `out` with its tick. `tick` is room for the rows of one. Says at which tick it goes on.
 fn run_closed<M: Machine>(
     machine: &mut M,
     stash: &mut Stash<M::In>,
-    upper: Option<Ms>,
+    turn: usize,
     tick: &mut Vec<M::In>,
     mut out: impl FnMut(Ms, M::Out),
-) {
-    let mut rows = stash.closed(upper);
-    let mut warm = 0;
+) -> Option<Ms> {
+    let mut run = 0;
     loop {
-        let timer = machine.due().filter(|due| upper.is_some_and(|upper| *due < upper));
-        let next = rows.as_slice().first().map(|(at, _)| *at);
-        let Some(at) = next.into_iter().chain(timer).min() else { return };
-        while let [(of, _), ..] = rows.as_slice()
+        let timer = machine.due().filter(|due| stash.upper.is_some_and(|upper| *due < upper));
+        let next = stash.next().first().map(|(at, _)| *at);
+        let at = next.into_iter().chain(timer).min()?;
+        if run >= turn {
+            return Some(at);
+        }
+        // A tick's rows were closed together.
+        while let [(of, _), ..] = stash.next()
             && *of == at
         {
-            if warm == 0 {
-                let ahead = &rows.as_slice()[..AHEAD.min(rows.len())];
+            if stash.shown == 0 {
+                let rows = stash.next();
+                let ahead = &rows[..AHEAD.min(rows.len())];
                 machine.warm(ahead);
-                warm = ahead.len();
+                stash.shown = ahead.len();
             }
-            warm -= 1;
-            tick.extend(rows.next().map(|(_, row)| row));
+            stash.shown -= 1;
+            tick.extend(stash.closed.front_mut().and_then(Iterator::next).map(|(_, row)| row));
         }
+        // A timer without rows is work, too.
+        run += tick.len().max(1);
         machine.step(at, tick, &mut |row| out(at, row));
         tick.clear();
         debug_assert!(machine.due().is_none_or(|due| due > at), "a machine must not ask for the tick that it has run");
@@ -193,10 +226,12 @@ where
     ((OutputBuilder::from(a), OutputBuilder::from(b), OutputBuilder::from(c), OutputBuilder::from(d)), (of_a, of_b, of_c, of_d))
 }
 
-/// Deals `rows` out to several streams, as they come.
+/// Deals `rows` out to several streams, as they come. `look` reads what whoever gets a row next will read of it: looked at for all
+/// rows that came together, that waits for memory once.
 pub fn deal<'scope, R, A, B, C, D>(
     rows: StreamVec<'scope, Ms, (R, Ms)>,
     name: &str,
+    look: impl Fn(&R) -> u64 + 'static,
     mut deal: impl FnMut(R, &mut Ports<'_, '_, A, B, C, D>) + 'static,
 ) -> Dealt<'scope, A, B, C, D>
 where
@@ -214,6 +249,7 @@ where
         move |_frontiers| {
             let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
             input.for_each(|cap, rows| {
+                black_box(rows.iter().fold(0, |all, (row, _)| all ^ look(row)));
                 let caps = [0, 1, 2, 3].map(|port| cap.retain_least(port).expect("rows travel with a time"));
                 let (a, b, c, d) = (a.session(&caps[0]), b.session(&caps[1]), c.session(&caps[2]), d.session(&caps[3]));
                 let mut ports = Ports { at: 0, a, b, c, d };
@@ -246,9 +282,11 @@ where
     D: Clone + 'static,
 {
     let mut machine = machine;
-    let mut builder = OperatorBuilder::new(name.to_owned(), rows.scope());
+    let scope = rows.scope();
+    let mut builder = OperatorBuilder::new(name.to_owned(), scope);
     let mut input = builder.new_input(rows, pact);
     let ((mut a, mut b, mut c, mut d), dealt) = four(&mut builder);
+    let again = scope.activator_for(builder.operator_info().address);
     builder.build(move |capabilities| {
         let mut held = capabilities;
         let mut stash = Stash::new();
@@ -261,20 +299,25 @@ where
             });
             let [of_a, of_b, of_c, of_d] = held.as_mut_slice() else { return };
             let upper = frontiers.first().and_then(|frontier| frontier.frontier().iter().next().copied());
-            if upper == Some(*of_a.time()) {
-                return; // nothing has closed since
+            if upper != stash.upper {
+                stash.close(upper);
+            } else if upper == Some(*of_a.time()) {
+                return; // nothing has closed since, and all that had is run
             }
-            {
+            let goes_on = {
                 // One session for all ticks: the stamp is a lower bound, each row carries its own tick.
                 let (mut a, mut b, mut c, mut d) = (a.activate(), b.activate(), c.activate(), d.activate());
                 let (a, b, c, d) = (a.session(&*of_a), b.session(&*of_b), c.session(&*of_c), d.session(&*of_d));
                 let mut ports = Ports { at: 0, a, b, c, d };
-                run_closed(&mut machine, &mut stash, upper, &mut tick, |at, row| {
+                run_closed(&mut machine, &mut stash, ROWS_A_TURN, &mut tick, |at, row| {
                     ports.at = at;
                     deal(row, &mut ports);
-                });
+                })
+            };
+            if goes_on.is_some() {
+                again.activate();
             }
-            match upper {
+            match goes_on.or(upper) {
                 Some(upper) => held.iter_mut().for_each(|cap| cap.downgrade(&upper)),
                 None => held.clear(),
             }
@@ -293,7 +336,8 @@ pub(crate) mod testing {
     pub fn run<M: Machine>(machine: &mut M, rows: Vec<(M::In, Ms)>, end: Ms) -> Vec<(M::Out, Ms)> {
         let (mut stash, mut said) = (Stash::new(), Vec::new());
         rows.into_iter().for_each(|(row, at)| stash.push(at, row));
-        run_closed(machine, &mut stash, Some(end.saturating_add(1)), &mut Vec::new(), |at, row| said.push((row, at)));
+        stash.close(Some(end.saturating_add(1)));
+        while run_closed(machine, &mut stash, 3, &mut Vec::new(), |at, row| said.push((row, at))).is_some() {}
         said
     }
 }

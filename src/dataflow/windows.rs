@@ -88,6 +88,8 @@ struct Identity {
     utm: UtmValues,
     /// Whether the next start is to be told of the values at the end of the day.
     carry: bool,
+    /// Whether anybody is kept here; else it is a free place.
+    live: bool,
 }
 
 impl Identity {
@@ -153,8 +155,12 @@ pub struct Windows {
     /// One for each set of lengths with the same longest: a key's clicks lie in the log of its longest window.
     logs: Vec<WindowLog>,
     keys: Vec<Key>,
-    by_key: Map<(Ustr, bool, Ustr), Option<u32>>,
+    by_key: Map<(Ustr, bool, Ustr), u32>,
     identities: Vec<Identity>,
+    /// Free places among them.
+    vacant: Vec<u32>,
+    /// Scratch: those that are new in the tick and may turn out to have nothing that is kept.
+    fresh: Vec<u32>,
     /// Places of identities by their subjects' addresses, which they know themselves.
     by_subject: HashTable<u32>,
     hasher: RandomState,
@@ -165,7 +171,7 @@ pub struct Windows {
     counts: Vec<Count>,
     free: Vec<u32>,
     /// Clicks of the future, by the tick in which they begin to count.
-    future: BTreeMap<Ms, Vec<(u32, u32, ClickRef)>>,
+    future: BTreeMap<Ms, Vec<(Subject, u32, ClickRef)>>,
     /// Identities whose campaign values changed, by the end of the day.
     carry: BTreeMap<Ms, Vec<u32>>,
     /// What is measured of a link's clicks: links are few and clicks many.
@@ -193,6 +199,8 @@ impl Windows {
             keys: Vec::new(),
             by_key: Map::default(),
             identities: Vec::new(),
+            vacant: Vec::new(),
+            fresh: Vec::new(),
             by_subject: HashTable::new(),
             hasher: RandomState::default(),
             by_name: Map::default(),
@@ -210,6 +218,17 @@ impl Windows {
         }
     }
 
+    /// Where an identity is kept that has something to keep.
+    fn known(&self, subject: Subject) -> Option<u32> {
+        let is = |ix: &u32| self.identities[*ix as usize].subject == subject;
+        self.by_subject.find(self.hasher.hash_one(subject.address()), is).copied()
+    }
+
+    /// Whom an identity stands for.
+    fn person(&self, portal: Ustr, who: Who) -> Who {
+        self.stands.get(&(portal, who)).copied().unwrap_or(who)
+    }
+
     fn identity(&mut self, subject: Subject) -> u32 {
         let (identities, hasher) = (&self.identities, &self.hasher);
         let place = match self.by_subject.entry(
@@ -220,18 +239,46 @@ impl Windows {
             Entry::Occupied(known) => return *known.get(),
             Entry::Vacant(place) => place,
         };
-        let ix = u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit");
+        let ix = self.vacant.pop().unwrap_or_else(|| {
+            u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit")
+        });
         place.insert(ix);
-        let person = self.stands.get(&(subject.portal, subject.who)).copied().unwrap_or(subject.who);
-        self.identities.push(Identity { subject, person, counts: SmallVec::new(), utm: [None, None, None], carry: false });
+        let person = self.person(subject.portal, subject.who);
+        let new = Identity { subject, person, counts: SmallVec::new(), utm: [None, None, None], carry: false, live: true };
+        match self.identities.get_mut(ix as usize) {
+            Some(free) => *free = new,
+            None => self.identities.push(new),
+        }
         self.by_name.entry((subject.portal, subject.who)).or_default().push(ix);
+        self.fresh.push(ix);
         ix
+    }
+
+    /// Frees an identity's place where nothing is left to be kept of it: no count, no campaign value.
+    fn release(&mut self, ix: u32) {
+        let of = &mut self.identities[ix as usize];
+        if !of.live || !of.counts.is_empty() || of.utm.iter().any(Option::is_some) {
+            return;
+        }
+        (of.live, of.counts) = (false, SmallVec::new());
+        let subject = of.subject;
+        if let Ok(place) = self.by_subject.find_entry(self.hasher.hash_one(subject.address()), |of| *of == ix) {
+            place.remove();
+        }
+        let name = (subject.portal, subject.who);
+        if let Some(of_name) = self.by_name.get_mut(&name) {
+            of_name.retain(|of| *of != ix);
+            if of_name.is_empty() {
+                self.by_name.remove(&name);
+            }
+        }
+        self.vacant.push(ix);
     }
 
     /// The key of a tag or link; `None` where nothing counts it.
     fn key(&mut self, workspace: Ustr, for_deal: bool, name: Ustr) -> Option<u32> {
         if let Some(known) = self.by_key.get(&(workspace, for_deal, name)) {
-            return *known;
+            return Some(*known);
         }
         let counter = self.plan.counter(workspace, name, for_deal);
         let windows: SmallVec<[Ms; 2]> = counter.iter().flat_map(|counter| &counter.windows).map(|(window, _)| *window).collect();
@@ -243,7 +290,10 @@ impl Windows {
             self.keys.push(Key { name, log: u8::try_from(log).ok()?, places, windows });
             u32::try_from(self.keys.len() - 1).ok()
         });
-        self.by_key.insert((workspace, for_deal, name), key);
+        // What nothing counts is not noted: there is no end to links.
+        if let Some(key) = key {
+            self.by_key.insert((workspace, for_deal, name), key);
+        }
         key
     }
 
@@ -293,12 +343,12 @@ impl Windows {
         ix
     }
 
-    /// Counts a click whose time has come in each window that has not left it behind.
-    fn enter(&mut self, at: Ms, identity: u32, key: u32, click: ClickRef, dirty: &mut Vec<(u32, u8)>) {
+    /// Counts a click whose time has come in each window that has not left it behind; says whether there is one.
+    fn enter(&mut self, at: Ms, identity: u32, key: u32, click: ClickRef, dirty: &mut Vec<(u32, u8)>) -> bool {
         let b = tick_end(click.ts, self.plan.times.tick);
         let of = &self.keys[key as usize];
         if !of.windows.iter().any(|window| WindowLog::holds(*window, b, at)) {
-            return;
+            return false;
         }
         let log = usize::from(of.log);
         let ix = self.count(identity, key);
@@ -313,6 +363,7 @@ impl Windows {
         if count.last.as_ref().is_none_or(|last| *last < click) {
             count.last = Some(click);
         }
+        true
     }
 
     /// Whom an identity stands for has changed: its person loses what it had.
@@ -415,13 +466,17 @@ impl Windows {
         }
         // Empty: it is forgotten once, however many of its windows the tick has changed.
         count.windows = SmallVec::new();
+        let identity = count.identity;
         self.free.push(ix);
+        self.release(identity);
     }
 
     /// What logs, counts and identities take, without what tables keep free and without names and texts.
     fn bytes(&self) -> usize {
         let entries: usize = self.logs.iter().map(WindowLog::len).sum();
-        entries * size_of::<u64>() + self.counts.len() * size_of::<Count>() + self.identities.len() * size_of::<Identity>()
+        entries * size_of::<u64>()
+            + self.counts.len() * size_of::<Count>()
+            + (self.identities.len() - self.vacant.len()) * size_of::<Identity>()
     }
 
     /// Entries in the logs, live counts, and entries that were looked at so far.
@@ -554,7 +609,8 @@ impl Machine for Windows {
         while let Some(entry) = self.future.first_entry()
             && *entry.key() <= at
         {
-            for (identity, key, click) in entry.remove() {
+            for (subject, key, click) in entry.remove() {
+                let identity = self.identity(subject);
                 self.enter(at, identity, key, click, &mut dirty);
             }
         }
@@ -566,24 +622,37 @@ impl Machine for Windows {
                 _ => (u32::MAX, self.measures(hit.subject.workspace, &hit.click, hit.via.is_none())),
             };
             let identity = match self.identities.get(guess as usize) {
-                Some(of) if of.subject == hit.subject => guess,
-                _ => self.identity(hit.subject),
+                Some(of) if of.live && of.subject == hit.subject => Some(guess),
+                // Of what neither counts nor brings a value nothing is kept.
+                _ if measures.is_empty() && UtmField::ALL.iter().all(|field| hit.click.utm(*field).is_none()) => self.known(hit.subject),
+                _ => Some(self.identity(hit.subject)),
             };
+            let told = at >= self.plan.outputs_from;
+            let mut counts = measures.is_empty();
             for key in measures.iter().copied() {
                 let click = ClickRef::of(&hit.click);
                 if begins > at {
-                    self.future.entry(begins).or_default().push((identity, key, click));
-                } else {
-                    self.enter(at, identity, key, click, &mut dirty);
+                    self.future.entry(begins).or_default().push((hit.subject, key, click));
+                    counts = true;
+                } else if let Some(identity) = identity {
+                    counts |= self.enter(at, identity, key, click, &mut dirty);
                 }
             }
+            if !counts && told {
+                self.plan.board.outside.add(1);
+            }
             if hit.via.is_some() {
-                if at >= self.plan.values_from {
+                if let Some(identity) = identity
+                    && at >= self.plan.values_from
+                {
                     self.campaign(at, identity, &hit.click, &mut changed);
                 }
                 // What an earlier run has written is not told again: most of a restart is such clicks.
-                if at >= self.plan.outputs_from {
-                    let person = self.identities[identity as usize].person;
+                if told {
+                    let person = match identity {
+                        Some(identity) => self.identities[identity as usize].person,
+                        None => self.person(hit.subject.portal, hit.subject.who),
+                    };
                     out(Told::Resolved(Resolved { hit, person }));
                 }
             }
@@ -610,6 +679,9 @@ impl Machine for Windows {
                 identity.carry = false;
                 out(Told::Carried(Carried::Utm { subject: identity.subject, values: Box::new(identity.utm.clone()) }));
             }
+        }
+        while let Some(ix) = self.fresh.pop() {
+            self.release(ix);
         }
         (self.dirty, self.changed) = (dirty, changed);
         let bytes = self.bytes();

@@ -110,6 +110,11 @@ fn of_share(status: &Status) -> Vec<Family> {
             "Records read since the start whose log time had to be moved up to what their partition had reached",
             one(status.late),
         ),
+        counter(
+            "clickline_clicks_outside_windows",
+            "Clicks since the start that came too late for every window that counts them",
+            one(status.kept.outside_windows),
+        ),
         gauge("clickline_ready", "1 while outputs are new, 0 while it catches up or stops", one(u64::from(status.ready))),
         gauge("clickline_partition_lag", "Offsets of a partition that were not read yet", partition(|of| float(of.lag.unsigned_abs()))),
         gauge(

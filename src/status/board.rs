@@ -67,6 +67,8 @@ pub struct Board {
     pub keys: Total,
     /// What windows, counts and identities take, bytes, without the room that tables keep free.
     pub bytes: Total,
+    /// Clicks that were counted in no window, because they came after they had left all of them.
+    pub outside: Total,
     /// By the rule's place in the plan, subjects for which it is hot.
     pub hot: Vec<Total>,
     /// What the outbox has committed.

@@ -79,7 +79,12 @@ impl Collect {
             newest: Kind::ALL.iter().filter_map(|kind| Some((kind.name().to_owned(), self.look.meter.newest(*kind)?))).collect(),
             late: self.look.meter.clamped(),
             partitions: self.partitions(),
-            kept: Kept { held_clicks: self.board.held.get(), live_keys: self.board.keys.get(), bytes: self.board.bytes.get() },
+            kept: Kept {
+                held_clicks: self.board.held.get(),
+                live_keys: self.board.keys.get(),
+                bytes: self.board.bytes.get(),
+                outside_windows: self.board.outside.get(),
+            },
             rules: self.rules(&said),
             connections: Vec::new(),
             dead_letters: self.dead_letters(&said),

@@ -100,6 +100,9 @@ pub struct Kept {
     pub live_keys: u64,
     /// What windows, counts and identities take, bytes, without names and what tables keep free.
     pub bytes: u64,
+    /// Clicks since the start that came too late for every window that counts them.
+    #[serde(default)]
+    pub outside_windows: u64,
 }
 
 /// A rule.
