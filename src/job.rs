@@ -25,8 +25,10 @@ use crate::kafka::Kafka;
 use crate::model::outputs::State;
 use crate::model::time::{DAY, Ms};
 use crate::sinks::outbox::kafka::Outbox;
+use crate::sinks::outbox::topics::AWAY;
 use crate::sinks::outbox::{Progress, deliver, topics};
 use crate::sources::kafka::broker_clock::{BrokerClock, spread};
+use crate::sources::kafka::reached::{self, AllKnown};
 use crate::sources::kafka::{Clock, Limits, Reading, Resume, topic};
 use crate::sources::snapshot::Snapshots;
 use crate::sources::{Kind, Meter};
@@ -59,7 +61,7 @@ pub struct JobConfig {
     pub limits: Limits,
     /// Folder of the snapshots; `None`: a restart reads all from Kafka.
     pub snapshots: Option<PathBuf>,
-    /// Whether to go on without records that were deleted before they were read.
+    /// Whether to go on without records that were deleted before they were read as often as they are needed.
     pub accept_gaps: bool,
     /// The wall clock, for brokers that stamp nothing ([`crate::sources::kafka::broker_clock`]); nothing depends on it with others.
     pub now: Clock,
@@ -189,7 +191,7 @@ struct Start {
     progress: Option<Progress>,
     /// Whether it wrote something down for this start.
     carries: bool,
-    /// Whether to go on without records that were deleted unread.
+    /// Whether to go on without records that were deleted.
     accept_gaps: bool,
 }
 
@@ -222,16 +224,22 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
         Err(_) if stop.asked() => return stop.failure().map_or(Ok(()), Err),
         Err(error) => return Err(error),
     };
-    let Begun { start: Start { progress, carries, accept_gaps }, met, outbox } = begun;
+    let Begun { start: Start { progress, carries, accept_gaps }, reached, met, outbox } = begun;
     // From here on to the dataflow: the same in all processes.
     let rules = plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
     let resume = progress.as_ref().map_or(0, |progress| progress.frontier);
     if let Some(Progress { frontier, offsets, .. }) = progress {
         reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
         reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
+        let (clicks, forms) = plan.counted_back(frontier);
+        reading.resume.clicks_counted_from = frontier.saturating_sub(clicks);
+        reading.resume.forms_counted_from = frontier.saturating_sub(forms);
         reading.resume.offsets = offsets;
         reading.resume.frontier = frontier;
     }
+    reading.resume.reached = Arc::new(reached);
+    // As long as the job's own topics keep what they are of.
+    reading.resume.notes_kept = Some(plan.clicks_back().max(plan.forms_back()) + AWAY);
     reading.resume.accept_gaps = accept_gaps;
     (plan.carries, plan.outputs_from) = (true, resume);
     if carries {
@@ -266,10 +274,15 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
         if !alone {
             spread(scope, &reading.clock, workers);
         }
-        let (mut arrivals, marks): (Vec<_>, Vec<_>) = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone())).into_iter().unzip();
-        arrivals.push(carried);
-        let outputs = build(scope.concatenate(arrivals), &plan);
-        let delivered = deliver(outputs, scope.concatenate(marks), resume, door);
+        let (mut arrivals, mut marks, mut outputs) = (vec![carried], Vec::new(), Vec::new());
+        for kind in Kind::ALL {
+            let of_topic = topic(scope, kind, &reading, probe.clone());
+            arrivals.push(of_topic.arrivals);
+            marks.push(of_topic.marks);
+            outputs.push(of_topic.notes);
+        }
+        outputs.push(build(scope.concatenate(arrivals), &plan));
+        let delivered = deliver(scope.concatenate(outputs), scope.concatenate(marks), resume, door);
         // Processes without the outbox learn so how far it is.
         let (committed, ready) = of_workers.clone();
         let delivered = delivered.inspect_core(move |event| {
@@ -291,6 +304,9 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
 /// All that comes before the dataflow.
 struct Begun {
     start: Start,
+    /// When the job took records whose log does not say it: whoever reads their partition now takes them then. Each process reads these for
+    /// itself, there may be many: nobody writes new ones before all are there.
+    reached: AllKnown,
     /// The other processes, if there are any.
     met: Option<Met>,
     /// Process 0's: the outbox, and what was written down for this start.
@@ -306,17 +322,19 @@ fn begin(reading: &Reading, plan: &Plan, workers: usize, hosts: Option<&Hosts>) 
     };
     if let Some(other) = met.as_mut().filter(|met| !met.hosts.leads()) {
         tracing::info!(event = "processes_met", "all processes are there; process 0 takes the outbox over");
-        return Ok(Begun { start: other.hear(stop)?, met, outbox: None });
+        let start = other.hear(stop)?;
+        return Ok(Begun { start, reached: reached::read(kafka, stop)?, met, outbox: None });
     }
     topics::ensure(kafka, &topics::needed(kafka, plan), stop)?;
     // Only now, with all processes there: a job that still runs elsewhere is not ended for nothing.
     let outbox = Outbox::open(kafka, &reading.clock, stop)?;
-    let state = outbox.state()?;
-    let start = Start { progress: outbox.progress().cloned(), carries: !state.is_empty(), accept_gaps: reading.resume.accept_gaps };
+    let (state, reached) = outbox.state()?;
+    let (progress, accept_gaps) = (outbox.progress().cloned(), reading.resume.accept_gaps);
+    let start = Start { progress, carries: !state.is_empty(), accept_gaps };
     if let Some(met) = &mut met {
         met.tell(&start)?;
     }
-    Ok(Begun { start, met, outbox: Some((outbox, state)) })
+    Ok(Begun { start, reached, met, outbox: Some((outbox, state)) })
 }
 
 #[cfg(test)]

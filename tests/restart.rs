@@ -10,17 +10,19 @@ use clickline::job::{Job, JobConfig};
 use clickline::kafka::Kafka;
 use clickline::model::time::{DAY, Ms, now};
 use clickline::sources::Kind;
+use clickline::sources::kafka::Limits;
 use clickline::stop::Stop;
 use rdkafka::Message as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+use support::job::Job as Process;
 use support::kafka::Broker;
 use support::process::wait_for;
 
@@ -60,6 +62,10 @@ fn start(broker: &Broker, accept_gaps: bool) -> Job {
 }
 
 fn start_with(broker: &Broker, accept_gaps: bool, snapshots: Option<&Path>) -> Job {
+    start_limited(broker, accept_gaps, snapshots, Limits::default())
+}
+
+fn start_limited(broker: &Broker, accept_gaps: bool, snapshots: Option<&Path>, limits: Limits) -> Job {
     let rules = rules::read("trigger: {link_tag: x, contact_window: 30d, click_threshold: 3}\naction: {type: advance_deal_stage, pipeline: p, from_stage: a, to_stage: b}").expect("a rule");
     let specs = [WorkspaceSpec { name: "w".into(), portals: vec!["1".into()], ..WorkspaceSpec::default() }];
     let plan = Plan::new(Times::with_tick(100), &specs, &rules, |_, _| 0).expect("a plan");
@@ -68,7 +74,7 @@ fn start_with(broker: &Broker, accept_gaps: bool, snapshots: Option<&Path>) -> J
         plan,
         workers: 2,
         hosts: None,
-        limits: Default::default(),
+        limits,
         snapshots: snapshots.map(Path::to_owned),
         accept_gaps,
         now: Arc::new(now),
@@ -123,21 +129,19 @@ fn grow(broker: &Broker, partitions: usize) {
     });
 }
 
-/// The clicks whose events stand in the topic, as a reader of committed records finds them.
+/// The records of an output topic, as a reader of committed records finds them.
+fn outputs(broker: &Broker, topic: &str) -> Vec<serde_json::Value> {
+    let mut found = Vec::new();
+    broker.read(topic, "read_committed", |message| {
+        found.push(serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON"));
+    });
+    found
+}
+
+/// The clicks whose events stand in the topic.
 fn told(broker: &Broker) -> Vec<String> {
-    let options = [("group.id", "none"), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
-    let consumer: BaseConsumer = broker.client(&options).create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some("hubspot.timeline"), PATIENCE).expect("metadata");
-    let mut list = TopicPartitionList::new();
-    for partition in metadata.topics()[0].partitions() {
-        list.add_partition_offset("hubspot.timeline", partition.id(), Offset::Beginning).expect("an offset");
-    }
-    consumer.assign(&list).expect("assigned");
-    let mut told = Vec::new();
-    while let Some(message) = consumer.poll(Duration::from_secs(2)) {
-        let event: serde_json::Value = serde_json::from_slice(message.expect("a record").payload().unwrap_or_default()).expect("JSON");
-        told.push(event["click_id"].as_str().expect("an id").to_owned());
-    }
+    let events = outputs(broker, "hubspot.timeline");
+    let mut told: Vec<String> = events.iter().map(|event| event["click_id"].as_str().expect("an id").to_owned()).collect();
     told.sort();
     told
 }
@@ -176,9 +180,6 @@ fn records_that_were_deleted_unread_stop_the_job_and_are_named() {
     let Some(broker) = broker() else { return };
     produce(&broker, "read", now() - 5_000, 20);
     assert_eq!(run_to_now(start(&broker, false)), 20);
-    // What has been read may go.
-    delete_before(&broker, 15);
-    assert_eq!(run_to_now(start(&broker, false)), 5);
     produce(&broker, "unread", now(), 30);
     delete_before(&broker, 40);
     let error = start(&broker, false).wait().expect_err("a gap");
@@ -188,6 +189,169 @@ fn records_that_were_deleted_unread_stop_the_job_and_are_named() {
     }
     assert_eq!(run_to_now(start(&broker, true)), 10);
     assert_eq!(run_to_now(start(&broker, false)), 10, "a gap that was accepted is accepted once and for all");
+}
+
+/// What counted before and is in the window must still be there, in the topic or in a snapshot: without it counts would fall, in silence.
+#[test]
+fn records_that_have_counted_and_are_gone_stop_a_restart_and_are_named() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    produce(&broker, "older", now() - 20 * DAY, 10);
+    produce(&broker, "newer", now() - 5_000, 20);
+    assert_eq!(run_with(&broker, folder.path()), (30, 0));
+    delete_before(&broker, 15);
+    assert_eq!(run_with(&broker, folder.path()), (30, 30), "a snapshot has them");
+    for _ in 0..2 {
+        let text = format!("{:#}", start(&broker, false).wait().expect_err("a gap"));
+        for part in ["partition 0 of clicks that have counted", "offsets 0 to 15", "retention.ms", "--accept-gaps"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    // A snapshot that turns out to be damaged does not have them all.
+    let path = segments(folder.path()).pop().expect("a segment");
+    let mut bytes = fs::read(&path).expect("a file");
+    let label = bytes.iter().position(|byte| *byte == b'\n').expect("a label");
+    bytes[label + 100] ^= 1;
+    fs::write(&path, bytes).expect("a disk");
+    let text = format!("{:#}", start_with(&broker, false, Some(folder.path())).wait().expect_err("a gap"));
+    assert!(text.contains("that have counted"), "{text}");
+
+    assert_eq!(run_to_now(start(&broker, true)), 15);
+    assert_eq!(run_to_now(start(&broker, false)), 15, "a gap that was accepted is accepted once and for all");
+    assert_eq!(told(&broker), ids(&[("older", 10), ("newer", 20)]), "and nothing was told again");
+}
+
+/// What is older than a restart needs may go, however little comes.
+#[test]
+fn records_that_are_not_needed_any_more_may_go() {
+    let Some(broker) = broker() else { return };
+    produce(&broker, "old", now() - 40 * DAY, 10);
+    assert_eq!(run_to_now(start(&broker, false)), 10);
+    delete_before(&broker, 10);
+    assert_eq!(run_to_now(start(&broker, false)), 0, "a topic that has become empty");
+    produce(&broker, "new", now() - 1_000, 5);
+    assert_eq!(run_to_now(start(&broker, false)), 5);
+    assert_eq!(run_to_now(start(&broker, false)), 5, "and one that is younger than the window");
+}
+
+/// A job that is slower than its input is kept for says so, and at its next start how much it has lost.
+#[test]
+fn records_that_are_deleted_while_the_job_runs_stop_it() {
+    let Some(broker) = broker() else { return };
+    // More than a client fetches ahead, each record in a tick of its own.
+    let (from, count) = (now() - 3_600_000, 30_000);
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        broker.client(&[("linger.ms", "5"), ("queue.buffering.max.kbytes", "1000000")]).create().expect("a producer");
+    let fill = "x".repeat(2_000);
+    for n in 0..count {
+        let at = from + n * 100;
+        let click = format!(r#"{{"id":"{n}","ts":{at},"workspace":"w","link":"d/1","contact_id":"801","fill":"{fill}"}}"#);
+        let record = BaseRecord::<(), _>::to("clicks").payload(&click).partition(0).timestamp(i64::try_from(at).expect("in range"));
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+    }
+    producer.flush(PATIENCE).expect("delivered");
+    // So little at once that it can't keep up.
+    let job = start_limited(&broker, false, None, Limits { in_flight_bytes: 32_768, ..Limits::default() });
+    wait_for("the job", || job.ready().then_some(()));
+    let read = job.meter().records(Kind::Clicks);
+    delete_before(&broker, i64::try_from(count).expect("small"));
+    let text = format!("{:#}", job.wait().expect_err("a gap"));
+    assert!(text.contains("records of clicks were deleted before the job had read them"), "after {read} records: {text}");
+    let text = format!("{:#}", start(&broker, false).wait().expect_err("a gap"));
+    assert!(text.contains("records of partition 0 of clicks were deleted before the job had read them"), "{text}");
+}
+
+/// A click that became readable after the clock had passed its append time was given to whom the forms of that moment named, and is theirs
+/// after every restart.
+#[test]
+fn what_came_late_counts_after_a_restart_as_it_did_before() {
+    let Some(broker) = broker() else { return };
+    for topic in ["crm.contacts", "crm.deals"] {
+        make(&broker, topic);
+    }
+    let put = |topic: &str, key: &str, at: Ms, payload: String| {
+        let producer: ThreadedProducer<DefaultProducerContext> = broker.client(&[]).create().expect("a producer");
+        let record = BaseRecord::to(topic).key(key).payload(&payload).timestamp(i64::try_from(at).expect("in range"));
+        producer.send(record).map_err(|(error, _)| error).expect("sent");
+        producer.flush(PATIENCE).expect("delivered");
+    };
+    let begins = now() - 60_000;
+    for (id, email) in [("801", "one@example.com"), ("802", "two@example.com")] {
+        let contact = format!(r#"{{"portal":"1","contact_id":"{id}","email":"{email}"}}"#);
+        put("crm.contacts", &format!("1/{id}"), begins, contact);
+        let deal = format!(r#"{{"portal":"1","deal_id":"9{id}","pipeline":"p","stage":"a","contact_ids":["{id}"]}}"#);
+        put("crm.deals", &format!("1/9{id}"), begins, deal);
+    }
+    let form = |n: u64, email: &str, at: Ms| {
+        let form = format!(r#"{{"id":"f{n}","ts":{},"workspace":"w","email":"{email}","gclid":"g"}}"#, begins + n);
+        put("forms", "w", at, form);
+    };
+    let click = |id: &str, at: Ms, of: &str| {
+        let click = format!(r#"{{"id":"{id}","ts":{},"workspace":"w","link":"d/1","tags":["x"],{of}}}"#, begins + 5);
+        put("clicks", id, at, click);
+    };
+    let past = |job: &Job, at: Ms| wait_for("the job's clock", || (job.ended() || job.frontier() > at + 200).then_some(()));
+    form(1, "one@example.com", begins + 10_000);
+    form(2, "two@example.com", begins + 20_000);
+
+    let job = start(&broker, false);
+    past(&job, now());
+    // Appended when only the first form was there; the clock has passed the second one, and it is the nearer one.
+    click("late", begins + 15_000, r#""gclid":"g""#);
+    wait_for("the late click", || (job.meter().records(Kind::Clicks) == 1).then_some(()));
+    click("second", now(), r#""contact_id":"802""#);
+    run_to_now(job);
+    let who = |broker: &Broker| {
+        let events = outputs(broker, "hubspot.timeline");
+        let mut who: Vec<_> = events.iter().map(|event| (event["click_id"].to_string(), event["contact_id"].to_string())).collect();
+        who.sort();
+        who
+    };
+    let of = |id: &str| (format!("\"{id}\""), "\"802\"".to_owned());
+    assert_eq!(who(&broker), [of("late"), of("second")]);
+
+    run_to_now(start(&broker, false));
+    click("third", now(), r#""contact_id":"802""#);
+    run_to_now(start(&broker, false));
+    assert_eq!(who(&broker), [of("late"), of("second"), of("third")], "nothing is told twice, or otherwise");
+    let stages = outputs(&broker, "hubspot.deal-stages");
+    let [stage] = stages.as_slice() else { panic!("one deal moves: {stages:?}") };
+    assert_eq!((&stage["deal_id"], &stage["count"]), (&"9802".into(), &3.into()), "the late click counts for whom it was told of");
+}
+
+/// What a start says while it reads again, and of a snapshot that is damaged.
+#[test]
+fn a_start_tells_how_far_it_is_and_of_a_damaged_snapshot() {
+    let Some(broker) = broker() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    produce(&broker, "a", now() - 60_000, 10_000);
+    let mut job = Process::start(&broker, folder.path(), "first");
+    job.wait_to_say("ready");
+    wait_for("all of it", || (outputs(&broker, "hubspot.timeline").len() == 10_000).then_some(()));
+    assert!(job.stop().0.success(), "{}", job.said());
+    let snapshots = folder.path().join("clickline-snapshots");
+    let path = segments(&snapshots).pop().expect("a segment");
+    let mut bytes = fs::read(&path).expect("a file");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).expect("a disk");
+
+    let mut job = Process::start(&broker, folder.path(), "damaged");
+    job.wait_to_say("ready");
+    assert!(job.said().contains("snapshot_damaged"), "{}", job.said());
+    assert!(job.stop().0.success(), "{}", job.said());
+
+    fs::remove_dir_all(&snapshots).expect("a disk");
+    // Stopped in the middle for longer than it says nothing.
+    let mut job = Process::start_with(&broker, folder.path(), "without", Some("source.taken@100!stop"));
+    wait_for("it to stand still", || fs::read_to_string(format!("/proc/{}/stat", job.child.id())).ok()?.contains(") T ").then_some(()));
+    thread::sleep(Duration::from_secs(4));
+    job.signal("CONT");
+    job.wait_to_say("ready");
+    let said = job.said();
+    let line = said.lines().find(|line| line.contains("catching_up")).unwrap_or_else(|| panic!("how far it is: {said}"));
+    assert!(line.contains("of=10000"), "{line}");
+    assert!(job.stop().0.success(), "{}", job.said());
 }
 
 #[test]

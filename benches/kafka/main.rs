@@ -170,7 +170,7 @@ fn dataflow(kafka: &Kafka, plan: &Arc<Plan>, args: &Args, workers: usize, output
         let probe = timely::dataflow::ProbeHandle::new();
         worker.dataflow::<Ms, _, _>(|scope| {
             let streams = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone()));
-            let (arrivals, marks): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+            let (arrivals, marks): (Vec<_>, Vec<_>) = streams.into_iter().map(|of| (of.arrivals, of.marks)).unzip();
             let arrivals = scope.concatenate(arrivals);
             if outputs {
                 let door = (index == 0).then(Dropped::default);

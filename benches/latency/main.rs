@@ -133,7 +133,7 @@ fn start(kafka: &Kafka, args: &Args) -> Running {
         worker.dataflow::<Ms, _, _>(|scope| {
             let door = if index == 0 { once.lock().expect("not poisoned").take() } else { None };
             let streams = Kind::ALL.map(|kind| topic(scope, kind, &reading, probe.clone()));
-            let (arrivals, marks): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+            let (arrivals, marks): (Vec<_>, Vec<_>) = streams.into_iter().map(|of| (of.arrivals, of.marks)).unzip();
             deliver(build(scope.concatenate(arrivals), &plan), scope.concatenate(marks), 0, door).probe_with(&probe);
         });
         let mut mine = histogram();

@@ -60,7 +60,7 @@ pub struct Args {
     /// Wins over `cluster.hosts` of the configuration; without either: localhost, ports 2101 and up.
     #[arg(long, value_name = "FILE")]
     pub hostfile: Option<PathBuf>,
-    /// Go on although records were deleted from the inputs before the job had read them: what they would have said is lost.
+    /// Go on although records were deleted from the inputs before the job had read them, or while it still needed them: what they say is lost.
     #[arg(long)]
     pub accept_gaps: bool,
     /// Say which calls the HubSpot sink would make for the deltas that are in their topics now, make none, change nothing, and end. The

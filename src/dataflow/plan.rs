@@ -287,6 +287,15 @@ impl Plan {
         of_windows.max(of_values) + FORM_BEFORE + self.times.max_future
     }
 
+    /// How far before the frontier of an earlier run clicks and forms must be there again for what it had counted, ms. Rules that were not known
+    /// before count nothing yet: a window of theirs may begin where the topic does. Asked when [`Plan::date_rules`] has been.
+    pub fn counted_back(&self, frontier: Ms) -> (Ms, Ms) {
+        let known = self.rules.iter().filter(|rule| rule.added_at < frontier).map(|rule| rule.rule.window);
+        let published = self.workspaces.values().any(|workspace| workspace.counts == Counts::All).then_some(DEFAULT_WINDOW);
+        let clicks = known.chain(published).max().unwrap_or(0) + self.times.dedupe_horizon + self.times.max_future;
+        (clicks, clicks + FORM_BEFORE)
+    }
+
     /// Says of each rule since when it has been known and told to backfill, from what an earlier run has written down and
     /// the frontier it had reached; returns what this one is to write down. Without an earlier run all have always been there.
     ///

@@ -25,7 +25,7 @@ use crate::model::PackedClick;
 use crate::model::time::{self, Ms, tick_end};
 use crate::sources::files::{Files, files};
 use crate::sources::kafka::broker_clock::BrokerClock;
-use crate::sources::kafka::{Limits, Reading, Resume, topic};
+use crate::sources::kafka::{Limits, Reading, Resume, reached, topic};
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
 use anyhow::Context as _;
@@ -117,11 +117,14 @@ impl Run {
             History::Topics(kafka, limits) => {
                 let now = tick_end(time::now(), times.tick);
                 end = Some(end.unwrap_or(now).min(now));
-                let (resume, meter, stop) = (Resume::default(), Arc::clone(meter), stop.clone());
+                let (meter, stop) = (Arc::clone(meter), stop.clone());
                 // Who only looks writes nothing that the brokers could stamp; and what comes after `now` is not looked at.
                 let clock = BrokerClock::wall(Arc::new(time::now));
-                let of_topics = Reading { kafka: *kafka, times, limits, resume, snapshots: None, clock, meter, stop };
+                let mut of_topics =
+                    Reading { kafka: *kafka, times, limits, resume: Resume::default(), snapshots: None, clock, meter, stop };
                 all_there(&of_topics, &kinds)?;
+                // What came late counted when the job took it.
+                of_topics.resume.reached = Arc::new(reached::look(&of_topics.kafka)?);
                 reading = Some(of_topics);
             }
         }
@@ -138,7 +141,7 @@ impl Run {
                 arrivals.push(files(scope, opened, probe.clone(), stop.clone()));
             }
             if let Some(reading) = &reading {
-                arrivals.extend(kinds.iter().map(|kind| topic(scope, *kind, reading, probe.clone()).0));
+                arrivals.extend(kinds.iter().map(|kind| topic(scope, *kind, reading, probe.clone()).arrivals));
             }
             if let Some(end) = end {
                 arrivals.push(run_on(scope, end, probe.clone(), Arc::clone(over), stop.clone()));

@@ -19,6 +19,7 @@ use crate::kafka::Topics;
 use crate::model::outputs::{ContactProperties, Count, DeadLetter, DealStage, State, TimelineEvent, Unresolved};
 use crate::model::{Click, Contact, Deal, Form};
 use crate::sinks::outbox::Progress;
+use crate::sources::kafka::reached::Reached;
 use crate::sources::{crm, forms};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -68,6 +69,17 @@ enum SourceNote {
     Account(crm::Cursor),
     /// How far a form has been read; key `forms/PORTAL/FORM`.
     Form(forms::Cursor),
+}
+
+/// Either kind of note in the topic of the job's own.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "only its schema is wanted; the outbox tells them apart")]
+enum JobNote {
+    /// How something stood.
+    State(State),
+    /// When a record was taken; key `reached/TOPIC/PARTITION/OFFSET`.
+    Reached(Reached),
 }
 
 fn settings() -> SchemaSettings {
@@ -129,7 +141,7 @@ pub fn all() -> Vec<Document> {
         own::<Progress>(progress),
         own::<SourceNote>(sources),
         own::<crm::Hints>(changes),
-        own::<State>(state),
+        own::<JobNote>(state),
     ]
 }
 

@@ -226,6 +226,16 @@ pub fn decode(found: Found<'_>, log_time: Ms, times: &Times) -> (Arrival, Ms) {
     (arrival.unwrap_or_else(|refusal| dead(found, refusal, at)), at)
 }
 
+/// The same record once more, as it was read before, at a log time that may be another one.
+fn again(arrival: Arrival, log_time: Ms, kind: Kind, source: &str, times: &Times) -> (Arrival, Ms) {
+    let Arrival::Dead(letter) = arrival else { return (arrival, tick_end(log_time, times.tick)) };
+    // Whether it is refused, and what its letter says, may depend on the time.
+    let bytes = |text: &str| STANDARD.decode(text).unwrap_or_default();
+    let (key, payload) = (letter.key_base64.as_deref().map(bytes), bytes(&letter.payload_base64));
+    let place = Place { partition: letter.partition, offset: letter.offset };
+    decode(Found { kind, key: key.as_deref(), payload: Some(&payload), place, source }, log_time, times)
+}
+
 /// When it happened, for what happens; a state has no time of its own.
 fn own_time(arrival: &Arrival) -> Option<Ms> {
     match arrival {

@@ -28,6 +28,7 @@ use crate::kafka::{At, Isolation, Kafka, scan};
 use crate::model::outputs::{State, Topic};
 use crate::model::time::{self, Ms};
 use crate::sources::kafka::broker_clock::BrokerClock;
+use crate::sources::kafka::reached::{AllKnown, Newest};
 use crate::sources::{Mark, Offsets};
 use crate::status::Board;
 use crate::stop::Stop;
@@ -126,17 +127,19 @@ impl Outbox {
         self.progress.as_ref()
     }
 
-    /// What the job wrote down for its next start: the newest record of each key.
+    /// What the job wrote down for its next start: how things stood, and when it took which records; the newest record of each key.
     ///
     /// # Errors
     /// A record that this build can't read, or `stop` was asked.
-    pub fn state(&self) -> anyhow::Result<Vec<State>> {
+    pub fn state(&self) -> anyhow::Result<(Vec<State>, AllKnown)> {
         let topic = &self.kafka.topics.state;
-        let mut newest: HashMap<Vec<u8>, State> = HashMap::new();
+        let (mut newest, mut notes): (HashMap<Vec<u8>, State>, Newest) = Default::default();
         self.kafka.read_all(topic, Isolation::Committed, &self.stop, |place, key, payload| {
+            let of_notes = notes.take(key, payload);
             let key = key.unwrap_or_default().to_vec();
             match payload {
                 None => drop(newest.remove(&key)),
+                Some(_) if of_notes => {}
                 Some(payload) => {
                     let state: State = serde_json::from_slice(payload)
                         .ok()
@@ -148,7 +151,7 @@ impl Outbox {
             Ok(())
         })?;
         hit("start.state");
-        Ok(newest.into_values().collect())
+        Ok((newest.into_values().collect(), notes.all()))
     }
 
     /// Starts the thread. `rules` is written into every record of progress.

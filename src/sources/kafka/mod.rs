@@ -18,8 +18,10 @@
 //! - What a snapshot holds of a partition is read from there first ([`super::snapshot`]); it has the same records.
 //! - A record that had not been read when the job stopped belongs to no tick that was committed, whatever its append time
 //!   says: it may have become readable only after the clock had passed that. It is taken with the time of the restart.
+//! - What was taken later than it was appended, for whatever reason, is noted, and taken at the same time again by every restart ([`reached`]).
 //! - Records that were deleted before they were read end the job with an error, at its start and while it runs: a gap
-//!   would make counts too low, in silence. So does a topic that was made anew. Either is accepted when asked for.
+//!   would make counts too low, in silence. So do records that were read before, are needed again, and are neither in the topic nor in a
+//!   snapshot; and a topic that was made anew. Each is accepted when asked for.
 //! - A broker that is away stops the clock; librdkafka keeps trying, and a warning is written now and then.
 //!
 //! # Cost
@@ -27,6 +29,7 @@
 //! dataflow is bounded by [`Credit`], what waits before it by `queued.max.messages.kbytes` a worker and topic.
 
 pub mod broker_clock;
+pub mod reached;
 mod reader;
 mod resume;
 pub mod watch;
@@ -36,6 +39,7 @@ use super::{Kind, Mark, Meter};
 use crate::dataflow::plan::Times;
 use crate::dataflow::rows::Arrival;
 use crate::kafka::Kafka;
+use crate::model::outputs::Output;
 use crate::model::time::Ms;
 use crate::stop::Stop;
 use anyhow::Context as _;
@@ -124,14 +128,16 @@ impl Reading {
 
 /// The source of one topic on one worker; every worker must build it. `done` watches the end of the dataflow.
 ///
-/// Beside the records come marks that say how far the partitions have been read.
+/// Beside the records come marks that say how far the partitions have been read, and notes for the next start.
 pub fn topic<'scope>(scope: Scope<'scope, Ms>, kind: Kind, reading: &Reading, done: ProbeHandle<Ms>) -> Streams<'scope> {
     let reading = reading.clone();
     let mut builder = OperatorBuilder::new(kind.name().to_owned(), scope);
     let info = builder.operator_info();
     let (rows, arrivals) = builder.new_output();
     let (of_marks, marks) = builder.new_output();
+    let (of_notes, notes) = builder.new_output();
     let (mut rows, mut of_marks) = (OutputBuilder::<Ms, Rows>::from(rows), OutputBuilder::<Ms, Marks>::from(of_marks));
+    let mut of_notes = OutputBuilder::<Ms, Notes>::from(of_notes);
     builder.build(move |capabilities| {
         let activator = scope.activator_for(info.address.clone());
         let wake = Arc::new(scope.worker().sync_activator_for(info.address.to_vec()));
@@ -147,25 +153,36 @@ pub fn topic<'scope>(scope: Scope<'scope, Ms>, kind: Kind, reading: &Reading, do
         move |_frontiers| {
             // When the job stops, the capability stays: a tick that was not read to its end must not close.
             let Some(reader) = reader.as_mut().filter(|_| !stop.asked()) else { return };
-            let [held, held_for_marks] = held.as_mut_slice() else { return };
+            let [held, held_for_marks, held_for_notes] = held.as_mut_slice() else { return };
             match reader.turn(held, &mut rows.activate()) {
                 Duration::ZERO => activator.activate(),
                 after => activator.activate_after(after),
             }
             of_marks.activate().session(&*held_for_marks).give_iterator(reader.marks());
-            if held.time() > held_for_marks.time() {
-                held_for_marks.downgrade(held.time());
+            of_notes.activate().session(&*held_for_notes).give_iterator(reader.notes());
+            for other in [held_for_marks, held_for_notes] {
+                if held.time() > other.time() {
+                    other.downgrade(held.time());
+                }
             }
         }
     });
-    (arrivals, marks)
+    Streams { arrivals, marks, notes }
 }
 
-/// Records and marks, each with its tick.
-pub type Streams<'scope> = (StreamVec<'scope, Ms, (Arrival, Ms)>, StreamVec<'scope, Ms, (Mark, Ms)>);
+/// What a source says, each with its tick.
+pub struct Streams<'scope> {
+    /// Records.
+    pub arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>,
+    /// How far partitions have been read.
+    pub marks: StreamVec<'scope, Ms, (Mark, Ms)>,
+    /// What is to be written down for the next start ([`reached`]).
+    pub notes: StreamVec<'scope, Ms, (Output, Ms)>,
+}
 
 type Rows = CapacityContainerBuilder<Vec<(Arrival, Ms)>>;
 type Marks = CapacityContainerBuilder<Vec<(Mark, Ms)>>;
+type Notes = CapacityContainerBuilder<Vec<(Output, Ms)>>;
 
 #[cfg(test)]
 mod tests;

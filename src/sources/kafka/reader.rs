@@ -9,12 +9,12 @@ use super::broker_clock::BrokerClock;
 use super::watch::{Complaints, Question, Watch};
 use super::{Limits, Reading, Resume, Rows};
 use crate::dataflow::plan::Times;
+use crate::model::outputs::Output;
 use crate::model::time::{Ms, tick_end};
 use crate::sources::snapshot::Recorder;
 use crate::sources::{Credit, Kind, Mark, Meter, Standing};
 use crate::stop::Stop;
 use anyhow::Context as _;
-use idle::HOLLOW_END;
 use rdkafka::consumer::BaseConsumer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,10 +135,21 @@ impl Reader {
             self.tails.iter().map(|tail| {
                 let end = ends.and_then(|ends| ends.get(&tail.partition)).copied().unwrap_or(0);
                 // What compaction emptied is as good as read.
-                let next = if tail.beyond.is_some_and(|(of, since)| of == end && since.elapsed() > HOLLOW_END) { end } else { tail.next };
+                let next = if tail.beyond.is_some_and(|beyond| beyond.is_hollow(end)) { end } else { tail.next };
                 (tail.partition, Standing { next, end: end.max(tail.next), log_time: tail.low })
             }),
         );
+    }
+
+    /// What is to be written down for the next start, each with its tick.
+    pub(super) fn notes(&mut self) -> impl Iterator<Item = (Output, Ms)> {
+        let kept = self.resume.notes_kept;
+        self.tails.iter_mut().flat_map(move |tail| {
+            if let Some(kept) = kept {
+                tail.steps.expire(tail.low, kept);
+            }
+            tail.steps.fresh()
+        })
     }
 
     /// How far each partition has been read, where that is news: by the end of each tick, and now. So whatever tick is

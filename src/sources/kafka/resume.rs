@@ -1,7 +1,9 @@
 //! Where a restart takes the log up.
 
+use super::reached::{AllKnown, Known};
 use crate::model::time::Ms;
 use crate::sources::{Kind, Offsets};
+use std::sync::Arc;
 
 /// Where a restart takes the log up.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +16,15 @@ pub struct Resume {
     pub offsets: Offsets,
     /// Ticks that end before this do not need what had not been read, ms.
     pub frontier: Ms,
-    /// Whether to go on without records that were deleted unread.
+    /// The same as `clicks_from` for what was computed before: windows that are longer than any of then may begin where the topic does.
+    pub clicks_counted_from: Ms,
+    /// The same for forms.
+    pub forms_counted_from: Ms,
+    /// When records were taken whose log does not say it.
+    pub reached: Arc<AllKnown>,
+    /// How long such notes are kept, ms; `None`: for ever.
+    pub notes_kept: Option<Ms>,
+    /// Whether to go on without records that were deleted before they were read, or read as often as they are needed.
     pub accept_gaps: bool,
 }
 
@@ -32,5 +42,28 @@ impl Resume {
     pub(super) fn unread(&self, kind: Kind, partition: i32) -> Option<i64> {
         let of = self.offsets.get(&kind).filter(|of| !of.is_empty())?;
         Some(of.get(&partition).copied().unwrap_or(0))
+    }
+
+    /// Records of `kind` that were taken at this time or later were counted before, and must be there again; `None` for a topic that is needed
+    /// whole, and at a first start.
+    pub(super) fn counted_from(&self, kind: Kind) -> Option<Ms> {
+        match kind {
+            _ if self.frontier == 0 => None,
+            Kind::Clicks => Some(self.clicks_counted_from),
+            Kind::Forms => Some(self.forms_counted_from),
+            Kind::Contacts | Kind::Deals => None,
+        }
+    }
+
+    /// What is known of a partition beside its log.
+    pub(super) fn known(&self, kind: Kind, partition: i32) -> Known {
+        self.reached.get(&kind).and_then(|of| of.get(&partition)).cloned().unwrap_or_default()
+    }
+
+    /// The first offset that was taken at the time from which on records are needed, or later, by what is known beside the log: it may have been
+    /// appended before.
+    pub(super) fn taken_from(&self, kind: Kind, partition: i32) -> Option<i64> {
+        let known = self.reached.get(&kind)?.get(&partition)?;
+        known.iter().find(|(_, log_time)| **log_time >= self.from(kind)).map(|(offset, _)| *offset)
     }
 }

@@ -1,6 +1,7 @@
 //! The source against librdkafka's mock cluster. It stamps no append time: records carry the producer's.
 
 use super::broker_clock::BrokerClock;
+use super::reached::Reached;
 use super::*;
 use crate::dataflow::rows::Arrival;
 use crate::engine;
@@ -10,12 +11,14 @@ use crate::sinks::outbox::{Batch, Door, deliver};
 use rdkafka::message::Timestamp;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
-use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::vec::Map;
+use timely::dataflow::operators::{Concatenate as _, Probe};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
@@ -56,16 +59,20 @@ struct Kept {
     /// What was said to have been read, by the upper end of the batch.
     read: Arc<Mutex<Vec<Read>>>,
     committed: Arc<AtomicU64>,
-    shut: bool,
+    /// What was to be written down for the next start.
+    notes: Arc<Mutex<Vec<Output>>>,
+    shut: Arc<AtomicBool>,
 }
 
 impl Door for Kept {
     fn offer(&mut self, batch: Batch) -> Result<(), Batch> {
-        if self.shut {
+        if self.shut.load(Ordering::Relaxed) {
             return Err(batch);
         }
         self.read.lock().expect("not poisoned").push((batch.upper, batch.read));
-        self.outputs.lock().expect("not poisoned").extend(batch.outputs.into_iter().map(|output| output.key));
+        let (notes, outputs): (Vec<_>, Vec<_>) = batch.outputs.into_iter().partition(|output| output.topic == Topic::State);
+        self.notes.lock().expect("not poisoned").extend(notes);
+        self.outputs.lock().expect("not poisoned").extend(outputs.into_iter().map(|output| output.key));
         self.committed.store(batch.upper, Ordering::Release);
         Ok(())
     }
@@ -91,14 +98,27 @@ impl Run {
     }
 
     fn by(clock: BrokerClock, mock: &Mock, workers: usize, in_flight_bytes: usize, shut: bool, resume: Resume) -> Self {
-        let door = Kept { shut, ..Kept::default() };
+        Run::with(clock, mock, workers, in_flight_bytes, shut, resume, None)
+    }
+
+    /// The same with snapshots in a folder.
+    fn with(
+        clock: BrokerClock,
+        mock: &Mock,
+        workers: usize,
+        in_flight_bytes: usize,
+        shut: bool,
+        resume: Resume,
+        snapshots: Option<&Path>,
+    ) -> Self {
+        let door = Kept { shut: Arc::new(AtomicBool::new(shut)), ..Kept::default() };
         let reading = Reading {
             kafka: Kafka::at(mock.bootstrap_servers()),
             times: Times::with_tick(TICK),
             // A machine that runs other tests beside this one is slow to append.
             limits: Limits { in_flight_bytes, idle_slack: 200 },
             resume,
-            snapshots: None,
+            snapshots: snapshots.map(|folder| Snapshots { folder: folder.to_owned(), keep_clicks: Ms::MAX, keep_forms: Ms::MAX }),
             clock,
             meter: Arc::default(),
             stop: Stop::new(),
@@ -106,16 +126,16 @@ impl Run {
         let (of_door, of_reading, stop) = (door.clone(), reading.clone(), reading.stop.clone());
         let worker = thread::spawn(move || {
             engine::run(workers, &stop, move |scope, worker, probe| {
-                let (clicks, of_clicks) = topic(scope, Kind::Clicks, &of_reading, probe.clone());
-                let (forms, of_forms) = topic(scope, Kind::Forms, &of_reading, probe.clone());
-                let marks = timely::dataflow::operators::Concat::concat(of_clicks, of_forms);
-                let outputs = timely::dataflow::operators::Concat::concat(clicks, forms).map(|(arrival, at)| {
+                let [clicks, forms] = [Kind::Clicks, Kind::Forms].map(|kind| topic(scope, kind, &of_reading, probe.clone()));
+                let marks = scope.concatenate([clicks.marks, forms.marks]);
+                let outputs = scope.concatenate([clicks.arrivals, forms.arrivals]).map(|(arrival, at)| {
                     let key = match arrival {
                         Arrival::Click(_, click) => format!("{}@{at}", click.id),
                         other => format!("{other:?}"),
                     };
                     (Output { topic: Topic::Timeline, key, value: Vec::new() }, at)
                 });
+                let outputs = scope.concatenate([outputs, clicks.notes, forms.notes]);
                 deliver(outputs, marks, 0, (worker == 0).then(|| of_door.clone())).probe_with(probe);
             })
         });
@@ -128,6 +148,22 @@ impl Run {
 
     fn outputs(&self) -> Vec<String> {
         self.door.outputs.lock().expect("not poisoned").clone()
+    }
+
+    /// What a start that goes on from here resumes with: how far it is, and what it has written down, beside `before`.
+    fn left(&self, before: Resume) -> Resume {
+        let mut offsets = before.offsets;
+        for (_, marks) in self.door.read.lock().expect("not poisoned").iter() {
+            for Mark { kind, partition, next } in marks {
+                offsets.entry(*kind).or_default().insert(*partition, *next);
+            }
+        }
+        let mut reached = (*before.reached).clone();
+        for note in self.door.notes.lock().expect("not poisoned").iter() {
+            let note = Reached::read(&note.value).expect("a note");
+            reached.entry(note.topic).or_default().entry(note.partition).or_default().insert(note.offset, note.log_time);
+        }
+        Resume { offsets, frontier: self.committed(), reached: Arc::new(reached), ..before }
     }
 
     /// Waits until the clock has passed `at`.
@@ -356,4 +392,108 @@ fn a_backlog_waits_within_the_credit_for_a_partition_that_cannot_be_read() {
         assert_eq!(run.outputs().len(), 2_001);
         assert_eq!(run.reading.meter.clamped(), 0);
     }
+}
+
+/// What was said of clicks in ticks that end at `from` or later, sorted.
+fn said_from(run: &Run, from: Ms) -> Vec<String> {
+    let tick = |said: &String| said.split_once('@').and_then(|(_, at)| at.parse::<Ms>().ok());
+    let mut said: Vec<String> = run.outputs().into_iter().filter(|said| tick(said) >= Some(from)).collect();
+    said.sort();
+    said
+}
+
+/// Records that become readable after the clock has passed their append times, one alone and some in a row, are taken by every later start
+/// when the first one took them: with and without a snapshot, and by another number of workers.
+#[test]
+fn what_came_late_is_taken_at_the_same_time_by_every_start() {
+    let (mock, folder) = (cluster(1, 2), tempfile::tempdir().expect("a folder"));
+    let from = now() - 60_000;
+    produce(&mock, 0, &numbered("a", from, 3));
+    produce(&mock, 1, &numbered("b", from + 5, 2));
+    let start = |workers, resume, snapshots| Run::with(BrokerClock::wall(Arc::new(now)), &mock, workers, 1 << 20, false, resume, snapshots);
+    let first = start(2, Resume::default(), Some(folder.path()));
+    first.reach(now());
+    for name in ["late", "later"] {
+        produce(&mock, 0, &numbered(name, now() - 30_000, 3));
+        first.reach(now());
+        // In order again.
+        produce(&mock, 0, &[(format!("{name}-on"), now())]);
+        first.reach(now() + 2 * TICK);
+    }
+    let (clamped, resume) = (first.reading.meter.clamped(), first.left(Resume::default()));
+    let whole = said_from(&first, 0);
+    assert!(clamped >= 6 && whole.len() == 13, "{clamped} late ones of {whole:?}");
+    drop(first); // it hands over what is to be copied
+    // One for each row of late ones, unless the clock moved on within it, and the first record of each partition.
+    let notes: usize = resume.reached.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum();
+    assert!((4..=10).contains(&notes), "{:?}", resume.reached);
+
+    for (workers, snapshots) in [(1, None), (3, None), (2, Some(folder.path()))] {
+        // Nothing that was said is said again; so it is as if it had just begun.
+        let again = start(workers, Resume { frontier: 0, ..resume.clone() }, snapshots);
+        again.reach(now());
+        assert_eq!(said_from(&again, 0), whole, "{workers} workers, snapshot: {}", snapshots.is_some());
+        assert_eq!(again.reading.meter.copied() > 0, snapshots.is_some());
+        assert_eq!(again.door.notes.lock().expect("not poisoned").len(), 0, "all is noted already");
+    }
+}
+
+/// What a start takes later than its append time, because the one before had not read it, or had committed nothing of it, is taken then by all
+/// that follow.
+#[test]
+fn what_a_restart_takes_late_is_taken_then_by_those_that_follow() {
+    let (mock, folder) = (cluster(1, 1), tempfile::tempdir().expect("a folder"));
+    let from = now() - 60_000;
+    produce(&mock, 0, &numbered("a", from, 4));
+    let start = |resume, shut, snapshots| Run::with(BrokerClock::wall(Arc::new(now)), &mock, 1, 1 << 20, shut, resume, snapshots);
+    // One that reads all, copies it, and commits nothing.
+    let shut = start(Resume::default(), true, Some(folder.path()));
+    while shut.reading.meter.total() < 4 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(shut);
+    // So goes one on that knows of the first two, and had come to half a minute ago.
+    let frontier = tick_end(from + 30_000, TICK);
+    let before = Resume { offsets: [(Kind::Clicks, [(0, 2)].into())].into(), frontier, ..Resume::default() };
+    let own = tick_end(from, TICK);
+    let expected = [format!("a0@{own}"), format!("a1@{own}"), format!("a2@{frontier}"), format!("a3@{frontier}")];
+    for snapshots in [Some(folder.path()), None] {
+        let second = start(before.clone(), false, snapshots);
+        second.reach(now());
+        assert_eq!(said_from(&second, frontier), expected[2..]);
+        let resume = second.left(before.clone());
+        assert!(resume.offsets[&Kind::Clicks][&0] == 4 && resume.frontier > frontier);
+        drop(second);
+        for snapshots in [Some(folder.path()), None] {
+            let third = start(Resume { frontier: 0, ..resume.clone() }, false, snapshots);
+            third.reach(now());
+            assert_eq!(said_from(&third, 0), expected, "snapshot: {}", snapshots.is_some());
+        }
+    }
+}
+
+/// A partition at its end whose records wait while another one of its topic has all the credit holds the clock: nobody has looked whether
+/// something came.
+#[test]
+fn a_partition_that_is_not_read_for_want_of_credit_is_not_idle() {
+    let mock = cluster(1, 2);
+    let from = now() - 60_000;
+    produce(&mock, 1, &[("first".to_owned(), from)]);
+    let run = Run::start(&mock, 1, 2_048, false);
+    run.reach(now());
+    run.door.shut.store(true, Ordering::Relaxed);
+    // More than the credit, each in a tick of its own.
+    let began = now();
+    for n in 0..20 {
+        produce(&mock, 0, &[(format!("much{n}"), now())]);
+        thread::sleep(Duration::from_millis(TICK));
+    }
+    let ts = now();
+    produce(&mock, 1, &[("waits".to_owned(), ts)]);
+    thread::sleep(Duration::from_secs(7));
+    run.door.shut.store(false, Ordering::Relaxed);
+    run.reach(now());
+    assert_eq!(said_from(&run, began).len(), 21);
+    assert_eq!(run.reading.meter.clamped(), 0);
+    assert!(run.outputs().contains(&format!("waits@{}", tick_end(ts, TICK))), "{:?}", said_from(&run, began));
 }

@@ -44,7 +44,7 @@ pub struct Seen {
     pub mine: Option<Vec<i32>>,
     /// First offsets that the partitions still hold.
     pub starts: BTreeMap<i32, i64>,
-    /// Where reading begins: the first record appended at [`Question::from`] or later, where the broker can say so; else
+    /// Where reading begins: the first record appended, or taken, at the time from which on they are needed, where the broker can say so; else
     /// the first of all, which costs time and nothing else.
     pub begins: BTreeMap<i32, i64>,
     /// Snapshots of new partitions, empty where nothing is in them that can be used.
@@ -167,7 +167,8 @@ impl Question {
         if from > 0 {
             let found = self.ask(partitions, Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX)))?;
             for (partition, begin) in &mut begins {
-                *begin = found.get(partition).copied().unwrap_or(*begin).max(*begin);
+                let taken = self.reading.resume.taken_from(self.kind, *partition).unwrap_or(i64::MAX);
+                *begin = found.get(partition).map_or(*begin, |found| taken.min(*found).max(*begin));
             }
         }
         Ok((starts, begins))

@@ -26,8 +26,8 @@ pub struct Head {
     pub sum: u32,
     /// The first offset that the block may hold: where the one before it ended.
     pub after: i64,
-    /// The greatest log time of a row.
-    pub log_time: Ms,
+    /// The latest append time of a row.
+    pub appended: Ms,
     /// Its last record, as Kafka has it.
     pub last: Last,
 }
@@ -40,12 +40,12 @@ impl Head {
 
     /// As bytes.
     pub fn bytes(&self) -> [u8; HEAD] {
-        let Head { len, rows, sum, after, log_time, last: Last { offset, time, payload } } = self;
+        let Head { len, rows, sum, after, appended, last: Last { offset, time, payload } } = self;
         let mut bytes = Vec::with_capacity(HEAD);
         for number in [MARK, *len, *rows, *sum, *payload, 0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for number in [*after, *offset, *time, log_time.cast_signed()] {
+        for number in [*after, *offset, *time, appended.cast_signed()] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.resize(HEAD - 4, 0);
@@ -74,7 +74,7 @@ impl Head {
             rows: small(8)?,
             sum: small(12)?,
             after: large(24)?,
-            log_time: large(48)?.cast_unsigned(),
+            appended: large(48)?.cast_unsigned(),
             last: Last { offset: large(32)?, time: large(40)?, payload: small(16)? },
         };
         let fits = small(0)? == MARK && small(HEAD - 4)? == crc32fast::hash(&bytes[..HEAD - 4]);

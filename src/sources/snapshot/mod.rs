@@ -7,10 +7,11 @@
 //! ```
 //!
 //! # Meaning
-//! A snapshot is a copy of one partition's log: the same records in the same order, each with the log time that the job
-//! gave it. It grows as the partition is read, and its oldest segments go when the longest window has left them. A
+//! A snapshot is a copy of one partition's log: the same records in the same order, each with its append time.
+//! It grows as the partition is read, and its oldest segments go when the longest window has left them. A
 //! restart reads the copy, then the partition from where the copy ends. So no number of workers, no rule and no
-//! operator's state stands in it: it can be out of date, but not wrong.
+//! operator's state stands in it, nor when the job took a record that came late ([`super::kafka::reached`]): it can be out of date, but
+//! not wrong.
 //!
 //! # Ties and edges
 //! - It is a cache: it may be deleted or damaged at will, also in part and while the job is down. Every block has a
@@ -72,7 +73,7 @@ impl Snapshots {
         let build = &*EXECUTABLE;
         Spot {
             folder: self.folder.join(format!("{}-{partition}", kind.name())),
-            label: format!("clickline snapshot 1, build {build}, partition {partition} of {topic}, tick {tick}, max_future {max_future}\n"),
+            label: format!("clickline snapshot 2, build {build}, partition {partition} of {topic}, tick {tick}, max_future {max_future}\n"),
             partition,
         }
     }

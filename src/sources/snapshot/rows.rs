@@ -20,8 +20,8 @@ use std::sync::Arc;
 pub struct Row {
     /// Its offset.
     pub offset: i64,
-    /// Its log time, as the job took it.
-    pub log_time: Ms,
+    /// When it was appended, as the job read it. Its log time may be later; the copy does not know.
+    pub appended: Ms,
     /// What it says; contacts and deals have no place in a snapshot.
     pub arrival: Arrival,
     /// What it takes in memory, about: the bytes of its message, or of its texts.
@@ -41,7 +41,7 @@ const DEAD: u8 = 2;
 pub struct Encoder {
     bytes: Vec<u8>,
     texts: Map<Box<str>, u64>,
-    /// Offset and log time of the row before.
+    /// Offset and append time of the row before.
     before: (i64, Ms),
 }
 
@@ -60,7 +60,7 @@ impl Encoder {
 
     /// Puts in a row; rows of contacts and deals are not taken.
     pub fn row(&mut self, row: &Row) {
-        let Row { offset, log_time, arrival, bytes: _ } = row;
+        let Row { offset, appended, arrival, bytes: _ } = row;
         let kind = match arrival {
             Arrival::Click(..) => CLICK,
             Arrival::Form(..) => FORM,
@@ -69,17 +69,17 @@ impl Encoder {
         };
         self.bytes.push(kind);
         self.signed(offset.wrapping_sub(self.before.0));
-        self.signed(log_time.wrapping_sub(self.before.1).cast_signed());
-        self.before = (*offset, *log_time);
+        self.signed(appended.wrapping_sub(self.before.1).cast_signed());
+        self.before = (*offset, *appended);
         match arrival {
-            Arrival::Click(_, click) => self.click(click, *log_time),
-            Arrival::Form(_, form) => self.form(form, *log_time),
+            Arrival::Click(_, click) => self.click(click, *appended),
+            Arrival::Form(_, form) => self.form(form, *appended),
             Arrival::Dead(letter) => self.plain(&serde_json::to_string(&**letter).expect("our own records are JSON")),
             Arrival::Contact(..) | Arrival::Deal(..) | Arrival::Carried(_) => {}
         }
     }
 
-    fn click(&mut self, click: &PackedClick, log_time: Ms) {
+    fn click(&mut self, click: &PackedClick, appended: Ms) {
         // Field by field, so that a new one can't be forgotten.
         let ClickView {
             v,
@@ -109,7 +109,7 @@ impl Encoder {
         } = click.view();
         self.number(u64::from(v));
         self.id(&click.id);
-        self.signed(ts.wrapping_sub(log_time).cast_signed());
+        self.signed(ts.wrapping_sub(appended).cast_signed());
         self.text(Some(workspace));
         self.text(Some(link));
         self.number(tags.len() as u64);
@@ -138,11 +138,11 @@ impl Encoder {
         }
     }
 
-    fn form(&mut self, form: &Form, log_time: Ms) {
+    fn form(&mut self, form: &Form, appended: Ms) {
         let Form { v, id, ts, workspace, email, fbclid, gclid } = form;
         self.number(u64::from(*v));
         self.id(&ClickId::of(id));
-        self.signed(ts.wrapping_sub(log_time).cast_signed());
+        self.signed(ts.wrapping_sub(appended).cast_signed());
         self.text(Some(workspace));
         self.plain(email);
         self.plain_option(fbclid.as_deref());
@@ -227,25 +227,25 @@ impl<'a> Decoder<'a> {
         let Some((kind, rest)) = self.bytes.split_first() else { return Ok(None) };
         (self.bytes, self.given) = (rest, 0);
         let offset = self.before.0.wrapping_add(self.signed()?);
-        let log_time = self.before.1.wrapping_add(self.signed()?.cast_unsigned());
-        self.before = (offset, log_time);
+        let appended = self.before.1.wrapping_add(self.signed()?.cast_unsigned());
+        self.before = (offset, appended);
         let place = Place { partition: self.partition, offset };
         let arrival = match *kind {
-            CLICK => Arrival::Click(place, Arc::new(self.click(log_time)?)),
-            FORM => Arrival::Form(place, Arc::new(self.form(log_time)?)),
+            CLICK => Arrival::Click(place, Arc::new(self.click(appended)?)),
+            FORM => Arrival::Form(place, Arc::new(self.form(appended)?)),
             DEAD => {
                 let letter: DeadLetter = serde_json::from_str(self.plain()?).map_err(|_| Damaged)?;
                 Arrival::Dead(Arc::new(letter))
             }
             _ => return Err(Damaged),
         };
-        Ok(Some(Row { offset, log_time, arrival, bytes: self.given }))
+        Ok(Some(Row { offset, appended, arrival, bytes: self.given }))
     }
 
-    fn click(&mut self, log_time: Ms) -> Result<PackedClick, Damaged> {
+    fn click(&mut self, appended: Ms) -> Result<PackedClick, Damaged> {
         let v = u32::try_from(self.number()?).map_err(|_| Damaged)?;
         let id = self.id()?;
-        let ts = log_time.wrapping_add(self.signed()?.cast_unsigned());
+        let ts = appended.wrapping_add(self.signed()?.cast_unsigned());
         let workspace = self.text()?.ok_or(Damaged)?;
         let link = self.text()?.ok_or(Damaged)?;
         let tags = self.number()?;
@@ -285,11 +285,11 @@ impl<'a> Decoder<'a> {
         Ok(click.packed())
     }
 
-    fn form(&mut self, log_time: Ms) -> Result<Form, Damaged> {
+    fn form(&mut self, appended: Ms) -> Result<Form, Damaged> {
         Ok(Form {
             v: u32::try_from(self.number()?).map_err(|_| Damaged)?,
             id: self.id()?,
-            ts: log_time.wrapping_add(self.signed()?.cast_unsigned()),
+            ts: appended.wrapping_add(self.signed()?.cast_unsigned()),
             workspace: self.text()?.ok_or(Damaged)?.to_owned(),
             email: self.plain()?.to_owned(),
             fbclid: self.plain_option()?.map(str::to_owned),

@@ -42,8 +42,8 @@ pub struct Segment {
     pub after: i64,
     /// The one after its last record.
     pub next: i64,
-    /// The greatest log time in it.
-    pub log_time: Ms,
+    /// The latest append time in it.
+    pub appended: Ms,
     /// Records.
     pub rows: u64,
     /// Bytes that are good.
@@ -142,9 +142,10 @@ impl Opened {
         names(&self.spot.folder)?.iter().try_for_each(fs::remove_file)
     }
 
-    /// To be read, without what was appended before `from`, as far as whole files hold nothing else.
-    pub fn read(mut self, from: Ms) -> Copied {
-        let needed = self.segments.iter().position(|segment| segment.log_time >= from).unwrap_or(self.segments.len());
+    /// To be read, without what was appended before `from` and stands before `offset`, as far as whole files hold nothing else.
+    pub fn read(mut self, from: Ms, offset: i64) -> Copied {
+        let needed = self.segments.iter().position(|segment| segment.appended >= from || segment.next > offset);
+        let needed = needed.unwrap_or(self.segments.len());
         let older = self.segments.drain(..needed.min(self.segments.len().saturating_sub(1))).collect();
         Copied::new(self, older)
     }
@@ -197,7 +198,7 @@ impl Opened {
         if file.read_exact(&mut label).is_err() || label != self.spot.label.as_bytes() {
             return Ok(None);
         }
-        let mut segment = Segment { path: path.to_owned(), after, next: after, log_time: 0, rows: 0, len: label.len() as u64, last: None };
+        let mut segment = Segment { path: path.to_owned(), after, next: after, appended: 0, rows: 0, len: label.len() as u64, last: None };
         let mut heads = Vec::new();
         let whole = loop {
             let head = match Head::read(&mut file)? {
@@ -213,7 +214,7 @@ impl Opened {
             heads.push((segment.len, head));
             (segment.next, segment.len, segment.last) = (head.next(), end, Some(head.last));
             segment.rows += u64::from(head.rows);
-            segment.log_time = segment.log_time.max(head.log_time);
+            segment.appended = segment.appended.max(head.appended);
         };
         Ok(Some(Heads { segment, heads, whole }))
     }
@@ -237,11 +238,11 @@ impl Opened {
 /// Ends a segment where the block at `bad` begins.
 fn cut(segment: &mut Segment, heads: &[(u64, Head)], bad: u64) {
     let good = heads.iter().take_while(|(at, _)| *at < bad);
-    (segment.next, segment.log_time, segment.rows, segment.last) = (segment.after, 0, 0, None);
+    (segment.next, segment.appended, segment.rows, segment.last) = (segment.after, 0, 0, None);
     for (_, head) in good {
         (segment.next, segment.last) = (head.next(), Some(head.last));
         segment.rows += u64::from(head.rows);
-        segment.log_time = segment.log_time.max(head.log_time);
+        segment.appended = segment.appended.max(head.appended);
     }
     segment.len = bad;
 }

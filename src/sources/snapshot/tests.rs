@@ -54,7 +54,7 @@ fn click() -> impl Strategy<Value = Click> {
     })
 }
 
-/// A record of partition 3 without its offset and log time.
+/// A record of partition 3 without its offset and append time.
 fn arrival() -> impl Strategy<Value = Arrival> {
     let at = At { partition: 3, offset: 0 };
     let form = (text(), any::<u64>(), text(), text(), maybe(), maybe()).prop_map(move |(id, ts, workspace, email, fbclid, gclid)| {
@@ -77,21 +77,21 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     prop_oneof![8 => click().prop_map(move |click| Arrival::Click(at, click.into())), 2 => form, 1 => dead]
 }
 
-/// Rows with offsets and log times that rise, in the batches in which they are handed over.
+/// Rows with offsets and append times that rise, in the batches in which they are handed over.
 fn batches() -> impl Strategy<Value = Vec<Vec<Row>>> {
     let row = (1..4i64, 0..5_000u64, arrival());
     proptest::collection::vec(proptest::collection::vec(row, 1..20), 1..8).prop_map(|batches| {
-        let (mut offset, mut log_time) = (4, 1_700_000_000_000);
+        let (mut offset, mut appended) = (4, 1_700_000_000_000);
         let mut place = |(gap, wait, arrival): (i64, Ms, Arrival)| {
             offset += gap;
-            log_time += wait;
+            appended += wait;
             let at = At { partition: 3, offset };
             let arrival = match arrival {
                 Arrival::Click(_, click) => Arrival::Click(at, click),
                 Arrival::Form(_, form) => Arrival::Form(at, form),
                 other => other,
             };
-            Row { offset, log_time, arrival, bytes: 0 }
+            Row { offset, appended, arrival, bytes: 0 }
         };
         batches.into_iter().map(|batch| batch.into_iter().map(&mut place).collect()).collect()
     })
@@ -118,12 +118,12 @@ fn write(folder: &Path, batches: &[Vec<Row>]) {
 }
 
 fn last(row: &Row) -> Last {
-    Last::of(row.offset, row.log_time.cast_signed(), format!("{row:?}").as_bytes())
+    Last::of(row.offset, row.appended.cast_signed(), format!("{row:?}").as_bytes())
 }
 
 /// All that a copy says, and where it would go on.
 fn all(opened: Opened) -> (Vec<Row>, Place) {
-    let mut copied = opened.read(0);
+    let mut copied = opened.read(0, i64::MAX);
     let mut rows = Vec::new();
     loop {
         match copied.advance() {
@@ -137,7 +137,7 @@ fn all(opened: Opened) -> (Vec<Row>, Place) {
 }
 
 fn said(rows: &[Row]) -> Vec<String> {
-    rows.iter().map(|Row { offset, log_time, arrival, bytes: _ }| format!("{offset} {log_time} {arrival:?}")).collect()
+    rows.iter().map(|Row { offset, appended, arrival, bytes: _ }| format!("{offset} {appended} {arrival:?}")).collect()
 }
 
 fn file(folder: &Path) -> PathBuf {
@@ -201,8 +201,8 @@ fn rows(from: i64, count: i64) -> Vec<Row> {
         let click = Click { v: 1, id: format!("c{offset:05}"), workspace: "w".into(), link: "l".repeat(900), ..Click::default() };
         Arrival::Click(At { partition: 3, offset }, click.into())
     };
-    let log_time = |offset: i64| 1_700_000_000_000 + offset.cast_unsigned() * 1_000;
-    (from..from + count).map(|offset| Row { offset, log_time: log_time(offset), arrival: click(offset), bytes: 0 }).collect()
+    let appended = |offset: i64| 1_700_000_000_000 + offset.cast_unsigned() * 1_000;
+    (from..from + count).map(|offset| Row { offset, appended: appended(offset), arrival: click(offset), bytes: 0 }).collect()
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_file_that_is_missing_ends_the_copy() {
     }
     assert_eq!(all(open(folder.path())).0.len(), 30);
     // What was appended before the second file's records is not needed: whole files are passed over.
-    let mut copied = open(folder.path()).read(1_700_000_016_000);
+    let mut copied = open(folder.path()).read(1_700_000_016_000, i64::MAX);
     assert_eq!((copied.left(), copied.position(), copied.end()), (20, 15, 35));
     assert!(matches!(copied.advance(), Next::Row(Row { offset: 15, .. })));
     drop(copied);
@@ -284,7 +284,7 @@ fn what_nobody_needs_any_more_is_deleted() {
     drop(recorder);
     let opened = open(folder.path());
     let after = opened.after().expect("something is there");
-    let (oldest, newest) = (opened.segments.first().expect("some").log_time, opened.segments.last().expect("some").log_time);
+    let (oldest, newest) = (opened.segments.first().expect("some").appended, opened.segments.last().expect("some").appended);
     assert!(after > 5 && newest - oldest >= 1_000_000, "{after}: the last {} ms are kept", newest - oldest);
     assert_eq!(all(opened).0.last().map(|row| row.offset), Some(80_004));
 }

@@ -212,7 +212,7 @@ struct Growing {
     /// When the first of them came.
     since: Instant,
     last: Last,
-    log_time: Ms,
+    appended: Ms,
     /// The offset after the last row that is in the file.
     next: i64,
 }
@@ -229,7 +229,7 @@ impl Growing {
             }
             None => begin(&mut opened, next)?,
         };
-        Ok(Growing { opened, file, encoder: Encoder::default(), rows: 0, since: Instant::now(), last: Last::default(), log_time: 0, next })
+        Ok(Growing { opened, file, encoder: Encoder::default(), rows: 0, since: Instant::now(), last: Last::default(), appended: 0, next })
     }
 
     fn append(&mut self, rows: &[(Row, Last)], keep: Ms) -> io::Result<()> {
@@ -241,7 +241,7 @@ impl Growing {
             self.encoder.row(row);
             self.rows += 1;
             self.last = *last;
-            self.log_time = self.log_time.max(row.log_time);
+            self.appended = self.appended.max(row.appended);
             if self.rows >= BLOCK.0 || self.encoder.len() >= BLOCK.1 {
                 self.flush()?;
                 self.roll(keep)?;
@@ -265,7 +265,7 @@ impl Growing {
         let rows = std::mem::take(&mut self.rows);
         let body = self.encoder.take();
         let len = u32::try_from(body.len()).map_err(|_| io::Error::other("a block of more than 4 GiB"))?;
-        let head = Head { len, rows, sum: crc32fast::hash(&body), after: self.next, log_time: self.log_time, last: self.last };
+        let head = Head { len, rows, sum: crc32fast::hash(&body), after: self.next, appended: self.appended, last: self.last };
         let mut bytes = head.bytes().to_vec();
         bytes.extend_from_slice(&body);
         self.file.write_all(&bytes)?;
@@ -273,7 +273,7 @@ impl Growing {
         if let Some(segment) = self.opened.segments.last_mut() {
             segment.len += HEAD as u64 + u64::from(len);
             segment.rows += u64::from(rows);
-            (segment.next, segment.log_time) = (self.next, segment.log_time.max(self.log_time));
+            (segment.next, segment.appended) = (self.next, segment.appended.max(self.appended));
         }
         Ok(())
     }
@@ -284,9 +284,9 @@ impl Growing {
             return Ok(());
         }
         self.file = begin(&mut self.opened, self.next)?;
-        let needed = self.log_time.saturating_sub(keep);
+        let needed = self.appended.saturating_sub(keep);
         while let [oldest, _, ..] = self.opened.segments.as_slice()
-            && oldest.log_time < needed
+            && oldest.appended < needed
         {
             fs::remove_file(&oldest.path)?;
             self.opened.segments.remove(0);
@@ -300,6 +300,6 @@ fn begin(opened: &mut Opened, after: i64) -> io::Result<File> {
     let mut file = File::create(&path)?;
     file.write_all(opened.spot.label.as_bytes())?;
     let len = opened.spot.label.len() as u64;
-    opened.segments.push(Segment { path, after, next: after, log_time: 0, rows: 0, len, last: None });
+    opened.segments.push(Segment { path, after, next: after, appended: 0, rows: 0, len, last: None });
     Ok(file)
 }

@@ -1,13 +1,14 @@
 //! Partitions that have been read to their end: how that is known, and how they follow the brokers' clock.
 
 use super::Reader;
-use super::tail::From;
+use super::tail::{Beyond, From};
 use crate::sources::kafka::watch::exact;
 use rdkafka::consumer::Consumer as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After this long at the end of what can be fetched, an end that lies further holds no records (a batch that
-/// compaction emptied).
+/// compaction emptied). It counts while the queue is looked at, and found empty: records that nobody takes out of it, for want of
+/// credit, are records.
 pub(super) const HOLLOW_END: Duration = Duration::from_secs(5);
 
 impl Reader {
@@ -32,12 +33,9 @@ impl Reader {
             }
             // From when this end was first seen: a record that is on its way is not nothing.
             let hollow = next < *end && tail.ended.is_some() && {
-                let since = match tail.beyond {
-                    Some((of, since)) if of == *end => since,
-                    _ => Instant::now(),
-                };
-                tail.beyond = Some((*end, since));
-                since.elapsed() > HOLLOW_END
+                let beyond = Beyond::look(*end, tail.beyond);
+                tail.beyond = Some(beyond);
+                beyond.is_hollow(*end)
             };
             if next >= *end || hollow {
                 tail.low = tail.low.max(at.saturating_sub(self.idle_slack));

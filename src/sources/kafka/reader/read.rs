@@ -6,7 +6,7 @@ use crate::dataflow::rows::{Arrival, Place};
 use crate::failpoint::hit;
 use crate::model::time::{Ms, tick_end};
 use crate::sources::snapshot::{Last, Next, Row};
-use crate::sources::{Found, decode};
+use crate::sources::{Found, again, decode};
 use rdkafka::consumer::DefaultConsumerContext;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -61,13 +61,9 @@ impl Reader {
             Timestamp::CreateTime(at) => Ms::try_from(at).unwrap_or(0).min(self.clock.now_or_wall()),
             Timestamp::NotAvailable => self.clock.now_or_wall(),
         };
-        if message.offset() >= tail.unread {
-            tail.low = tail.low.max(self.resume.frontier);
-        }
-        if appended < tail.low {
+        if appended < tail.reach(message.offset(), appended, self.resume.frontier) {
             self.meter.clamped.fetch_add(1, Ordering::Relaxed);
         }
-        tail.low = tail.low.max(appended);
         (tail.ended, tail.beyond) = (None, None);
         let at = Place { partition: tail.partition, offset: message.offset() };
         let found = Found { kind: self.kind, key: message.key(), payload: message.payload(), place: at, source: &self.topic };
@@ -79,7 +75,7 @@ impl Reader {
         self.meter.count(self.kind, &arrival);
         if self.recorder.is_on() {
             let last = Last::of(message.offset(), message.timestamp().to_millis().unwrap_or(0), message.payload().unwrap_or_default());
-            tail.fresh.push((Row { offset: message.offset(), log_time: tail.low, arrival: arrival.clone(), bytes }, last));
+            tail.fresh.push((Row { offset: message.offset(), appended, arrival: arrival.clone(), bytes }, last));
         }
         hit("source.taken");
         (arrival, at)
@@ -87,13 +83,11 @@ impl Reader {
 
     /// Takes a record that a snapshot has of a partition.
     fn take_copied(&mut self, place: usize, row: Row) -> (Arrival, Ms) {
-        let Row { offset, log_time, arrival, bytes } = row;
+        let Row { offset, appended, arrival, bytes } = row;
         let tail = &mut self.tails[place];
-        if offset >= tail.unread {
-            tail.low = tail.low.max(self.resume.frontier);
-        }
-        tail.low = tail.low.max(log_time);
-        tail.read(self.kind, offset, tick_end(tail.low, self.times.tick));
+        tail.reach(offset, appended, self.resume.frontier);
+        let (arrival, at) = again(arrival, tail.low, self.kind, &self.topic, &self.times);
+        tail.read(self.kind, offset, at);
         self.credit.take(tail.at, bytes);
         self.meter.count(self.kind, &arrival);
         self.meter.copied.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +97,7 @@ impl Reader {
     /// Reads one partition as far as its turn and the credit go; says when to come again.
     pub(super) fn drain(&mut self, place: usize, give: &mut dyn FnMut((Arrival, Ms))) -> Duration {
         if !self.record(place) {
-            return NO_CREDIT;
+            return self.starved(place);
         }
         let again = match &self.tails[place].from {
             From::Snapshot(_) => self.drain_snapshot(place, give),
@@ -115,6 +109,12 @@ impl Reader {
         };
         self.record(place);
         again
+    }
+
+    /// A partition that may not be read now: what its queue holds is not known, and no reason to take it for one at its end.
+    fn starved(&mut self, place: usize) -> Duration {
+        self.tails[place].beyond = None;
+        NO_CREDIT
     }
 
     /// Hands what was read over to be copied; whether there is room for more.
@@ -150,7 +150,7 @@ impl Reader {
     ) -> Duration {
         for _ in 0..PER_TURN {
             if !self.credit.allows(tick_end(self.tails[place].low, self.times.tick)) {
-                return NO_CREDIT;
+                return self.starved(place);
             }
             let Some(event) = queue.poll(Duration::ZERO) else { return super::RECHECK };
             match event {

@@ -1,12 +1,15 @@
 //! One partition: where its records come from, and how far it has been read.
 
+use super::RECHECK;
+use super::idle::HOLLOW_END;
 use crate::model::time::Ms;
+use crate::sources::kafka::reached::Steps;
 use crate::sources::snapshot::{Copied, Last, Row};
 use crate::sources::{Kind, Mark};
 use rdkafka::consumer::DefaultConsumerContext;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One partition and how far it has been read.
 pub(super) struct Tail {
@@ -19,6 +22,10 @@ pub(super) struct Tail {
     pub(super) unread: i64,
     /// The log time it has reached: no record that is still to come is older.
     pub(super) low: Ms,
+    /// The log time of the last record; 0 before the first.
+    pub(super) taken: Ms,
+    /// When records were taken whose log does not say it.
+    pub(super) steps: Steps,
     /// The offset after the last record; before the first, where reading begins.
     pub(super) next: i64,
     /// The tick of that record; the clock's before the first.
@@ -29,8 +36,36 @@ pub(super) struct Tail {
     pub(super) passed: Vec<(Mark, Ms)>,
     /// Since when nothing more could be fetched.
     pub(super) ended: Option<Instant>,
-    /// An end that lies further than what could be fetched, and since when it is known.
-    pub(super) beyond: Option<(i64, Instant)>,
+    /// An end that lies further than what could be fetched.
+    pub(super) beyond: Option<Beyond>,
+}
+
+/// An end that lies further than what could be fetched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beyond {
+    end: i64,
+    /// For how long the queue has been looked at since and was empty.
+    empty: Duration,
+    looked: Instant,
+}
+
+impl Beyond {
+    /// Looked at now, when the queue was empty: `end` lies further. `before` is what the last look found.
+    pub(super) fn look(end: i64, before: Option<Self>) -> Self {
+        let looked = Instant::now();
+        match before {
+            // What came while nobody looked has not come to nothing: a pause of the process, or of this worker, counts as one look.
+            Some(before) if before.end == end => {
+                Beyond { end, empty: before.empty + looked.duration_since(before.looked).min(2 * RECHECK), looked }
+            }
+            _ => Beyond { end, empty: Duration::ZERO, looked },
+        }
+    }
+
+    /// Whether nothing stands before `end` by now.
+    pub(super) fn is_hollow(&self, end: i64) -> bool {
+        self.end == end && self.empty > HOLLOW_END
+    }
 }
 
 /// Where a partition's records come from.
@@ -44,6 +79,19 @@ pub(super) enum From {
 }
 
 impl Tail {
+    /// Moves the partition's clock to the record at `offset`, and notes where the log does not say that it stands there. Gives back where it
+    /// stood before. What was in no tick before `frontier` is in none of them now.
+    pub(super) fn reach(&mut self, offset: i64, appended: Ms, frontier: Ms) -> Ms {
+        if offset >= self.unread {
+            self.low = self.low.max(frontier);
+        }
+        let stood = self.low.max(self.steps.at(offset));
+        self.low = stood.max(appended);
+        self.steps.took(offset, self.low, self.low > appended.max(self.taken));
+        self.taken = self.low;
+        stood
+    }
+
     /// Notes how far it has been read, unless that was said before.
     pub(super) fn mark(&mut self, kind: Kind) {
         if self.marked != Some(self.next) {
@@ -72,4 +120,28 @@ pub(super) struct Extent {
     pub(super) begin: i64,
     /// The one after the last.
     pub(super) end: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look after the last one was so long ago.
+    fn look_after(pause: Duration, before: Beyond) -> Beyond {
+        let looked = before.looked.checked_sub(pause).expect("this machine has been up for a while");
+        Beyond::look(before.end, Some(Beyond { looked, ..before }))
+    }
+
+    #[test]
+    fn a_pause_is_one_look_and_says_nothing_of_what_came_in_it() {
+        let first = Beyond::look(7, None);
+        let paused = look_after(Duration::from_secs(60), first);
+        assert!(!paused.is_hollow(7));
+        let (mut beyond, mut looks) = (paused, 0);
+        while !beyond.is_hollow(7) {
+            (beyond, looks) = (look_after(RECHECK, beyond), looks + 1);
+        }
+        assert!((90..=100).contains(&looks), "{looks} looks of 50 ms");
+        assert!(!beyond.is_hollow(8) && !Beyond::look(8, Some(beyond)).is_hollow(8), "another end is another matter");
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::Reader;
 use super::tail::{Extent, From, Tail};
-use crate::model::time::Ms;
+use crate::model::time::{Ms, rfc3339};
+use crate::sources::kafka::reached::Steps;
 use crate::sources::snapshot::Place as CopyEnd;
 use anyhow::Context as _;
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -33,13 +34,15 @@ impl Reader {
         (all || !self.tails.is_empty()).then(|| known.into_iter().flatten().collect())
     }
 
-    /// Where to begin with a partition, unless what it had for us is gone. `copied` is the offset up to which a snapshot has it.
-    fn begin(&self, extent: Extent, copied: Option<i64>) -> anyhow::Result<i64> {
+    /// Where to begin with a partition, unless what it had for us is gone. `copied` is the offset up to which a snapshot has it, `steps` what is
+    /// known of it besides.
+    fn begin(&self, extent: Extent, copied: Option<i64>, steps: &Steps) -> anyhow::Result<i64> {
         let Extent { partition, start, begin, end } = extent;
         let Some(unread) = self.resume.unread(self.kind, partition) else { return Ok(copied.map_or(begin, |copied| copied.max(start))) };
         let (topic, accepted) = (&self.topic, "start with --accept-gaps to go on without them");
         let missing = copied.unwrap_or(unread).max(unread);
-        let gone = match copied {
+        let counted = self.resume.counted_from(self.kind).and_then(|needed| steps.missing(copied.unwrap_or(0), start, needed));
+        let gone = match (copied, counted) {
             _ if unread > end => {
                 format!(
                     "partition {partition} of {topic} ends at offset {end}, but had been read up to {unread}: the topic was made anew, or records were lost; {accepted}"
@@ -51,13 +54,19 @@ impl Reader {
                     "up to {gone} records of partition {partition} of {topic} were deleted before the job had read them (offsets {missing} to {start}): they were kept too short for how long it was away; {accepted}"
                 )
             }
-            Some(copied) => return Ok(copied.max(start)),
+            (_, Some((offset, taken))) => {
+                let since = rfc3339(taken);
+                format!(
+                    "records of partition {partition} of {topic} that have counted, and are needed again, were deleted, and no snapshot has them (offsets {offset} to {start}, from {since} on): without them counts fall, hot periods end and begin, and deals may move twice; raise the topic's retention.ms, and {accepted}"
+                )
+            }
+            (Some(copied), None) => return Ok(copied.max(start)),
             // The index of times must not lead past what was not read.
-            None => return Ok(begin.min(unread).max(start)),
+            (None, None) => return Ok(begin.min(unread).max(start)),
         };
         anyhow::ensure!(self.resume.accept_gaps, gone);
         tracing::warn!(event = "input_records_lost", "{gone}");
-        Ok(copied.map_or(begin, |copied| copied.max(start)))
+        Ok(copied.unwrap_or(begin.min(unread)).max(start))
     }
 
     /// Begins with partitions that are new.
@@ -65,22 +74,27 @@ impl Reader {
         for extent in new.iter().copied() {
             let Extent { partition, begin, end, .. } = extent;
             let copy = self.watch.seen().copies.remove(&partition);
-            let unread = match self.resume.unread(self.kind, partition) {
-                // Made anew: nothing of it was in a tick that was committed.
-                Some(unread) if unread > end => 0,
-                unread => unread.unwrap_or(i64::MAX),
-            };
+            let known = self.resume.unread(self.kind, partition);
+            // Made anew: nothing of it was in a tick that was committed.
+            let anew = known.is_some_and(|unread| unread > end);
+            let unread = if anew { 0 } else { known.unwrap_or(i64::MAX) };
+            let mut steps =
+                Steps::new(self.kind, partition, self.resume.known(self.kind, partition), self.times.tick, self.resume.frontier);
             let reaches_back = copy.as_ref().and_then(|copy| copy.after()).map(|after| after <= begin.min(unread));
             let (from, next) = match (copy, reaches_back) {
                 (Some(copy), Some(true)) => {
-                    let copied = copy.read(self.resume.from(self.kind));
+                    let taken = self.resume.taken_from(self.kind, partition).unwrap_or(i64::MAX);
+                    let copied = copy.read(self.resume.from(self.kind), taken.min(begin).min(unread));
                     let next = copied.position();
                     let rest = u64::try_from(end - copied.end()).unwrap_or(0);
                     self.meter.waiting.fetch_add(copied.left() + rest, Ordering::Relaxed);
                     (From::Snapshot(Box::new(copied)), next)
                 }
                 (copy, reaches_back) => {
-                    let begin = self.begin(extent, None)?;
+                    let begin = self.begin(extent, None, &steps)?;
+                    // Those of what is gone say no more than where its first record stands now.
+                    let gone = if anew { i64::MAX } else { extent.start };
+                    steps.forget(0..gone, clock);
                     self.meter.waiting.fetch_add(u64::try_from(end - begin).unwrap_or(0), Ordering::Relaxed);
                     let place = copy.map(|mut copy| {
                         if reaches_back.is_some() {
@@ -102,6 +116,8 @@ impl Reader {
                 fresh: Vec::new(),
                 unread,
                 low: clock,
+                taken: 0,
+                steps,
                 next,
                 at: clock,
                 marked: None,
@@ -161,7 +177,9 @@ impl Reader {
             let end = seen.ends.as_ref().and_then(|(_, ends)| ends.get(&partition)).copied().unwrap_or(next);
             (seen.starts.get(&partition).copied().unwrap_or(0), end)
         };
-        let begin = self.begin(Extent { partition, start, begin: next, end }, Some(next))?;
+        let begin = self.begin(Extent { partition, start, begin: next, end }, Some(next), &self.tails[place].steps)?;
+        let low = self.tails[place].low;
+        self.tails[place].steps.forget(next..start.max(next), low);
         let queue = self.assign(partition, begin, Some(Ok(place_of_copy)))?;
         self.tails[place].from = From::Queue(queue);
         self.tails[place].next = begin;
