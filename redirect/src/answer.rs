@@ -178,6 +178,15 @@ impl Desk {
         })
     }
 
+    /// Lets go of links that were replaced since the turn began: who was answered from the new ones elsewhere must not get an older answer here. Not while
+    /// anything that was [asked](Desk::ask) is to be answered.
+    pub(crate) fn refresh(&mut self) {
+        if self.links.as_ref().is_some_and(|links| !Arc::ptr_eq(&links.table, &self.shared.live.table())) {
+            self.links = None;
+            self.asked.clear();
+        }
+    }
+
     /// Looks at the links that were asked for, before the first of them is answered.
     pub(crate) fn look_ahead(&mut self) {
         if let Some(Links { table, .. }) = &self.links {

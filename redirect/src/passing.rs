@@ -9,7 +9,7 @@
 //!
 //! # Ties and edges
 //! Tracking parameters compare decoded and with case. Any other parameter of a visitor is left out where [`some reader`](letters) could take it for one of the
-//! owner's: some frameworks know no case, and PHP reads `url[]`, `+url` and `url%00` as `url`, `my.url` as `my_url`, and keeps the last of them.
+//! owner's: some frameworks know no case, and PHP reads `url[]`, `+url` and `url%00` as `url`, `my.url` and `my[url` as `my_url`, and keeps the last of them.
 //! Of a repeated parameter all values go on, where the first of the destination's stands.
 //!
 //! # Cost
@@ -42,15 +42,20 @@ impl<'s> Passing<'s> {
         // `eid` is nobody else's business.
         let named = sent.iter().map(|pair| (pair.name(), pair)).filter(|(name, _)| name != "eid");
         let pairs = if own.len().max(sent.len()) <= few {
-            let is_own = |name: &str| own.iter().any(|own| letters(&own.name()).eq(letters(name)));
+            let is_own = |name: &str| {
+                let is = |own: &str, open| letters(own, false).eq(letters(name, open));
+                own.iter().map(Pair::name).any(|own| is(&own, false) || is(&own, true))
+            };
             named.filter(|(name, _)| !is_own(name) || tracking::known(name)).collect()
         } else {
-            let owns: HashSet<Vec<u8>> = own.iter().map(|own| letters(&own.name()).collect()).collect();
+            let owns: HashSet<Vec<u8>> = own.iter().map(|own| letters(&own.name(), false).collect()).collect();
             let mut buffer = Vec::new();
             let mut is_own = |name: &str| {
-                buffer.clear();
-                buffer.extend(letters(name));
-                owns.contains(&buffer)
+                [false, true].into_iter().any(|open| {
+                    buffer.clear();
+                    buffer.extend(letters(name, open));
+                    owns.contains(&buffer)
+                })
             };
             named.filter(|(name, _)| !is_own(name) || tracking::known(name)).collect()
         };
@@ -99,10 +104,10 @@ impl<'s> Passing<'s> {
     }
 }
 
-/// What is left of a name for the reader that makes the least of it.
-fn letters(name: &str) -> impl Iterator<Item = u8> {
-    let name = name.trim_start_matches(' ').bytes().take_while(|byte| !matches!(byte, 0 | b'['));
-    name.map(|byte| if matches!(byte, b'.' | b' ') { b'_' } else { byte.to_ascii_lowercase() })
+/// What is left of a name for the reader that makes the least of it. `open`: as PHP reads a bracket that is not closed, as one more letter.
+fn letters(name: &str, open: bool) -> impl Iterator<Item = u8> {
+    let name = name.trim_start_matches(' ').bytes().take_while(move |byte| *byte != 0 && (open || *byte != b'['));
+    name.map(|byte| if matches!(byte, b'.' | b' ' | b'[') { b'_' } else { byte.to_ascii_lowercase() })
 }
 
 #[cfg(test)]
@@ -124,7 +129,7 @@ mod tests {
         for name in ["url", "%75rl", "URL", "+url", "%20%20Url", "url[]", "url%5b0%5d", "url%00x", "u%72l[a][b]"] {
             assert_eq!(merged("url=ok&a=1", &format!("{name}=evil"), FEW), ["url=ok", "a=1"], "{name}");
         }
-        for name in ["my.url", "my+url", "MY_url[]"] {
+        for name in ["my.url", "my+url", "MY_url[]", "my[url", "my%5burl"] {
             assert_eq!(merged("my_url=ok", &format!("{name}=evil"), FEW), ["my_url=ok"], "{name}");
         }
         assert_eq!(merged("url=ok", "urls=1&xurl=2&url2=3", FEW), ["url=ok", "urls=1", "xurl=2", "url2=3"]);

@@ -218,8 +218,9 @@ impl Forwarder {
     /// Puts the only click of a batch aside, which is too large for the topic, and moves the position behind it; false when that was undone.
     fn put_aside(&mut self, session: &mut Session, batch: &Batch, next: u64) -> Result<bool, Stop> {
         let name = big_name(next - 1);
-        // There when the process was killed right behind it, or the position was undone.
-        let before = self.disk.remove(&name).is_ok();
+        // There, and whole, when the process was killed right behind it, or the position was undone.
+        let before = self.disk.len(&name).is_ok_and(|length| length == batch.size() as u64);
+        let _ = self.disk.remove(&name);
         let mut file = self.disk.create(&name)?;
         file.append(batch.bytes())?;
         file.sync()?;
@@ -264,6 +265,12 @@ impl Forwarder {
         // Of this run nobody else can have sent anything.
         let possible = if self.known { stored == self.position || Some(stored) == self.unsure } else { stored <= self.first };
         if !possible {
+            // Kafka's word went back, as after an election of a broker that had not followed: nobody has sent more than this process. The next start goes on.
+            if stored < self.position {
+                return Err(Stop::Broken(
+                    "Kafka's offset of this spool went back; starting again goes on from the spool's own note".to_owned(),
+                ));
+            }
             return Err(Stop::Foreign);
         }
         if Some(stored) == self.unsure && stored > self.position {

@@ -32,15 +32,20 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Takes the next run. `last` is the last segment's first number.
-    pub(super) fn begin(disk: &dyn Disk, last: Option<u64>) -> Result<Identity, Unusable> {
+    /// Takes the next run. `last` is the last segment's first number, `position` the first that is not known to be committed: whatever the files say, the
+    /// numbers of both were used.
+    pub(super) fn begin(disk: &dyn Disk, last: Option<u64>, position: u64) -> Result<Identity, Unusable> {
         if there(disk, REFUSED)?.is_some() {
             return Err(Unusable::Wrong(REFUSAL.to_owned()));
         }
         let adopted = there(disk, ADOPT)?;
+        let used = last.unwrap_or(0).max(position) >> COUNT_BITS;
         let (id, run) = match (&adopted, there(disk, META)?) {
-            // Whatever the file says: its numbers, or else those of the segments, were used.
-            (Some(bytes), _) => (Uuid::now_v7(), parse(bytes).map_or(0, |(_, run)| run).max(last.unwrap_or(0) >> COUNT_BITS)),
+            // Both, where a power cut brought the one back.
+            (Some(bytes), meta) => {
+                let runs = [Some(bytes), meta.as_ref()].into_iter().flatten().filter_map(|bytes| parse(bytes)).map(|(_, run)| run);
+                (Uuid::now_v7(), runs.max().unwrap_or(0))
+            }
             (None, Some(bytes)) => parse(&bytes).ok_or_else(|| {
                 Unusable::Wrong(
                     "the file `spool` in the spool's directory is damaged or of another version; move the directory away, keep it, and start with an empty one"
@@ -55,7 +60,7 @@ impl Identity {
                 ));
             }
         };
-        let mut identity = Identity { id, run: run + 1, stored: false };
+        let mut identity = Identity { id, run: run.max(used).saturating_add(1), stored: false };
         if identity.run > MAX_RUN {
             return Err(Unusable::Wrong(
                 "this spool was started too often; stop when it is empty, and give the next start an empty directory".to_owned(),
@@ -70,7 +75,8 @@ impl Identity {
             Err(error) => return Err(Unusable::cannot("write to", &error)),
         }
         if adopted.is_some() {
-            disk.remove(ADOPT).map_err(|error| Unusable::cannot("remove the file `adopt` of", &error))?;
+            let removed = disk.remove(ADOPT).and_then(|()| disk.sync_names());
+            removed.map_err(|error| Unusable::cannot("remove the file `adopt` of", &error))?;
             tracing::warn!(event = "spool_adopted", "the spool has a new id; what another process has sent of it comes once more");
         }
         Ok(identity)

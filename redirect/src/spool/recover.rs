@@ -49,15 +49,16 @@ pub(crate) fn recover(disk: &dyn Disk) -> Result<Found, Unusable> {
         .filter_map(|name| Some((segment_base(&name)?, name)))
         .collect();
     bases.sort_unstable();
-    let identity = Identity::begin(disk, bases.last().map(|(base, _)| *base))?;
     let position = match read_small(disk, POSITION) {
         Ok(bytes) => parse_position(&bytes).unwrap_or(0),
-        Err(_) => {
-            // Made now, so that it needs no room later. It is a hint: without it Kafka's word does.
-            let _ = disk.note(POSITION, &position(0));
-            0
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(Unusable::cannot("read the file `position` of", &error)),
     };
+    let identity = Identity::begin(disk, bases.last().map(|(base, _)| *base), position)?;
+    if position == 0 {
+        // Made now, so that it needs no room later. It is a hint: without it Kafka's word does.
+        let _ = disk.note(POSITION, &self::position(0));
+    }
     let next = identity.first();
     let mut found = Found { identity, position, segments: Vec::new(), waiting: 0, corrupt: 0, torn: 0, torn_bytes: 0, next };
     let follows: Vec<u64> = bases.iter().skip(1).map(|(base, _)| *base).collect();

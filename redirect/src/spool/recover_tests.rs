@@ -55,6 +55,29 @@ fn what_could_not_be_removed_goes_later() {
     assert_eq!((found.waiting, found.corrupt), (0, 0));
 }
 
+/// A position may outlive the file that says which run it belongs to: what is numbered from then on is beyond it, and does not pass for sent.
+#[test]
+fn a_position_without_its_run_takes_nothing_for_sent() {
+    let disk = Memory::default();
+    for _ in 0..3 {
+        let _ = Process::start(&disk, 2_000);
+    }
+    let (mut process, _) = Process::start(&disk, 2_000);
+    process.append(0, 5).expect("room");
+    let (_, committed) = process.send(0);
+    process.store.give_up();
+    for name in disk.list().expect("files") {
+        if name == "spool" || segment_base(&name).is_some() {
+            disk.remove(&name).expect("it is there");
+        }
+    }
+    let (mut process, found) = Process::start(&disk, 2_000);
+    assert!(found.identity.first() > committed, "{:?} is not beyond {committed}", found.identity);
+    process.append(5, 3).expect("room");
+    process.store.give_up();
+    assert_eq!(Process::start(&disk, 2_000).1.waiting, 3);
+}
+
 /// However often it is started, nothing of a refused spool is touched. With a new id all of it can be sent.
 #[test]
 fn a_refused_spool_stays_refused_until_it_is_adopted() {

@@ -33,6 +33,7 @@ impl Worker {
         if self.early.is_empty() {
             return;
         }
+        self.desk.refresh();
         // Lent for the call.
         let (mut early, bytes) = (std::mem::take(&mut self.early), std::mem::take(&mut self.early_bytes));
         let mut firsts = Vec::with_capacity(early.len());
@@ -51,6 +52,7 @@ impl Worker {
     }
 
     pub(super) fn serve(&mut self, index: usize, ready: Ready, now: Instant) {
+        self.desk.refresh();
         self.serve_with(index, now, |conn, turn| conn.serve(ready, turn));
     }
 
