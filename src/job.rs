@@ -216,6 +216,18 @@ fn wished_soon(stop: &Stop) -> bool {
     stop.wished()
 }
 
+/// The job has run with another step of its clock: what lies around the end of what is written would belong to another tick than it did.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`tick` was {was} ms when the job last ran and is {is} ms now: what happened just before {frontier} would be told twice, or not at all. \
+     Set it back to {was} ms, or start once with --accept-gaps"
+)]
+pub struct OtherTick {
+    was: Ms,
+    is: Ms,
+    frontier: Ms,
+}
+
 fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), told: &Told) -> anyhow::Result<()> {
     let (stop, (workers, hosts)) = (reading.stop.clone(), of);
     let begun = match begin(&reading, &plan, workers, hosts.as_ref()) {
@@ -228,6 +240,13 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
     // From here on to the dataflow: the same in all processes.
     let rules = plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
     let resume = progress.as_ref().map_or(0, |progress| progress.frontier);
+    if let Some(Progress { frontier, tick, .. }) = &progress {
+        let is = plan.times.tick;
+        // 0: a build that did not say.
+        if ![0, is].contains(tick) && !accept_gaps {
+            return Err(OtherTick { was: *tick, is, frontier: *frontier }.into());
+        }
+    }
     if let Some(Progress { frontier, offsets, .. }) = progress {
         reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
         reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
@@ -259,7 +278,8 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
             let reader = Reader::new(&plan);
             let carried: Vec<(Arrival, Ms)> =
                 state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
-            let (committer, thread) = outbox.start(rules, Arc::clone(&told.0), Arc::clone(&told.1), Arc::clone(&plan.board))?;
+            let (committer, thread) =
+                outbox.start(rules, plan.times.tick, Arc::clone(&told.0), Arc::clone(&told.1), Arc::clone(&plan.board))?;
             (Some((committer, carried)), Some(thread))
         }
         None => (None, None),

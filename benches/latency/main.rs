@@ -107,8 +107,9 @@ fn start(kafka: &Kafka, args: &Args) -> Running {
     let clock = BrokerClock::new(Arc::new(now));
     let outbox = Outbox::open(kafka, &clock, &stop).expect("an outbox");
     let (committed, steps) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(histogram())));
-    let (committer, thread) =
-        outbox.start(BTreeMap::new(), Arc::clone(&committed), Arc::new(AtomicBool::new(false)), Arc::default()).expect("a thread");
+    let (committer, thread) = outbox
+        .start(BTreeMap::new(), plan.times.tick, Arc::clone(&committed), Arc::new(AtomicBool::new(false)), Arc::default())
+        .expect("a thread");
     let mut limits = Limits::default();
     limits.idle_slack = args.idle_slack.unwrap_or(limits.idle_slack);
     let meter: Arc<Meter> = Arc::default();

@@ -10,7 +10,7 @@ use crate::cluster::hosts::Asked;
 use crate::cluster::{Hosts, Misfit};
 use crate::config::Config;
 use crate::forget::keeper::Keeper;
-use crate::job::{Job, JobConfig};
+use crate::job::{Job, JobConfig, OtherTick};
 use crate::kafka::Kafka;
 use crate::metrics::Metrics;
 use crate::model::time;
@@ -284,7 +284,7 @@ fn run_with(args: &Args, config: Config, reload: &Reload, signalled: &Stop, dead
     // A job that is ending already is only waited for: whether it was asked to makes a difference to it.
     let job = if stop.asked() { job.wait() } else { job.stop() };
     // Neither gets better by another start.
-    let hopeless = |error: &anyhow::Error| error.is::<Misfit>() || error.is::<ShutOut>();
+    let hopeless = |error: &anyhow::Error| error.is::<Misfit>() || error.is::<ShutOut>() || error.is::<OtherTick>();
     job.map_err(|error| if hopeless(&error) { Failure::Configuration(error) } else { error.context("the job failed").into() })?;
     // It has said `stopping` all the while.
     deadline.waits_for("the HTTP server");

@@ -73,11 +73,13 @@ struct Stash<R> {
     shown: usize,
     /// Ticks before this are closed; all are where it is `None`.
     upper: Option<Ms>,
+    /// Timers before this are run: the end of the input closes all ticks, but no clock runs on.
+    timers: Ms,
 }
 
 impl<R> Stash<R> {
     fn new() -> Self {
-        Stash { rows: Vec::new(), sorted: true, closed: VecDeque::new(), shown: 0, upper: Some(0) }
+        Stash { rows: Vec::new(), sorted: true, closed: VecDeque::new(), shown: 0, upper: Some(0), timers: 0 }
     }
 
     fn push(&mut self, at: Ms, row: R) {
@@ -88,6 +90,7 @@ impl<R> Stash<R> {
     /// Closes all ticks before `upper`, all ticks where it is `None`.
     fn close(&mut self, upper: Option<Ms>) {
         self.upper = upper;
+        self.timers = upper.unwrap_or(self.timers);
         if !self.sorted {
             // Rows come in runs, one from each worker, which this sort merges.
             self.rows.sort_by_key(|(at, _)| *at);
@@ -95,10 +98,8 @@ impl<R> Stash<R> {
         }
         let end = upper.map_or(self.rows.len(), |upper| self.rows.partition_point(|(at, _)| *at < upper));
         if end > 0 {
-            // As many are likely to come again.
-            let mut open = Vec::with_capacity(self.rows.len());
-            open.extend(self.rows.drain(end..));
-            self.closed.push_back(std::mem::replace(&mut self.rows, open).into_iter());
+            let closed: Vec<_> = self.rows.drain(..end).collect();
+            self.closed.push_back(closed.into_iter());
         }
     }
 
@@ -122,7 +123,7 @@ fn run_closed<M: Machine>(
 ) -> Option<Ms> {
     let mut run = 0;
     loop {
-        let timer = machine.due().filter(|due| stash.upper.is_some_and(|upper| *due < upper));
+        let timer = machine.due().filter(|due| *due < stash.timers);
         let next = stash.next().first().map(|(at, _)| *at);
         let at = next.into_iter().chain(timer).min()?;
         if run >= turn {

@@ -566,13 +566,14 @@ impl Machine for Windows {
             hashes.iter().map(|hash| self.by_subject.find(*hash, |_| true).copied().unwrap_or(u32::MAX)).collect();
         let identities = come.iter().copied().chain(leaving.into_iter().map(|count| count.identity));
         black_box(identities.filter_map(|ix| self.identities.get(ix as usize)).fold(0, |all, of| all ^ of.look()));
-        self.ahead.clear();
+        // In a tick of many rows they are shown several times before they are run.
+        let shown = self.ahead.len();
         for (hit, identity) in hits().zip(come) {
             let measures = self.measures(hit.subject.workspace, &hit.click, hit.via.is_none());
             self.ahead.push_back(Ahead { click: place(hit), identity, measures });
         }
         let mut look = 0;
-        for ahead in &self.ahead {
+        for ahead in self.ahead.iter().skip(shown) {
             let Some(identity) = self.identities.get(ahead.identity as usize) else { continue };
             for key in ahead.measures.iter() {
                 if let Ok(place) = identity.counts.binary_search_by_key(key, |(of, _)| *of) {

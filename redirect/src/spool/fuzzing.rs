@@ -58,7 +58,11 @@ pub fn recovery(bytes: &[u8]) {
     };
     let records = read(&disk, &first, usize::MAX).0;
     let waiting = records.iter().filter(|(sequence, _)| *sequence >= first.position).count();
-    assert_eq!(first.waiting, waiting as u64);
+    // Numbers that were given twice count once, and those that cannot be where they are do not.
+    let in_order = records.windows(2).all(|two| two[0].0 < two[1].0);
+    let in_place = first.segments.first().zip(records.first()).is_none_or(|(segment, (sequence, _))| *sequence >= segment.base);
+    assert!(first.waiting <= waiting as u64, "{} of {waiting} wait", first.waiting);
+    assert!(!(in_order && in_place) || first.waiting == waiting as u64, "{} of {waiting} wait", first.waiting);
 
     let Ok(second) = recover(&disk) else {
         assert_eq!(first.identity.first() >> COUNT_BITS, (1 << (63 - COUNT_BITS)) - 1, "only the last run has none behind it");

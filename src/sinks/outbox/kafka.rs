@@ -154,7 +154,7 @@ impl Outbox {
         Ok((newest.into_values().collect(), notes.all()))
     }
 
-    /// Starts the thread. `rules` is written into every record of progress.
+    /// Starts the thread. `rules` and `tick`, ms, are written into every record of progress.
     ///
     /// `committed` follows what has been committed, `ready` says that ticks come that were not, `board` learns of each transaction. The thread ends when the [`Committer`] is dropped.
     ///
@@ -163,6 +163,7 @@ impl Outbox {
     pub fn start(
         self,
         rules: BTreeMap<String, Ms>,
+        tick: Ms,
         committed: Arc<AtomicU64>,
         ready: Arc<AtomicBool>,
         board: Arc<Board>,
@@ -177,7 +178,7 @@ impl Outbox {
         let writer = Writer {
             kafka: self.kafka,
             producer: self.producer,
-            progress: Progress { v: 1, frontier, offsets: Offsets::new(), rules },
+            progress: Progress { v: 1, frontier, offsets: Offsets::new(), tick, rules },
             read: offsets,
             recorded_at: None,
             began: None,

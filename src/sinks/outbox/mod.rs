@@ -49,6 +49,9 @@ pub struct Progress {
     /// did not write them.
     #[serde(default)]
     pub offsets: Offsets,
+    /// The clock's step that the ticks are of, ms; 0 in records of builds that did not write it.
+    #[serde(default)]
+    pub tick: Ms,
     /// Since when each rule has been known, by [`crate::dataflow::plan::rule_key`], ms.
     pub rules: BTreeMap<String, Ms>,
 }

@@ -10,7 +10,7 @@
 //! needs that day and the topic has deleted it, counts would be too low, in silence ([`Steps::missing`]).
 //!
 //! # Ties and edges
-//! - The note says the log time, not the tick: `tick` may be another one in the next run.
+//! - The note says the log time, not the tick: that follows from it.
 //! - A note holds from its offset on, also where compaction has taken the record itself away.
 //! - A transaction that is not committed takes its notes with it. Nothing was said then, and another time is as good.
 //! - Notes end when they are older than inputs are kept for, when their records are gone, and when the topic was made anew.

@@ -6,7 +6,7 @@ use crate::dataflow::rows::{Arrival, Place};
 use crate::failpoint::hit;
 use crate::model::time::{Ms, tick_end};
 use crate::sources::snapshot::{Last, Next, Row};
-use crate::sources::{Found, again, decode};
+use crate::sources::{Found, again, decode, own_time};
 use rdkafka::consumer::DefaultConsumerContext;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -61,7 +61,7 @@ impl Reader {
             Timestamp::CreateTime(at) => Ms::try_from(at).unwrap_or(0).min(self.clock.now_or_wall()),
             Timestamp::NotAvailable => self.clock.now_or_wall(),
         };
-        if appended < tail.reach(message.offset(), appended, self.resume.frontier) {
+        if appended < tail.reach(message.offset(), appended, 0, self.resume.frontier) {
             self.meter.clamped.fetch_add(1, Ordering::Relaxed);
         }
         (tail.ended, tail.beyond) = (None, None);
@@ -85,7 +85,8 @@ impl Reader {
     fn take_copied(&mut self, place: usize, row: Row) -> (Arrival, Ms) {
         let Row { offset, appended, arrival, bytes } = row;
         let tail = &mut self.tails[place];
-        tail.reach(offset, appended, self.resume.frontier);
+        let least = own_time(&arrival).unwrap_or(0).saturating_sub(self.times.max_future);
+        tail.reach(offset, appended, least, self.resume.frontier);
         let (arrival, at) = again(arrival, tail.low, self.kind, &self.topic, &self.times);
         tail.read(self.kind, offset, at);
         self.credit.take(tail.at, bytes);

@@ -81,12 +81,13 @@ pub(super) enum From {
 impl Tail {
     /// Moves the partition's clock to the record at `offset`, and notes where the log does not say that it stands there. Gives back where it
     /// stood before. What was in no tick before `frontier` is in none of them now.
-    pub(super) fn reach(&mut self, offset: i64, appended: Ms, frontier: Ms) -> Ms {
+    /// It stands at `least` at least: what was taken from a snapshot was no time of the future when it was first taken, and is none now.
+    pub(super) fn reach(&mut self, offset: i64, appended: Ms, least: Ms, frontier: Ms) -> Ms {
         if offset >= self.unread {
             self.low = self.low.max(frontier);
         }
         let stood = self.low.max(self.steps.at(offset));
-        self.low = stood.max(appended);
+        self.low = stood.max(appended).max(least);
         self.steps.took(offset, self.low, self.low > appended.max(self.taken));
         self.taken = self.low;
         stood
