@@ -118,7 +118,10 @@ class Names(unittest.TestCase):
         asked = re.findall(r'(redirect_[a-z_]+)\{([^}]*)\}', " ".join(self.expressions()))
         self.assertTrue(asked)
         for name, labels in asked:
-            self.assertIn((name, labels), exported)
+            # `label=~"one|other"` asks for each of them.
+            label, values = re.fullmatch(r'(\w+)=~?"([^"]*)"', labels).groups()
+            for value in values.split("|"):
+                self.assertIn((name, f'{label}="{value}"'), exported)
         outcomes = {label for name, label in exported if name == "redirect_clicks_total"}
         self.assertEqual(outcomes, {f'outcome="{outcome}"' for outcome in ("spooled", "produced", "replayed", "parked", "dropped")})
 
