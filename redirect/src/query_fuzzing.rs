@@ -26,7 +26,7 @@ pub fn query(bytes: &[u8]) {
     let named = |query: &str| -> Vec<(String, String)> { form_urlencoded::parse(query.as_bytes()).into_owned().collect() };
     let result = named(got.query().unwrap_or_default());
     let own_pairs = named(destination.query().unwrap_or_default());
-    let is_own = |name: &str| own_pairs.iter().any(|(other, _)| plain(other) == plain(name));
+    let is_own = |name: &str| own_pairs.iter().any(|(other, _)| [plain(name), opened(name)].contains(&plain(other)));
     let goes_on = |name: &str| name != "eid" && (tracking::known(name) || !is_own(name));
     let sent_pairs: Vec<_> = named(sent).into_iter().filter(|(name, _)| goes_on(name)).collect();
     for (name, _) in sent_pairs.iter().chain(&own_pairs) {
@@ -61,4 +61,10 @@ pub fn query(bytes: &[u8]) {
 fn plain(name: &str) -> String {
     let name = name.trim_start_matches(' ').split(['\0', '[']).next().unwrap_or_default();
     name.replace(['.', ' '], "_").to_ascii_lowercase()
+}
+
+/// The same for whom a bracket that is not closed is one more letter.
+fn opened(name: &str) -> String {
+    let name = name.trim_start_matches(' ').split('\0').next().unwrap_or_default();
+    name.replace(['.', ' ', '['], "_").to_ascii_lowercase()
 }
