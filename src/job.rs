@@ -240,14 +240,12 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
     // From here on to the dataflow: the same in all processes.
     let rules = plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
     let resume = progress.as_ref().map_or(0, |progress| progress.frontier);
-    if let Some(Progress { frontier, tick, .. }) = &progress {
+    if let Some(Progress { frontier, offsets, tick, .. }) = progress {
         let is = plan.times.tick;
         // 0: a build that did not say.
-        if ![0, is].contains(tick) && !accept_gaps {
-            return Err(OtherTick { was: *tick, is, frontier: *frontier }.into());
+        if ![0, is].contains(&tick) && !accept_gaps {
+            return Err(OtherTick { was: tick, is, frontier }.into());
         }
-    }
-    if let Some(Progress { frontier, offsets, .. }) = progress {
         reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
         reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
         let (clicks, forms) = plan.counted_back(frontier);
