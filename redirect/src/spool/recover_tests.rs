@@ -165,15 +165,21 @@ fn names_are_made_certain_only_with_what_is_in_the_files() {
     assert_eq!(disk.with_all(|files| files.named), before + 1, "once a segment");
 }
 
-/// What a failed try has left gets no number that another click has, also where it could not be cut off.
-#[test]
-fn what_was_given_up_shadows_nothing() {
-    let disk = Memory::default();
-    let (mut process, _) = Process::start(&disk, 1 << 20);
+/// A process with two clicks whose try to append five more, 2 to 6, failed half-way and could not be cut off; the disk is well again.
+fn half_appended(disk: &Memory) -> Process {
+    let (mut process, _) = Process::start(disk, 1 << 20);
     process.append(0, 2).expect("room");
     disk.with_all(|files| (files.room, files.truncate_fails) = (Some(100), true));
     assert!(process.store.append(&batch(2, 5), 1).is_err());
     disk.with_all(|files| (files.room, files.truncate_fails) = (None, false));
+    process
+}
+
+/// What a failed try has left gets no number that another click has, also where it could not be cut off.
+#[test]
+fn what_was_given_up_shadows_nothing() {
+    let disk = Memory::default();
+    let mut process = half_appended(&disk);
     process.store.give_up();
     process.append(10, 3).expect("room");
     let (mut process, found) = Process::start(&disk, 1 << 20);
@@ -186,11 +192,7 @@ fn what_was_given_up_shadows_nothing() {
 #[test]
 fn what_is_tried_again_is_there_once() {
     let disk = Memory::default();
-    let (mut process, _) = Process::start(&disk, 1 << 20);
-    process.append(0, 2).expect("room");
-    disk.with_all(|files| (files.room, files.truncate_fails) = (Some(100), true));
-    assert!(process.store.append(&batch(2, 5), 1).is_err());
-    disk.with_all(|files| (files.room, files.truncate_fails) = (None, false));
+    let mut process = half_appended(&disk);
     process.store.append(&batch(2, 5), 1).expect("room");
     process.store.show(1);
     process.store.give_up();
