@@ -294,8 +294,9 @@ impl Desk {
     /// Appends a redirect to where a link leads, and makes its click.
     fn redirect(&mut self, link: &Link<'_>, head: &Head<'_>, keep_alive: bool, out: &mut Vec<u8>) {
         let sent: Pairs<'_> = query::pairs(head.query).collect();
-        let own = link.target.own();
         let mut marks = Marks::of(&sent);
+        self.judge.expect(link.workspace, &marks);
+        let own = link.target.own();
         let known = self.judge.look(link.workspace, link.key, &mut marks, &head.visitor, head.client, self.now);
         let marks = marks.or(Marks::of(&own));
         self.clicks.push(|out| click::write(self.now, link, &marks, &head.visitor, &known, &mut self.random, out));

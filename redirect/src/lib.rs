@@ -57,6 +57,8 @@ mod lists_tests;
 mod metrics;
 mod pairs;
 mod passing;
+mod prefetch;
+mod priority;
 mod query;
 #[doc(hidden)]
 pub mod query_fuzzing;

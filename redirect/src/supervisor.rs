@@ -12,6 +12,7 @@
 use crate::Error;
 use crate::answer::Shared;
 use crate::links::LinkFile;
+use crate::priority::{LOWEST, give_way};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +22,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// The lowest priority that the system has (nice).
-const LOWEST: i32 = 19;
 /// How often losses are told.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -39,7 +38,7 @@ impl Supervisor {
         let thread = thread::Builder::new()
             .name("redirect-supervisor".to_owned())
             .spawn(move || {
-                give_way();
+                give_way(LOWEST);
                 let mut losses = Losses::default();
                 loop {
                     let now = match wanted.recv_timeout(LOOK) {
@@ -73,14 +72,6 @@ impl Drop for Supervisor {
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(event = "thread_panicked", "the supervisor had panicked");
         }
-    }
-}
-
-/// Gives this thread the lowest priority.
-fn give_way() {
-    // Linux takes a thread's id where POSIX has the process's.
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOWEST) {
-        tracing::info!(event = "priority_refused", %error, "the system does not let a thread have a lower priority; a reload may be noticed where workers have no processor to spare");
     }
 }
 

@@ -20,6 +20,7 @@
 //! key's by 16 bits beside the 15 of the bucket, and from another click's time after 74 hours. At 50,000 clicks a second a bucket sees three a second.
 
 use crate::large_pages;
+use crate::prefetch::prefetch;
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -118,6 +119,19 @@ impl Bursts {
         Bursts { config, hasher: RandomState::default(), buckets }
     }
 
+    /// A click of this person is about to be [seen](Bursts::sees): its bucket is far away in memory, and there is still something else to do.
+    pub(crate) fn expect(&self, workspace: &str, person: &str) {
+        if let Some(last) = self.buckets.len().checked_sub(1) {
+            let bucket = &self.buckets[self.person(workspace, person) as usize & last];
+            prefetch(&bucket.next);
+            prefetch(&bucket.clicks[ENTRIES - 1]);
+        }
+    }
+
+    fn person(&self, workspace: &str, person: &str) -> u64 {
+        self.hasher.hash_one((workspace, person))
+    }
+
     /// Remembers a click and says whether it is part of a burst.
     pub(crate) fn sees(&self, event: &Event<'_>) -> bool {
         let Event { workspace, link, person, client, user_agent, now } = *event;
@@ -126,7 +140,7 @@ impl Bursts {
         let link = self.hasher.hash_one((workspace, link)) & LINK;
         let first = match (person, client) {
             (Some(person), _) if by_contact.or(by_links).is_some() => {
-                Some((self.hasher.hash_one((workspace, person)), by_contact, by_links))
+                Some((self.person(workspace, person), by_contact, by_links))
             }
             // Only where nothing better tells visitors apart, and then with the user agent: an office shares its address.
             (None, Some(client)) if by_links.is_some() => Some((self.hasher.hash_one((network(client), user_agent)), None, by_links)),

@@ -27,6 +27,7 @@ use super::counts::Counts;
 use super::end::End;
 use super::room::Room;
 use super::transactions::{Batch, Outcome, Session, Stop, Transactions};
+use crate::priority::{LOWER, give_way};
 use crate::spool::{Cursor, Disk, Found, Shelf, big_name, refuse};
 use crate::{Error, KafkaConfig, failpoint};
 use std::sync::Arc;
@@ -102,6 +103,8 @@ impl Forwarder {
 
     /// Sends until the end.
     pub(crate) fn run(mut self) {
+        // Visitors go before a backlog; librdkafka's threads are started from here.
+        give_way(LOWER);
         loop {
             match self.session() {
                 Ok(()) | Err(Stop::Over) => return,

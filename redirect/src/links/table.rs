@@ -13,6 +13,7 @@ use super::owner::{self, Domain};
 use super::shard::{Entry, Shard, hash};
 use super::{Checked, Link, Owner};
 use crate::large_pages;
+use crate::prefetch::prefetch;
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use std::hint::black_box;
@@ -101,10 +102,11 @@ impl Layer {
         black_box(shards.clone().fold(0, |all, shard| all ^ shard.touch()));
         let entries: SmallVec<[(&Shard, &Entry); LOOK_AHEAD]> =
             shards.zip(hashes).filter_map(|(shard, hash)| Some((shard, shard.probable(*hash)?))).collect();
-        let texts: SmallVec<[&[u8]; LOOK_AHEAD]> = entries.iter().map(|(shard, entry)| shard.probable_text(entry)).collect();
-        // A cache line has 64 bytes.
-        let lines = texts.iter().flat_map(|text| text.iter().step_by(64).chain(text.last()));
-        black_box(lines.fold(0, |all, byte| all ^ byte));
+        for (shard, entry) in entries {
+            let text = shard.probable_text(entry);
+            // A cache line has 64 bytes.
+            text.iter().step_by(64).chain(text.last()).for_each(prefetch);
+        }
     }
 
     #[cfg(test)]

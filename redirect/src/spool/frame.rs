@@ -103,6 +103,21 @@ pub(crate) fn decode_while<'a>(bytes: &'a [u8], last: bool, mut each: impl FnMut
     seen
 }
 
+/// Gives `each` what stands in frames that [`push`] made and nobody else has had, without a look at their checksums, until it says that it has enough. How many
+/// bytes that was.
+pub(super) fn trusted<'a>(frames: &'a [u8], mut each: impl FnMut(u64, &'a [u8]) -> bool) -> usize {
+    let mut at = 0;
+    while let Some(header) = frames.get(at..at + FRAME_HEADER) {
+        let end = at + FRAME_HEADER + u32_at(header, 8) as usize;
+        let payload = &frames[at + FRAME_HEADER..end];
+        at = end;
+        if !each(u64_at(header, 12), payload) {
+            break;
+        }
+    }
+    at
+}
+
 /// Whether bytes behind the last whole frame are what a crash leaves there: the beginning of a frame, as when a process is killed while it writes, or
 /// zeros at the end, as a power cut leaves what was not written yet. A payload is text and does not end with a zero. Anything else was whole once.
 pub(crate) fn unfinished(tail: &[u8]) -> bool {
@@ -191,6 +206,24 @@ mod tests {
             let whole: usize = expected.iter().map(|(_, payload)| FRAME_HEADER + payload.len()).sum();
             prop_assert_eq!(back, expected);
             prop_assert_eq!(seen.skipped + seen.torn + whole, bytes.len());
+        }
+
+        /// What nobody else has had reads as it would from the disk, from any frame on and up to any.
+        #[test]
+        fn what_is_trusted_is_what_is_decoded(payloads in payloads(), from in any::<prop::sample::Index>(), enough in 1..9usize) {
+            let bytes = framed(&payloads);
+            let from = from.index(payloads.len());
+            let start: usize = payloads[..from].iter().map(|payload| FRAME_HEADER + payload.len()).sum();
+            let (mut decoded, mut read) = (Vec::new(), Vec::new());
+            let seen = decode_while(&bytes[start..], true, |sequence, payload| {
+                decoded.push((sequence, payload));
+                decoded.len() < enough
+            });
+            let consumed = trusted(&bytes[start..], |sequence, payload| {
+                read.push((sequence, payload));
+                read.len() < enough
+            });
+            prop_assert_eq!((consumed, read), (seen.consumed, decoded));
         }
 
         /// Bytes that come in pieces give what they give at once.

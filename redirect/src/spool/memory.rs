@@ -193,8 +193,13 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn start(disk: &Memory, limit: u64) -> (Process, Found) {
+        Process::with_tail(disk, limit, 0)
+    }
+
+    /// One that keeps so many bytes of what it appended last in memory; else all is read from the disk.
+    pub(super) fn with_tail(disk: &Memory, limit: u64, tail: usize) -> (Process, Found) {
         let found = recover(disk).expect("recovers");
-        let shelf = Shelf::new(&found);
+        let shelf = Shelf::with_tail(&found, tail);
         let store = Store::new(Arc::new(disk.clone()), shelf.clone(), found.identity.clone(), limit);
         (Process { disk: disk.clone(), shelf, store, cursor: Cursor::default() }, found)
     }

@@ -20,7 +20,7 @@
 //!
 //! # Where things are
 //! `frame.rs` bytes of records, `disk.rs` the file system, `meta.rs` whose spool it is, `recover.rs` what a start finds, `store.rs` the writing end, `shelf.rs` what the two ends
-//! share and the reading end, `ages.rs` since when what waits has waited.
+//! share and the reading end, `tail.rs` what was appended last and need not be read from the disk, `ages.rs` since when what waits has waited.
 
 mod ages;
 pub(crate) mod disk;
@@ -36,6 +36,7 @@ mod recover;
 mod recover_tests;
 mod shelf;
 mod store;
+mod tail;
 
 #[cfg(test)]
 pub(crate) use disk::Appender;

@@ -52,9 +52,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn what_was_promised_arrives_once_and_in_order(steps in proptest::collection::vec(step(), 1..60), limit in 400..4000u64) {
+    fn what_was_promised_arrives_once_and_in_order(steps in proptest::collection::vec(step(), 1..60), limit in 400..4000u64, tail in 0..2000usize) {
         let disk = Memory::default();
-        let (mut process, _) = Process::start(&disk, limit);
+        let (mut process, _) = Process::with_tail(&disk, limit, tail);
         let mut next = 0;
         // What must arrive after a kill; after a power cut; and what did arrive.
         let (mut taken, mut synced) = (BTreeSet::new(), BTreeSet::new());
@@ -102,7 +102,7 @@ proptest! {
                         disk.with_all(|files| files.sync_fails = false);
                     }
                     next += count as u64;
-                    process = Process::start(&disk, limit).0;
+                    process = Process::with_tail(&disk, limit, tail).0;
                 }
                 Step::Forward { acknowledged } => {
                     let mut cursor = process.cursor.clone();
@@ -130,14 +130,14 @@ proptest! {
                 }
                 Step::Kill { room } => {
                     disk.with_all(|files| files.room = room);
-                    process = Process::start(&disk, limit).0;
+                    process = Process::with_tail(&disk, limit, tail).0;
                     disk.with_all(|files| files.room = None);
                 }
                 Step::PowerCut { kept, zeroed } => {
                     disk.power_cut(kept, zeroed);
                     // What was not synced may be gone.
                     taken = taken.iter().copied().filter(|number| synced.contains(number) || topic.contains(number)).collect();
-                    process = Process::start(&disk, limit).0;
+                    process = Process::with_tail(&disk, limit, tail).0;
                 }
             }
             prop_assert!(process.shelf.bytes() <= limit + left);

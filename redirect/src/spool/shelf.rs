@@ -3,6 +3,7 @@
 use super::ages::Ages;
 use super::frame::{self, FRAME_HEADER, MAX_PAYLOAD, SEGMENT_HEADER};
 use super::recover::{Found, POSITION, position};
+use super::tail::{self, Tail};
 use super::{Disk, segment_base};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -34,6 +35,7 @@ struct State {
     /// All before it is done with.
     done: Cursor,
     ages: Ages,
+    tail: Tail,
 }
 
 /// Shared by the two ends. Event loops never come here.
@@ -45,7 +47,12 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     pub(crate) fn new(found: &Found) -> Arc<Shelf> {
-        let state = State { extents: found.segments.iter().cloned().collect(), ..State::default() };
+        Shelf::with_tail(found, tail::BYTES)
+    }
+
+    /// The same with so many bytes in memory of what was appended last.
+    pub(super) fn with_tail(found: &Found, bytes: usize) -> Arc<Shelf> {
+        let state = State { extents: found.segments.iter().cloned().collect(), tail: Tail::new(bytes), ..State::default() };
         Arc::new(Shelf { state: Mutex::new(state), grown: Condvar::new() })
     }
 
@@ -88,18 +95,25 @@ impl Shelf {
         *growing = true;
     }
 
-    /// Lets the last segment be read up to `length`, from `now` on (ms since the epoch). When that is the `end` of it, it goes as soon as it is done with:
-    /// told with the length, since the reading end may be through with it at once, and may have nothing more to do later.
-    pub(super) fn grow(&self, length: u64, now: u64, end: bool) {
-        {
-            let State { extents, growing, ages, .. } = &mut *self.state();
-            if let Some(last) = extents.back_mut() {
-                ages.appended((last.base, last.length), now);
-                last.length = length;
-            }
+    /// Lets these `frames`, which stand in the last segment behind what may be read of it, be read from `now` on (ms since the epoch). When that is the `end` of
+    /// it, it goes as soon as it is done with: told with them, since the reading end may be through with it at once, and may have nothing more to do later. Memory
+    /// for the next frames comes back.
+    pub(super) fn grow(&self, frames: Vec<u8>, now: u64, end: bool) -> Vec<u8> {
+        let room = {
+            let State { extents, growing, ages, tail, .. } = &mut *self.state();
             *growing = !end;
-        }
+            match extents.back_mut() {
+                Some(last) => {
+                    let place = (last.base, last.length);
+                    ages.appended(place, now);
+                    last.length += frames.len() as u64;
+                    tail.push(place.0, place.1, frames)
+                }
+                None => frames,
+            }
+        };
         self.grown.notify_one();
+        room
     }
 
     /// Waits until there is something to read behind the cursor; false after `timeout`.
@@ -125,6 +139,7 @@ impl Shelf {
             let count = state.extents.iter().take_while(sent).count().min(ended);
             state.done = cursor.clone();
             state.ages.done((cursor.base, cursor.offset));
+            state.tail.done(cursor.base, cursor.offset);
             state.extents.drain(..count).collect()
         };
         let mut failed = None;
@@ -177,15 +192,26 @@ impl Cursor {
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(u64, &[u8]) -> bool,
     ) -> io::Result<Option<u64>> {
-        let next = {
+        let (extent, offset) = {
             let state = shelf.state();
             let this =
                 state.extents.iter().find(|extent| extent.base == self.base && extent.length > self.offset.max(SEGMENT_HEADER as u64));
-            this.or_else(|| state.extents.iter().find(|extent| extent.base > self.base && extent.length > SEGMENT_HEADER as u64)).cloned()
+            let next = this.or_else(|| state.extents.iter().find(|extent| extent.base > self.base && extent.length > SEGMENT_HEADER as u64));
+            let Some(extent) = next else { return Ok(None) };
+            let offset = if extent.base == self.base { self.offset.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
+            match state.tail.at(extent.base, offset) {
+                Some((frames, skip)) => {
+                    let base = extent.base;
+                    // Nobody waits for the lock while they are read.
+                    drop(state);
+                    let read = frame::trusted(&frames[skip..], each);
+                    *self = Cursor { base, offset: offset + read as u64 };
+                    return Ok(Some(0));
+                }
+                None => (extent.clone(), offset),
+            }
         };
-        let Some(extent) = next else { return Ok(None) };
         debug_assert_eq!(segment_base(&extent.name), Some(extent.base));
-        let offset = if extent.base == self.base { self.offset.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
         let length = (extent.length - offset).min(CHUNK);
         let size = usize::try_from(length).map_err(io::Error::other)?;
         if buffer.len() < size {

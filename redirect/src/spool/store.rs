@@ -33,6 +33,8 @@ pub(crate) struct Store {
     segment: Option<Segment>,
     /// Room for the frames of one call.
     frames: Vec<u8>,
+    /// Frames of the segment that were appended and not shown yet.
+    unshown: Vec<u8>,
 }
 
 struct Segment {
@@ -48,7 +50,7 @@ impl Store {
     /// A store that begins with the run's first number, holding at most `limit` bytes.
     pub(crate) fn new(disk: Arc<dyn Disk>, shelf: Arc<Shelf>, identity: Identity, limit: u64) -> Store {
         let next = identity.first();
-        Store { disk, shelf, identity, next, spoiled: 0, limit, segment: None, frames: Vec::new() }
+        Store { disk, shelf, identity, next, spoiled: 0, limit, segment: None, frames: Vec::new(), unshown: Vec::new() }
     }
 
     /// Hands the records to the system, all or none. They are not shown to the reading end before [`show`](Store::show). Where that fails, either the same
@@ -99,11 +101,17 @@ impl Store {
             if segment.file.truncate(segment.length).is_err() {
                 self.spoiled = self.spoiled.max(self.next + count as u64);
                 self.segment = None;
+                self.unshown.clear();
             }
             return Err(error.into());
         }
         segment.length += self.frames.len() as u64;
         self.next += count as u64;
+        if self.unshown.is_empty() {
+            std::mem::swap(&mut self.unshown, &mut self.frames);
+        } else {
+            self.unshown.extend_from_slice(&self.frames);
+        }
         Ok(())
     }
 
@@ -153,10 +161,11 @@ impl Store {
     /// Shows what was appended to the reading end, at `now` (ms since the epoch).
     pub(crate) fn show(&mut self, now: u64) {
         if let Some(segment) = &mut self.segment {
+            debug_assert_eq!(segment.length - segment.shown, self.unshown.len() as u64, "what is appended is kept until it is shown");
             segment.shown = segment.length;
             // A segment that is large enough ends here, not with the next record: for that there may be no room until this one has gone.
             let end = segment.length >= MAX_SEGMENT.min(self.limit / 8);
-            self.shelf.grow(segment.shown, now, end);
+            self.unshown = self.shelf.grow(std::mem::take(&mut self.unshown), now, end);
             if end {
                 self.segment = None;
             }

@@ -161,6 +161,14 @@ impl Judge {
         }
     }
 
+    /// A click with these marks is about to be [judged](Judge::look); there is still something else to do.
+    pub(crate) fn expect(&self, workspace: &str, marks: &Marks<'_>) {
+        // Who clicks with a signed contact is found out later.
+        if let Some(person) = person(marks) {
+            self.shared.bursts.expect(workspace, person);
+        }
+    }
+
     /// Judges one click on a link at `now` (ms since the epoch). `marks` are the request's own; their `eid` becomes the contact, or nobody.
     pub(crate) fn look(
         &mut self,
@@ -198,8 +206,7 @@ impl Judge {
         if bot.is_none() {
             // Where an office clicks, its address says nothing; its people are still people.
             let client = Some(client).filter(|client| !self.offices.load().contains(*client));
-            let person = marks.eid.as_deref().or(marks.gclid.as_deref()).or(marks.fbclid.as_deref());
-            let event = Event { workspace, link, person, client, user_agent: words, now };
+            let event = Event { workspace, link, person: person(marks), client, user_agent: words, now };
             bot = self.shared.bursts.sees(&event).then_some(Reason::Burst);
         }
         let country = visitor.country.and_then(country).or_else(|| self.geo.load().as_ref().as_ref()?.country(client));
@@ -214,6 +221,11 @@ impl Judge {
             }
         }
     }
+}
+
+/// Who clicks, as far as bursts care: the contact, or else the ad's click id.
+fn person<'m>(marks: &'m Marks<'_>) -> Option<&'m str> {
+    marks.eid.as_deref().or(marks.gclid.as_deref()).or(marks.fbclid.as_deref())
 }
 
 /// What a user agent's words tell.
