@@ -30,7 +30,7 @@ use support::kafka::Broker;
 
 /// The allocator of the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Rows a second into a real ClickHouse: the sink beside plain inserts of the same rows.
 #[derive(Clone, Debug, Parser)]

@@ -41,7 +41,7 @@ use timely::dataflow::operators::{Input, Inspect, Probe};
 
 /// The allocator of the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The dataflow alone, beside the same answers computed by hand.
 #[derive(Clone, Debug, Parser)]

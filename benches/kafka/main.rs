@@ -49,7 +49,7 @@ use timely::dataflow::operators::{Concatenate as _, Inspect as _, Probe as _};
 
 /// The allocator of the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// From a real Apache Kafka: the job's dataflow beside a consumer that only reads and parses the same topic.
 #[derive(Clone, Debug, Parser)]

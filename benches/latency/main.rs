@@ -50,7 +50,7 @@ use timely::dataflow::operators::{Concatenate as _, Probe as _};
 
 /// The allocator of the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// From a click's append to its delta record, or to its event in HubSpot: how long.
 #[derive(Clone, Debug, Parser)]

@@ -41,7 +41,7 @@ use support::kafka::{Broker, jars};
 
 /// The allocator of the binary.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long a restart takes.
 #[derive(Clone, Debug, Parser)]

@@ -98,8 +98,11 @@ impl<R> Stash<R> {
         }
         let end = upper.map_or(self.rows.len(), |upper| self.rows.partition_point(|(at, _)| *at < upper));
         if end > 0 {
-            let closed: Vec<_> = self.rows.drain(..end).collect();
-            self.closed.push_back(closed.into_iter());
+            // Mostly all of them are closed, and none needs to be moved.
+            let mut open = self.rows.split_off(end);
+            // As many will come again.
+            open.reserve(end);
+            self.closed.push_back(std::mem::replace(&mut self.rows, open).into_iter());
         }
     }
 
