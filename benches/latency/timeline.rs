@@ -9,12 +9,12 @@
 use super::{Args, clicks, histogram, produce, read, start, table};
 use clickline::kafka::Kafka;
 use clickline::model::Click;
-use clickline::model::time::now;
+use clickline::model::time::Ms;
 use clickline::sinks::hubspot::{Settings, Sink, Stats};
 use clickline_sandbox::{Config, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,15 +43,15 @@ pub fn measure(kafka: &Kafka, args: &Args) {
     let sink = Sink::start(settings, kafka.clone(), vec![PORTAL.to_owned()], &folder.path().join("state.db")).expect("the sink starts");
     job.caught_up();
     let mut expected = known(&warm);
-    produce(kafka, rate, warm);
+    produce(kafka, rate, warm, &AtomicU64::default());
     wait(&sink, expected.len());
 
     let ends = Arc::new(AtomicBool::new(false));
-    let (requests, from) = (sandbox.requests().len(), now() + 1_000);
+    let (requests, from) = (sandbox.requests().len(), Arc::new(AtomicU64::new(Ms::MAX)));
     job.measured.store(true, Ordering::Relaxed);
-    let reader = read(kafka, from, &ends);
+    let reader = read(kafka, &from, &ends);
     expected.extend(known(&measured));
-    let late = produce(kafka, rate, measured);
+    let late = produce(kafka, rate, measured, &from);
     let stats = wait(&sink, expected.len());
     ends.store(true, Ordering::Relaxed);
     let deltas = reader.join().expect("reads");
@@ -60,6 +60,7 @@ pub fn measure(kafka: &Kafka, args: &Args) {
     let ids: BTreeSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
     assert_eq!((events.len(), ids.len()), (expected.len(), expected.len()), "every event once");
     let mut took = histogram();
+    let from = from.load(Ordering::Relaxed);
     for event in events.iter().filter(|event| event.timestamp_ms >= from) {
         took.saturating_record(event.created_at_ms.saturating_sub(event.timestamp_ms).max(1));
     }

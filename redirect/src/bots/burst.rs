@@ -139,9 +139,7 @@ impl Bursts {
         let Some(last) = self.buckets.len().checked_sub(1) else { return false };
         let link = self.hasher.hash_one((workspace, link)) & LINK;
         let first = match (person, client) {
-            (Some(person), _) if by_contact.or(by_links).is_some() => {
-                Some((self.person(workspace, person), by_contact, by_links))
-            }
+            (Some(person), _) if by_contact.or(by_links).is_some() => Some((self.person(workspace, person), by_contact, by_links)),
             // Only where nothing better tells visitors apart, and then with the user agent: an office shares its address.
             (None, Some(client)) if by_links.is_some() => Some((self.hasher.hash_one((network(client), user_agent)), None, by_links)),
             _ => None,

@@ -196,7 +196,8 @@ impl Cursor {
             let state = shelf.state();
             let this =
                 state.extents.iter().find(|extent| extent.base == self.base && extent.length > self.offset.max(SEGMENT_HEADER as u64));
-            let next = this.or_else(|| state.extents.iter().find(|extent| extent.base > self.base && extent.length > SEGMENT_HEADER as u64));
+            let next =
+                this.or_else(|| state.extents.iter().find(|extent| extent.base > self.base && extent.length > SEGMENT_HEADER as u64));
             let Some(extent) = next else { return Ok(None) };
             let offset = if extent.base == self.base { self.offset.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
             match state.tail.at(extent.base, offset) {

@@ -99,8 +99,14 @@ mod tests {
             tail.push(base, offset, vec![byte; 30]);
         }
         let at = |tail: &Tail, base, offset| tail.at(base, offset).map(|(frames, skip)| (frames[0], skip));
-        assert_eq!([24, 40, 54, 83, 84].map(|offset| at(&tail, 1, offset)), [Some((1, 0)), Some((1, 16)), Some((2, 0)), Some((2, 29)), None]);
-        assert_eq!([(0, 24), (1, 0), (5, 24), (9, 0), (9, 24), (9, 54)].map(|(base, offset)| at(&tail, base, offset)), [None, None, None, None, Some((3, 0)), None]);
+        assert_eq!(
+            [24, 40, 54, 83, 84].map(|offset| at(&tail, 1, offset)),
+            [Some((1, 0)), Some((1, 16)), Some((2, 0)), Some((2, 29)), None]
+        );
+        assert_eq!(
+            [(0, 24), (1, 0), (5, 24), (9, 0), (9, 24), (9, 54)].map(|(base, offset)| at(&tail, base, offset)),
+            [None, None, None, None, Some((3, 0)), None]
+        );
         // The oldest gives way; what a reader holds stays whole.
         let held = tail.at(1, 24);
         tail.push(9, 54, vec![4; 30]);
