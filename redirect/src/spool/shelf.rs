@@ -109,7 +109,7 @@ impl Shelf {
                     last.length += frames.len() as u64;
                     tail.push(place.0, place.1, frames)
                 }
-                None => frames,
+                None => Vec::new(),
             }
         };
         self.grown.notify_one();
