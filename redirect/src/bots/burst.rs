@@ -23,7 +23,6 @@ use crate::large_pages;
 use crate::prefetch::prefetch;
 use foldhash::quality::RandomState;
 use std::hash::BuildHasher;
-use std::hint::black_box;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::Range;
 use std::str::FromStr;
@@ -121,37 +120,42 @@ impl Bursts {
 
     /// A click of this person is about to be [seen](Bursts::sees): its bucket is far away in memory, and there is still something else to do.
     pub(crate) fn expect(&self, workspace: &str, person: &str) {
-        if let Some(last) = self.buckets.len().checked_sub(1) {
-            let bucket = &self.buckets[self.person(workspace, person) as usize & last];
-            prefetch(&bucket.next);
-            prefetch(&bucket.clicks[ENTRIES - 1]);
+        if let Some(bucket) = self.person(workspace, person).and_then(|key| self.bucket(key)) {
+            bucket.expect();
         }
     }
 
-    fn person(&self, workspace: &str, person: &str) -> u64 {
-        self.hasher.hash_one((workspace, person))
+    /// The key of a person, where persons' clicks are counted.
+    fn person(&self, workspace: &str, person: &str) -> Option<u64> {
+        self.config.contact.or(self.config.links).map(|_| self.hasher.hash_one((workspace, person)))
+    }
+
+    /// The bucket of a key; none when nothing is a burst.
+    fn bucket(&self, key: u64) -> Option<&Bucket> {
+        self.buckets.get(key as usize % BUCKETS)
     }
 
     /// Remembers a click and says whether it is part of a burst.
     pub(crate) fn sees(&self, event: &Event<'_>) -> bool {
         let Event { workspace, link, person, client, user_agent, now } = *event;
         let BurstConfig { contact: by_contact, links: by_links, client: by_client } = self.config;
-        let Some(last) = self.buckets.len().checked_sub(1) else { return false };
+        if self.buckets.is_empty() {
+            return false;
+        }
         let link = self.hasher.hash_one((workspace, link)) & LINK;
         let first = match (person, client) {
-            (Some(person), _) if by_contact.or(by_links).is_some() => Some((self.person(workspace, person), by_contact, by_links)),
+            (Some(person), _) => self.person(workspace, person).map(|key| (key, by_contact, by_links)),
             // Only where nothing better tells visitors apart, and then with the user agent: an office shares its address.
             (None, Some(client)) if by_links.is_some() => Some((self.hasher.hash_one((network(client), user_agent)), None, by_links)),
             _ => None,
         };
         let second = client.filter(|_| by_client.is_some()).map(|client| (self.hasher.hash_one(network(client)), by_client, None));
-        let looks = [first, second].into_iter().flatten();
-        let bucket = |key: u64| &self.buckets[key as usize & last];
-        // Both buckets are read before the first is written: the processor waits for their memory together.
-        black_box(looks.clone().fold(0, |all, (key, ..)| all ^ bucket(key).touch()));
+        let looks = [first, second].into_iter().flatten().filter_map(|(key, clicks, links)| Some((self.bucket(key)?, key, clicks, links)));
+        // Both buckets are asked for before the first is written: the processor waits for their memory together.
+        looks.clone().for_each(|(bucket, ..)| bucket.expect());
         let mut burst = false;
-        for (key, clicks, links) in looks {
-            let recent = bucket(key).push(key >> 48, link, now);
+        for (bucket, key, clicks, links) in looks {
+            let recent = bucket.push(key >> 48, link, now);
             burst |= clicks.is_some_and(|limit| recent.iter(limit.within, now).count() >= limit.count);
             burst |= links.is_some_and(|limit| recent.links(limit.within, now) >= limit.count);
         }
@@ -173,9 +177,10 @@ struct Recent {
 }
 
 impl Bucket {
-    /// Reads from both of its cache lines.
-    fn touch(&self) -> u64 {
-        self.next.load(Ordering::Relaxed) ^ self.clicks[ENTRIES - 1].load(Ordering::Relaxed)
+    /// Asks for both of its cache lines.
+    fn expect(&self) {
+        prefetch(&self.next);
+        prefetch(&self.clicks[ENTRIES - 1]);
     }
 
     /// Takes the next place for a click, and gives back the clicks of its key.

@@ -26,7 +26,7 @@ pub(crate) struct Extent {
     pub created: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// In order.
     extents: VecDeque<Extent>,
@@ -39,7 +39,7 @@ struct State {
 }
 
 /// Shared by the two ends. Event loops never come here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shelf {
     state: Mutex<State>,
     grown: Condvar,
@@ -52,7 +52,13 @@ impl Shelf {
 
     /// The same with so many bytes in memory of what was appended last.
     pub(super) fn with_tail(found: &Found, bytes: usize) -> Arc<Shelf> {
-        let state = State { extents: found.segments.iter().cloned().collect(), tail: Tail::new(bytes), ..State::default() };
+        let state = State {
+            extents: found.segments.iter().cloned().collect(),
+            growing: false,
+            done: Cursor::default(),
+            ages: Ages::default(),
+            tail: Tail::new(bytes),
+        };
         Arc::new(Shelf { state: Mutex::new(state), grown: Condvar::new() })
     }
 
@@ -192,7 +198,7 @@ impl Cursor {
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(u64, &[u8]) -> bool,
     ) -> io::Result<Option<u64>> {
-        let (extent, offset) = {
+        let (extent, offset, recent) = {
             let state = shelf.state();
             let this =
                 state.extents.iter().find(|extent| extent.base == self.base && extent.length > self.offset.max(SEGMENT_HEADER as u64));
@@ -200,18 +206,13 @@ impl Cursor {
                 this.or_else(|| state.extents.iter().find(|extent| extent.base > self.base && extent.length > SEGMENT_HEADER as u64));
             let Some(extent) = next else { return Ok(None) };
             let offset = if extent.base == self.base { self.offset.max(SEGMENT_HEADER as u64) } else { SEGMENT_HEADER as u64 };
-            match state.tail.at(extent.base, offset) {
-                Some((frames, skip)) => {
-                    let base = extent.base;
-                    // Nobody waits for the lock while they are read.
-                    drop(state);
-                    let read = frame::trusted(&frames[skip..], each);
-                    *self = Cursor { base, offset: offset + read as u64 };
-                    return Ok(Some(0));
-                }
-                None => (extent.clone(), offset),
-            }
+            (extent.clone(), offset, state.tail.at(extent.base, offset))
         };
+        if let Some((frames, skip)) = recent {
+            let read = frame::trusted(&frames[skip..], each);
+            *self = Cursor { base: extent.base, offset: offset + read as u64 };
+            return Ok(Some(0));
+        }
         debug_assert_eq!(segment_base(&extent.name), Some(extent.base));
         let length = (extent.length - offset).min(CHUNK);
         let size = usize::try_from(length).map_err(io::Error::other)?;

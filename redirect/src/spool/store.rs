@@ -31,8 +31,6 @@ pub(crate) struct Store {
     spoiled: u64,
     limit: u64,
     segment: Option<Segment>,
-    /// Room for the frames of one call.
-    frames: Vec<u8>,
     /// Frames of the segment that were appended and not shown yet.
     unshown: Vec<u8>,
 }
@@ -50,7 +48,7 @@ impl Store {
     /// A store that begins with the run's first number, holding at most `limit` bytes.
     pub(crate) fn new(disk: Arc<dyn Disk>, shelf: Arc<Shelf>, identity: Identity, limit: u64) -> Store {
         let next = identity.first();
-        Store { disk, shelf, identity, next, spoiled: 0, limit, segment: None, frames: Vec::new(), unshown: Vec::new() }
+        Store { disk, shelf, identity, next, spoiled: 0, limit, segment: None, unshown: Vec::new() }
     }
 
     /// Hands the records to the system, all or none. They are not shown to the reading end before [`show`](Store::show). Where that fails, either the same
@@ -88,15 +86,17 @@ impl Store {
             self.identity.store(&*self.disk)?;
             self.next = self.identity.first();
         }
-        self.frames.clear();
-        for (sequence, (_, json)) in (self.next..).zip(clicks.iter().take(count)) {
-            frame::push(sequence, json, &mut self.frames);
-        }
         if self.segment.is_none() {
             self.segment = Some(self.begin_segment(now)?);
         }
         let segment = self.segment.as_mut().expect("made above");
-        if let Err(error) = segment.file.append(&self.frames) {
+        let before = self.unshown.len();
+        for (sequence, (_, json)) in (self.next..).zip(clicks.iter().take(count)) {
+            frame::push(sequence, json, &mut self.unshown);
+        }
+        let frames = &self.unshown[before..];
+        if let Err(error) = segment.file.append(frames) {
+            self.unshown.truncate(before);
             // Part of it may be there. The same records get the same numbers again, so that even what cannot be cut off is never sent twice.
             if segment.file.truncate(segment.length).is_err() {
                 self.spoiled = self.spoiled.max(self.next + count as u64);
@@ -105,13 +105,8 @@ impl Store {
             }
             return Err(error.into());
         }
-        segment.length += self.frames.len() as u64;
+        segment.length += frames.len() as u64;
         self.next += count as u64;
-        if self.unshown.is_empty() {
-            std::mem::swap(&mut self.unshown, &mut self.frames);
-        } else {
-            self.unshown.extend_from_slice(&self.frames);
-        }
         Ok(())
     }
 

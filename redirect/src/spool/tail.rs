@@ -39,12 +39,6 @@ pub(super) struct Tail {
     spare: Vec<Vec<u8>>,
 }
 
-impl Default for Tail {
-    fn default() -> Tail {
-        Tail::new(BYTES)
-    }
-}
-
 impl Tail {
     /// Keeps at most so many bytes.
     pub(super) fn new(limit: usize) -> Tail {
