@@ -47,13 +47,13 @@ fn config(kafka: &Kafka, rules: &str) -> JobConfig {
     }
 }
 
+/// Gives back a moment after which the record can be read: one that is slow on its way may be taken later than it was made.
 fn produce(kafka: &Kafka, topic: &str, key: &str, payload: &str) -> Ms {
     let producer: ThreadedProducer<_> = kafka.client(&[]).create().expect("a producer");
-    let at = now();
-    let record = BaseRecord::to(topic).key(key).payload(payload).timestamp(i64::try_from(at).expect("in range"));
+    let record = BaseRecord::to(topic).key(key).payload(payload).timestamp(i64::try_from(now()).expect("in range"));
     producer.send(record).map_err(|(error, _)| error).expect("sent");
     producer.flush(Duration::from_secs(20)).expect("delivered");
-    at
+    now()
 }
 
 fn click(kafka: &Kafka, id: &str) -> Ms {
