@@ -7,8 +7,9 @@
 //!
 //! The job runs as it does in production: a real Apache Kafka, transactions, the default tick of 100 ms. A producer on a
 //! thread of its own keeps to its schedule whatever happens (open loop) and writes into each click when it was to be sent.
-//! A reader with `read_committed` sees its timeline event and says how long after that it could be read. So a stall delays
-//! all clicks that were to come in it, and all of them count: nothing is omitted. Times are whole milliseconds of one clock.
+//! A reader with `read_committed` sees its timeline event and says how long after that, and after the broker had appended the click, it could be
+//! read. So a stall delays all clicks that were to come in it, and all of them count: nothing is omitted. From schedule to append is the producer's
+//! and the broker's time, from append to readable delta the job's. Times are whole milliseconds of one clock; the topic must have the broker's append time.
 //!
 //! First the rate is doubled, then raised by halves of what is left, until the job falls behind: at the end of a trial of half the measurement's time its
 //! clock is more than [`BEHIND`] behind the wall clock. Then half of the highest rate that was held is measured. A step is
@@ -37,11 +38,12 @@ use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
 use generate::{Generator, Made};
 use hdrhistogram::Histogram;
+use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::message::{DeliveryResult, Message as _, Timestamp};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -197,14 +199,39 @@ fn clicks(total: u64) -> Vec<Click> {
 /// The first second of a schedule, in which the producer makes its connections, is for warming up, ms.
 const WARM_UP: Ms = 1_000;
 
-/// Sends clicks at `rate`, each by its schedule; how late the last one was sent. Says in `from` since which click's time it is warm.
-fn produce(kafka: &Kafka, rate: u64, clicks: Vec<Click>, from: &AtomicU64) -> Duration {
+/// When the broker appended each click of a schedule, by its number in it, ms since the Unix epoch; 0 before that.
+struct Appends(Vec<AtomicU64>);
+
+impl ClientContext for Appends {}
+
+impl ProducerContext for Appends {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, n: usize) {
+        let message = result.as_ref().map_err(|(error, _)| error).expect("delivered");
+        let Timestamp::LogAppendTime(at) = message.timestamp() else {
+            panic!("create the topic of clicks with message.timestamp.type=LogAppendTime")
+        };
+        self.0[n].store(u64::try_from(at).expect("after 1970"), Ordering::Relaxed);
+    }
+}
+
+/// What a producer did.
+struct Produced {
+    /// How late the last click was sent.
+    late: Duration,
+    /// By id, of clicks since it was warm: when it was to be sent, and when the broker had appended it, ms. Of one id the first counts.
+    clicks: HashMap<String, (Ms, Ms)>,
+}
+
+/// Sends clicks at `rate`, each by its schedule.
+fn produce(kafka: &Kafka, rate: u64, clicks: Vec<Click>) -> Produced {
     let config = kafka.client(&[("linger.ms", "2"), ("queue.buffering.max.messages", "1000000"), ("acks", "1")]);
-    let producer: ThreadedProducer<DefaultProducerContext> = config.create().expect("a producer");
+    let appends = Appends(clicks.iter().map(|_| AtomicU64::default()).collect());
+    let producer: ThreadedProducer<Appends> = config.create_with_context(appends).expect("a producer");
     let length = Duration::from_secs_f64(clicks.len() as f64 / rate as f64);
     let (began, at) = (Instant::now(), now());
-    from.store(at + WARM_UP, Ordering::Relaxed);
-    let mut partition = 0;
+    let (mut partition, mut sent) = (0, Vec::with_capacity(clicks.len()));
     for (n, click) in (0u64..).zip(clicks) {
         let after = Duration::from_nanos(n * 1_000_000_000 / rate);
         while began.elapsed() < after {
@@ -214,23 +241,29 @@ fn produce(kafka: &Kafka, rate: u64, clicks: Vec<Click>, from: &AtomicU64) -> Du
         let click = Click { ts: at + millis(after), ..click };
         let payload = serde_json::to_vec(&click).expect("a click is JSON");
         partition = (partition + 1) % PARTITIONS;
-        let mut record = BaseRecord::<(), [u8]>::to("clicks").payload(&payload).partition(partition);
+        let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to("clicks", sent.len()).payload(&payload).partition(partition);
         while let Err((_, again)) = producer.send(record) {
             record = again;
             thread::sleep(Duration::from_millis(1));
         }
+        sent.push((click.id, click.ts));
     }
     let late = began.elapsed().saturating_sub(length);
     producer.flush(Duration::from_secs(60)).expect("delivered");
-    late
+    let appended = producer.context().0.iter().map(|at| at.load(Ordering::Relaxed));
+    let mut clicks = HashMap::new();
+    for ((id, ts), appended) in sent.into_iter().zip(appended).filter(|((_, ts), _)| *ts >= at + WARM_UP) {
+        clicks.entry(id).or_insert((ts, appended));
+    }
+    Produced { late, clicks }
 }
 
-/// Reads timeline events of clicks made at `from` or later, as they are committed, until asked to end; how long each took, ms.
-fn read(kafka: &Kafka, from: &Arc<AtomicU64>, ends: &Arc<AtomicBool>) -> JoinHandle<Histogram<u64>> {
+/// Reads timeline events as they are committed, until asked to end: the click's id, and when it could be read, ms.
+fn read(kafka: &Kafka, ends: &Arc<AtomicBool>) -> JoinHandle<Vec<(String, Ms)>> {
     let config = kafka.client(&[("group.id", "latency"), ("isolation.level", "read_committed"), ("fetch.wait.max.ms", "5")]);
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let name = kafka.topics.timeline.clone();
-    let (from, ends) = (Arc::clone(from), Arc::clone(ends));
+    let ends = Arc::clone(ends);
     let metadata = consumer.fetch_metadata(Some(&name), Duration::from_secs(10)).expect("metadata");
     let mut list = TopicPartitionList::new();
     for partition in metadata.topics()[0].partitions() {
@@ -240,23 +273,49 @@ fn read(kafka: &Kafka, from: &Arc<AtomicU64>, ends: &Arc<AtomicBool>) -> JoinHan
     }
     consumer.assign(&list).expect("assigned");
     thread::spawn(move || {
-        let mut took = histogram();
+        let mut readable = Vec::new();
         while !ends.load(Ordering::Relaxed) {
             let Some(Ok(message)) = consumer.poll(Duration::from_millis(5)) else { continue };
             let text = std::str::from_utf8(message.payload().unwrap_or_default()).expect("our own records are UTF-8");
-            // The first time in a timeline event is the click's own.
-            let ts = text.split_once("\"ts\":").and_then(|(_, rest)| rest.split(',').next()?.parse::<Ms>().ok()).expect("a time");
-            if ts >= from.load(Ordering::Relaxed) {
-                took.saturating_record(now().saturating_sub(ts).max(1));
-            }
+            let id = text.split_once("\"click_id\":\"").and_then(|(_, rest)| rest.split('"').next()).expect("an id");
+            readable.push((id.to_owned(), now()));
         }
-        took
+        readable
     })
+}
+
+/// Where the time of clicks went.
+struct Deltas {
+    from_schedule: Histogram<u64>,
+    to_append: Histogram<u64>,
+    from_append: Histogram<u64>,
+}
+
+impl Deltas {
+    fn of(produced: &Produced, readable: &[(String, Ms)]) -> Deltas {
+        let mut deltas = Deltas { from_schedule: histogram(), to_append: histogram(), from_append: histogram() };
+        for (id, readable) in readable {
+            let Some((scheduled, appended)) = produced.clicks.get(id) else { continue };
+            let took = |from: Ms, to: Ms| to.saturating_sub(from).max(1);
+            deltas.from_schedule.saturating_record(took(*scheduled, *readable));
+            deltas.to_append.saturating_record(took(*scheduled, *appended));
+            deltas.from_append.saturating_record(took(*appended, *readable));
+        }
+        deltas
+    }
+
+    fn rows(&self) -> [(&str, &Histogram<u64>, u64); 3] {
+        [
+            ("from append to readable delta", &self.from_append, 1_000),
+            ("from schedule to append", &self.to_append, 1_000),
+            ("from schedule to readable delta", &self.from_schedule, 1_000),
+        ]
+    }
 }
 
 /// Whether the job holds `rate`.
 fn holds(kafka: &Kafka, job: &Running, rate: u64, length: Duration) -> bool {
-    let late = produce(kafka, rate, clicks(rate * length.as_secs()), &AtomicU64::default());
+    let late = produce(kafka, rate, clicks(rate * length.as_secs())).late;
     let behind = job.behind();
     println!("trial: {rate} clicks/s for {length:?}: the clock is {behind} ms behind, the producer {} ms", late.as_millis());
     let began = Instant::now();
@@ -303,15 +362,16 @@ fn main() {
     // Made before anything is measured: that takes both processors a while.
     let clicks = clicks(rate * seconds);
     job.measured.store(true, Ordering::Relaxed);
-    let (from, ends) = (Arc::new(AtomicU64::new(Ms::MAX)), Arc::new(AtomicBool::new(false)));
-    let reader = read(&kafka, &from, &ends);
-    let late = produce(&kafka, rate, clicks, &from);
+    let ends = Arc::new(AtomicBool::new(false));
+    let reader = read(&kafka, &ends);
+    let produced = produce(&kafka, rate, clicks);
     thread::sleep(Duration::from_secs(2));
     ends.store(true, Ordering::Relaxed);
-    let took = reader.join().expect("reads");
+    let deltas = Deltas::of(&produced, &reader.join().expect("reads"));
     let steps = job.stop();
-    println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, late.as_millis());
-    table(&[("from schedule to readable delta", &took, 1_000), ("step", &steps, 1)]);
+    println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, produced.late.as_millis());
+    let [appended, sent, scheduled] = deltas.rows();
+    table(&[appended, sent, scheduled, ("step", &steps, 1)]);
 }
 
 /// Prints what was seen: each with its name and how many microseconds its unit is.

@@ -6,15 +6,14 @@
 //! allows. In the end every click of a known person must be an event once, and HubSpot must not have had to throttle. What waits for
 //! HubSpot to answer is not measured: the sandbox answers within a millisecond, HubSpot takes some 100 ms.
 
-use super::{Args, clicks, histogram, produce, read, start, table};
+use super::{Args, Deltas, clicks, histogram, produce, read, start, table};
 use clickline::kafka::Kafka;
 use clickline::model::Click;
-use clickline::model::time::Ms;
 use clickline::sinks::hubspot::{Settings, Sink, Stats};
 use clickline_sandbox::{Config, Sandbox};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,39 +42,38 @@ pub fn measure(kafka: &Kafka, args: &Args) {
     let sink = Sink::start(settings, kafka.clone(), vec![PORTAL.to_owned()], &folder.path().join("state.db")).expect("the sink starts");
     job.caught_up();
     let mut expected = known(&warm);
-    produce(kafka, rate, warm, &AtomicU64::default());
+    produce(kafka, rate, warm);
     wait(&sink, expected.len());
 
     let ends = Arc::new(AtomicBool::new(false));
-    let (requests, from) = (sandbox.requests().len(), Arc::new(AtomicU64::new(Ms::MAX)));
+    let requests = sandbox.requests().len();
     job.measured.store(true, Ordering::Relaxed);
-    let reader = read(kafka, &from, &ends);
+    let reader = read(kafka, &ends);
     expected.extend(known(&measured));
-    let late = produce(kafka, rate, measured, &from);
+    let produced = produce(kafka, rate, measured);
     let stats = wait(&sink, expected.len());
     ends.store(true, Ordering::Relaxed);
-    let deltas = reader.join().expect("reads");
+    let deltas = Deltas::of(&produced, &reader.join().expect("reads"));
     let steps = job.stop();
     let events = sandbox.snapshot(PORTAL).events;
     let ids: BTreeSet<&str> = events.iter().map(|event| event.id.as_str()).collect();
     assert_eq!((events.len(), ids.len()), (expected.len(), expected.len()), "every event once");
     let mut took = histogram();
-    let from = from.load(Ordering::Relaxed);
+    let from = produced.clicks.values().map(|(scheduled, _)| *scheduled).min().unwrap_or(0);
     for event in events.iter().filter(|event| event.timestamp_ms >= from) {
         took.saturating_record(event.created_at_ms.saturating_sub(event.timestamp_ms).max(1));
     }
     sink.stop().expect("the sink stops");
     let sent = sandbox.requests().len() - requests;
-    println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, late.as_millis());
+    println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, produced.late.as_millis());
     println!(
         "requests to HubSpot: {:.1} a second of {:.1} allowed, {} throttled",
         sent as f64 / seconds as f64,
         QUOTA as f64 / 10.0,
         stats.rate_limited
     );
-    let rows =
-        [("from schedule to event in HubSpot", &took, 1_000), ("from schedule to readable delta", &deltas, 1_000), ("step", &steps, 1)];
-    table(&rows);
+    let [appended, sent, scheduled] = deltas.rows();
+    table(&[("from schedule to event in HubSpot", &took, 1_000), appended, sent, scheduled, ("step", &steps, 1)]);
 }
 
 /// With contact ids as HubSpot gives them: no zero.
