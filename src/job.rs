@@ -29,6 +29,7 @@ use crate::sinks::outbox::topics::AWAY;
 use crate::sinks::outbox::{Progress, deliver, topics};
 use crate::sources::kafka::broker_clock::{BrokerClock, spread};
 use crate::sources::kafka::reached::{self, AllKnown};
+use crate::sources::kafka::watch::Asker;
 use crate::sources::kafka::{Clock, Limits, Reading, Resume, topic};
 use crate::sources::snapshot::Snapshots;
 use crate::sources::{Kind, Meter};
@@ -91,7 +92,17 @@ impl Job {
         let snapshots =
             snapshots.map(|folder| Snapshots { folder, keep_clicks: plan.clicks_back() + DAY, keep_forms: plan.forms_back() + DAY });
         let clock = BrokerClock::new(now);
-        let reading = Reading { kafka, times: plan.times, limits, resume, snapshots, clock, meter: Arc::clone(&meter), stop: stop.clone() };
+        let reading = Reading {
+            kafka,
+            times: plan.times,
+            limits,
+            resume,
+            snapshots,
+            clock,
+            asker: Asker::default(),
+            meter: Arc::clone(&meter),
+            stop: stop.clone(),
+        };
         drop(reading.consumer()?);
         let of_job = (Arc::clone(&committed), Arc::clone(&ready));
         let thread = thread::Builder::new().name("job".to_owned()).spawn(move || {

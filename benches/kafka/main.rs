@@ -30,6 +30,7 @@ use clickline::model::inputs::Input as _;
 use clickline::model::time::{Ms, now};
 use clickline::sinks::outbox::{Batch, Door, deliver};
 use clickline::sources::kafka::broker_clock::BrokerClock;
+use clickline::sources::kafka::watch::Asker;
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
 use clickline::sources::{Kind, Meter};
 use clickline::stop::Stop;
@@ -111,6 +112,7 @@ fn reading(kafka: &Kafka) -> Reading {
         resume: Resume::default(),
         snapshots: None,
         clock: BrokerClock::wall(Arc::new(now)),
+        asker: Asker::default(),
         meter: Arc::default(),
         stop: Stop::new(),
     }

@@ -25,6 +25,7 @@ use crate::model::PackedClick;
 use crate::model::time::{self, Ms, tick_end};
 use crate::sources::files::{Files, files};
 use crate::sources::kafka::broker_clock::BrokerClock;
+use crate::sources::kafka::watch::Asker;
 use crate::sources::kafka::{Limits, Reading, Resume, reached, topic};
 use crate::sources::{Kind, Meter};
 use crate::stop::Stop;
@@ -120,8 +121,17 @@ impl Run {
                 let (meter, stop) = (Arc::clone(meter), stop.clone());
                 // Who only looks writes nothing that the brokers could stamp; and what comes after `now` is not looked at.
                 let clock = BrokerClock::wall(Arc::new(time::now));
-                let mut of_topics =
-                    Reading { kafka: *kafka, times, limits, resume: Resume::default(), snapshots: None, clock, meter, stop };
+                let mut of_topics = Reading {
+                    kafka: *kafka,
+                    times,
+                    limits,
+                    resume: Resume::default(),
+                    snapshots: None,
+                    clock,
+                    asker: Asker::default(),
+                    meter,
+                    stop,
+                };
                 all_there(&of_topics, &kinds)?;
                 // What came late counted when the job took it.
                 of_topics.resume.reached = Arc::new(reached::look(&of_topics.kafka)?);

@@ -52,6 +52,7 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+use watch::Asker;
 
 pub use resume::Resume;
 
@@ -90,6 +91,8 @@ pub struct Reading {
     pub snapshots: Option<Snapshots>,
     /// The brokers' clock, as far as this process knows it.
     pub clock: BrokerClock,
+    /// Asks the brokers how far topics reach.
+    pub asker: Asker,
     /// What has been read.
     pub meter: Arc<Meter>,
     /// Ends reading, and is told of what can't be mended.

@@ -61,8 +61,8 @@ impl Reader {
         let topic = reading.topic(kind).to_owned();
         let keep = reading.snapshots.as_ref().and_then(|snapshots| snapshots.keep(kind));
         let recorder = Recorder::start(&format!("{topic}-{}", worker.0), keep);
-        let question = Question { consumer: Arc::clone(&consumer), kind, reading: reading.clone(), worker };
-        let Reading { kafka: _, times, limits, resume, snapshots: _, clock, meter, stop } = reading;
+        let question = Question { asker: reading.asker.client(&reading)?, kind, reading: reading.clone(), worker };
+        let Reading { kafka: _, times, limits, resume, snapshots: _, clock, asker: _, meter, stop } = reading;
         let Limits { in_flight_bytes, idle_slack } = limits;
         let watch = Watch::start(question, Arc::clone(&wake)).context("cannot start a thread")?;
         let credit = Credit::new(in_flight_bytes, done, Arc::clone(&meter));

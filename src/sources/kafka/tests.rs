@@ -120,6 +120,7 @@ impl Run {
             resume,
             snapshots: snapshots.map(|folder| Snapshots { folder: folder.to_owned(), keep_clicks: Ms::MAX, keep_forms: Ms::MAX }),
             clock,
+            asker: Asker::default(),
             meter: Arc::default(),
             stop: Stop::new(),
         };

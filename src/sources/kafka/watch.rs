@@ -10,10 +10,11 @@
 //! partition ([`super::super::snapshot`]).
 //!
 //! # Cost
-//! One request per worker, topic and leader every [`EVERY`]; one for the partitions every [`PARTITIONS_EVERY`].
+//! One request per worker, topic and leader for each tick, at the moment from which on its answer closes the tick: earlier it would close none, and what is
+//! later adds to the latency of clicks while other topics are idle. One for the partitions every [`PARTITIONS_EVERY`].
 
 use super::Reading;
-use crate::model::time::Ms;
+use crate::model::time::{Ms, tick_end};
 use crate::sources::Kind;
 use crate::sources::snapshot::{Last, Opened};
 use anyhow::Context as _;
@@ -28,8 +29,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 use timely::scheduling::SyncActivator;
 
-/// Between two looks at the ends; it adds to the latency of a click while other topics are idle.
-const EVERY: Duration = Duration::from_millis(40);
+/// Between two looks at the ends, at least: with ticks that are shorter, an answer closes several.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at the ends, at most: with ticks that are longer, new partitions and what is still to be read are known all the same.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// While the brokers' clock is not known, or they did not answer.
+const UNKNOWN: Duration = Duration::from_millis(40);
 /// Between two looks at the partitions.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(10);
 /// How long an answer may take.
@@ -59,10 +64,29 @@ pub struct Watch {
     closed: Arc<AtomicBool>,
 }
 
+/// The client of all questions of a process, made for the first one. It reads nothing: a broker answers what comes over a connection in its order, so
+/// behind a fetch that waits for records an answer would come as late as they do.
+#[derive(Clone, Default)]
+pub struct Asker(Arc<Mutex<Option<Arc<BaseConsumer>>>>);
+
+impl Asker {
+    /// The client, with the options of `reading`.
+    ///
+    /// # Errors
+    /// An option that librdkafka does not understand.
+    pub fn client(&self, reading: &Reading) -> anyhow::Result<Arc<BaseConsumer>> {
+        let mut client = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.is_none() {
+            *client = Some(Arc::new(reading.consumer()?));
+        }
+        Ok(Arc::clone(client.as_ref().expect("made above")))
+    }
+}
+
 /// What the thread needs.
 pub struct Question {
     /// The client that is asked with.
-    pub consumer: Arc<BaseConsumer>,
+    pub asker: Arc<BaseConsumer>,
     /// What the topic holds.
     pub kind: Kind,
     /// Brokers, times, snapshots.
@@ -107,6 +131,8 @@ impl Question {
         let mut partitions_due = Instant::now();
         let mut complaints = Complaints::default();
         while !closed.load(Ordering::Relaxed) && !self.reading.stop.asked() {
+            // It has no records, only complaints, and those of the clients that read say the same.
+            while self.asker.poll(Duration::ZERO).is_some() {}
             if partitions_due <= Instant::now() {
                 match self.partitions() {
                     Ok(mine) => {
@@ -130,26 +156,31 @@ impl Question {
             });
             // The order matters: first the clock, then the question.
             let at = self.reading.clock.now().unwrap_or(0);
-            match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
+            let pause = match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
                 Ok((((starts, begins), copies), ends)) => {
                     let mut seen = lock();
                     seen.copies.extend(copies);
                     seen.starts.extend(starts);
                     seen.begins.extend(begins);
                     seen.ends = Some((at, ends));
+                    let Reading { times, limits, .. } = &self.reading;
+                    self.reading.clock.now().map_or(UNKNOWN, |now| pause(now, times.tick, limits.idle_slack))
                 }
-                Err(error) => complaints.warn(self.topic(), &error.to_string()),
-            }
+                Err(error) => {
+                    complaints.warn(self.topic(), &error.to_string());
+                    UNKNOWN
+                }
+            };
             if wake.activate().is_err() {
                 return; // the worker is gone
             }
-            thread::sleep(EVERY);
+            thread::sleep(pause);
         }
     }
 
     /// This worker's partitions.
     fn partitions(&self) -> Result<Vec<i32>, String> {
-        let metadata = self.consumer.fetch_metadata(Some(self.topic()), ANSWER).map_err(|error| error.to_string())?;
+        let metadata = self.asker.fetch_metadata(Some(self.topic()), ANSWER).map_err(|error| error.to_string())?;
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic());
         let count = match topic {
             Some(topic) if topic.error().is_none() && !topic.partitions().is_empty() => topic.partitions().len(),
@@ -244,10 +275,17 @@ impl Question {
             // In this question the offset stands for a time, and the logical offsets for the first and last one.
             list.add_partition_offset(self.topic(), *partition, which)?;
         }
-        let answers = self.consumer.offsets_for_times(list, ANSWER)?;
+        let answers = self.asker.offsets_for_times(list, ANSWER)?;
         let known = answers.elements().into_iter().filter(|answer| answer.error().is_ok());
         Ok(known.filter_map(|answer| Some((answer.partition(), exact(answer.offset())?))).collect())
     }
+}
+
+/// How long until the brokers' clock, at `now`, has passed the end of a tick by `idle_slack`: an answer to a question from then on closes that tick. All in ms.
+fn pause(now: Ms, tick: Ms, idle_slack: Ms) -> Duration {
+    let closes = tick_end(now.saturating_sub(idle_slack), tick) + idle_slack + 1;
+    // The clock is known in whole milliseconds, rounded down: one more, lest the question come a moment too early for its tick.
+    Duration::from_millis(closes.saturating_sub(now) + 1).clamp(LEAST_PAUSE, LONGEST_PAUSE)
 }
 
 /// An offset that is a place, not a word for one.
@@ -269,5 +307,21 @@ impl Complaints {
             self.0 = Some(Instant::now());
             tracing::warn!(event = "topic_unreadable", topic, error, "cannot read the topic; still trying");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tick_is_asked_for_when_an_answer_closes_it() {
+        // The tick that ends at 1,000 is closed by what moves a partition beyond 1,000, so at 1,051 at the earliest.
+        for (now, after) in [(951, 101), (1_000, 52), (1_040, 12), (1_049, 5), (1_050, 5), (1_051, 100), (1_052, 100), (1_053, 99)] {
+            assert_eq!(pause(now, 100, 50).as_millis(), after.min(100), "at {now}");
+        }
+        assert_eq!(pause(1_051, 10_000, 50), LONGEST_PAUSE);
+        assert_eq!(pause(1_051, 1, 50), LEAST_PAUSE);
+        assert_eq!(pause(0, 100, 50), Duration::from_millis(52), "a clock that stands at the beginning of time");
     }
 }
