@@ -2,25 +2,81 @@
 //!
 //! Pure: a record is a function of the row, the plan and the tick's end. Keys are those of the contract, section 8.
 
-use super::last_utm::UtmChange;
+use super::last_utm::{NewValue, UtmChange};
 use super::plan::{DEFAULT_WINDOW, Plan};
 use super::rows::{Advance, CountChange, Resolved, Via, Who};
 use crate::config::rules::{Counted, Mode, window_text};
 use crate::model::outputs::{
-    AgentParts, ContactProperties, Count, DeadLetter, DealStage, ExtraData, Found, LastClick, Output, Person, TimelineEvent, Topic,
-    Unresolved, UtmParts, ValueFrom,
+    AgentParts, Count, DeadLetter, DealStage, ExtraData, Found, LastClick, Output, Person, TimelineEvent, Topic, Unresolved, UtmParts,
+    ValueFrom,
 };
 use crate::model::time::{Ms, rfc3339};
 use crate::model::{ClickView, PackedClick};
-use serde::Serialize;
-use std::collections::BTreeMap;
+use serde::{Serialize, Serializer};
+use smallvec::SmallVec;
 
 /// The tokens of a timeline event, by name; the event template has the same ones, and the title.
 pub const TOKENS: [&str; 5] = ["link_slug", "destination_url", "campaign_name", "country", "device"];
 
+/// Bytes that most records take: what is longer grows.
+const ROOM: usize = 512;
+
 fn output(topic: Topic, key: impl Into<String>, record: &impl Serialize) -> Output {
+    let mut value = Vec::with_capacity(ROOM);
     // Our own records: strings, numbers and maps with string keys, which JSON always takes.
-    Output { topic, key: key.into(), value: serde_json::to_vec(record).expect("our own records are JSON") }
+    serde_json::to_writer(&mut value, record).expect("our own records are JSON");
+    Output { topic, key: key.into(), value }
+}
+
+/// Those of an event that are there, in the order of their names.
+type Tokens<'a> = SmallVec<[(&'static str, &'a str); TOKENS.len()]>;
+
+/// A [`TimelineEvent`] as it is written, once for each click: of texts that lie elsewhere. What it says is held against that type by a test.
+#[derive(Serialize)]
+struct EventToWrite<'a> {
+    v: u32,
+    id: String,
+    portal: &'a str,
+    workspace: &'a str,
+    click_id: &'a str,
+    ts: Ms,
+    #[serde(flatten)]
+    person: Person,
+    title: String,
+    #[serde(serialize_with = "texts")]
+    tokens: Tokens<'a>,
+    extra_data: ExtraData<'a>,
+    found: Found,
+    at: Ms,
+}
+
+/// A change of a person's values ([`crate::model::outputs::ContactProperties`]) as it is written, likewise.
+#[derive(Serialize)]
+struct PropertiesToWrite<'a> {
+    v: u32,
+    id: String,
+    portal: &'a str,
+    #[serde(flatten)]
+    person: Person,
+    #[serde(serialize_with = "properties")]
+    properties: &'a [NewValue],
+    #[serde(serialize_with = "sources")]
+    from: &'a [NewValue],
+    at: Ms,
+}
+
+fn texts<S: Serializer>(tokens: &Tokens<'_>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(tokens.iter().copied())
+}
+
+fn properties<S: Serializer>(values: &[NewValue], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(values.iter().map(|value| (value.property.as_str(), &*value.text)))
+}
+
+fn sources<S: Serializer>(values: &[NewValue], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(
+        values.iter().map(|value| (value.property.as_str(), ValueFrom { click_id: value.click.id.to_string(), ts: value.click.ts })),
+    )
 }
 
 fn person(who: Who) -> Person {
@@ -39,12 +95,12 @@ pub fn timeline(resolved: &Resolved, at: Ms) -> Output {
         },
         Some(Via::Eid) | None => Found::Eid,
     };
-    let event = TimelineEvent {
+    let event = EventToWrite {
         v: 1,
         id: TimelineEvent::id_of(click.id, &portal),
-        portal: portal.to_string(),
-        workspace: click.workspace.to_owned(),
-        click_id: click.id.to_owned(),
+        portal: portal.as_str(),
+        workspace: click.workspace,
+        click_id: click.id,
         ts: click.ts,
         person: person(resolved.person),
         title: title(click),
@@ -63,38 +119,33 @@ fn title(click: &ClickView<'_>) -> String {
     }
 }
 
-fn tokens(click: &ClickView<'_>) -> BTreeMap<String, String> {
+fn tokens<'a>(click: &ClickView<'a>) -> Tokens<'a> {
     let slug = click.link.split_once('/').map_or(click.link, |(_, slug)| slug);
     let values: [Option<&str>; TOKENS.len()] = [Some(slug), click.destination, click.campaign, click.country, click.device];
-    TOKENS.iter().zip(values).filter_map(|(name, value)| value.map(|value| ((*name).to_owned(), value.to_owned()))).collect()
+    let mut tokens: Tokens<'a> = TOKENS.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect();
+    tokens.sort_unstable();
+    tokens
 }
 
-fn extra_data(click: &ClickView<'_>) -> serde_json::Value {
-    let data = ExtraData {
-        utm: UtmParts { source: click.source, medium: click.medium, campaign: click.campaign, term: click.term, content: click.content },
+fn extra_data<'a>(click: &ClickView<'a>) -> ExtraData<'a> {
+    ExtraData {
         referrer: click.referrer,
-        user_agent: AgentParts { device: click.device, os: click.os, browser: click.browser },
         timestamp: rfc3339(click.ts),
         timestamp_ms: click.ts,
-    };
-    serde_json::to_value(data).expect("strings and numbers are JSON")
+        user_agent: AgentParts { browser: click.browser, device: click.device, os: click.os },
+        utm: UtmParts { campaign: click.campaign, content: click.content, medium: click.medium, source: click.source, term: click.term },
+    }
 }
 
 /// A change of a person's last campaign values.
 pub fn contact_properties(change: &UtmChange, at: Ms) -> Output {
-    let mut properties = BTreeMap::new();
-    let mut from = BTreeMap::new();
-    for value in &change.values {
-        properties.insert(value.property.to_string(), value.text.to_string());
-        from.insert(value.property.to_string(), ValueFrom { click_id: value.click.id.to_string(), ts: value.click.ts });
-    }
-    let record = ContactProperties {
+    let record = PropertiesToWrite {
         v: 1,
         id: format!("utm:{}:{}:{at}", change.portal, change.who),
-        portal: change.portal.to_string(),
+        portal: change.portal.as_str(),
         person: person(change.who),
-        properties,
-        from,
+        properties: &change.values,
+        from: &change.values,
         at,
     };
     output(Topic::ContactProperties, change.portal.as_str(), &record)
@@ -171,13 +222,10 @@ pub fn count(change: &CountChange, plan: &Plan, at: Ms) -> Output {
 /// days, one of several workspaces of the portal, a deal, a contact id that looks like an e-mail, a tag like a link.
 fn count_key(change: &CountChange, plan: &Plan) -> String {
     let CountChange { subject, measure, .. } = change;
-    let who = subject.who.text();
-    let who_mark = if subject.who.is_deal() {
-        "deal:"
-    } else if subject.who.is_contact() && who.contains('@') {
-        "contact:"
-    } else {
-        ""
+    let (who_mark, who) = match subject.who.person() {
+        None => ("deal:", subject.who.text().to_owned()),
+        Some(Person::ContactId(id)) if id.contains('@') => ("contact:", id),
+        Some(Person::ContactId(who) | Person::Email(who)) => ("", who),
     };
     let (kind, text) = measure.key.split_at(2);
     let what_mark = if kind == "t:" && text.contains('/') { "tag:" } else { "" };
@@ -194,10 +242,13 @@ pub fn dead_letter(letter: &DeadLetter, at: Ms) -> Output {
 #[cfg(test)]
 mod tests {
     use super::super::plan::{Connection, Counts, Times, WorkspaceSpec, link_key, tag_key};
-    use super::super::rows::{Hit, Measure, Subject};
+    use super::super::rows::{ClickRef, Hit, Measure, Subject};
     use super::*;
+    use crate::model::outputs::ContactProperties;
     use crate::model::time::DAY;
-    use crate::model::{Click, Utm};
+    use crate::model::{Click, Form, Utm};
+    use proptest::prelude::*;
+    use std::sync::Arc;
     use ustr::{Ustr, ustr};
 
     fn connection() -> Connection {
@@ -241,6 +292,55 @@ mod tests {
         assert_eq!(event.extra_data["utm"]["source"], "webinar");
         assert_eq!(event.extra_data["timestamp"], "2025-11-22T08:26:40.123Z");
         assert_eq!(title(&ClickView::of(&Click { title: text(" "), ..click })), "Clicked: s.elido.me/abc123");
+    }
+
+    /// Written borrowed and in the order in which a reader writes it again: all that `record` says, and nothing else.
+    fn holds<T: Serialize + serde::de::DeserializeOwned>(said: &Output) -> T {
+        let record: T = serde_json::from_slice(&said.value).expect("a record of its topic");
+        let again = serde_json::to_string(&record).expect("JSON");
+        assert_eq!(again, String::from_utf8(said.value.clone()).expect("UTF-8"));
+        record
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_a_reader_reads(texts in proptest::collection::vec(proptest::option::of(".{0,9}"), 15), form in any::<bool>(), mail in any::<bool>(), ts in 0..4_000_000_000_000u64) {
+            let text = |place: usize| texts[place].clone();
+            let [source, medium, campaign, term, content] = [0, 1, 2, 3, 4].map(text);
+            let click = Click {
+                id: "c-1".into(),
+                ts,
+                workspace: "acme".into(),
+                link: format!("s.elido.me/{}", text(5).unwrap_or_default()),
+                title: text(6),
+                destination: text(7),
+                utm: Utm { source, medium, campaign, term, content },
+                referrer: text(8),
+                country: text(9),
+                device: text(10),
+                os: text(11),
+                browser: text(12),
+                ..Click::default()
+            };
+            let who = if mail { Who::email("ada@x") } else { Who::contact("801") };
+            let of = Form { id: "f".into(), ts: 7, ..Form::default() };
+            let via = if form { Via::Form(Arc::new(of)) } else { Via::Eid };
+            let hit = Hit { subject: Subject::new(connection(), who), click: click.clone().into(), via: Some(via) };
+            let event: TimelineEvent = holds(&timeline(&Resolved { hit, person: who }, 100));
+            prop_assert_eq!(event.tokens.get("campaign_name"), click.utm.campaign.as_ref());
+            prop_assert_eq!(event.tokens.len(), 1 + [&click.destination, &click.utm.campaign, &click.country, &click.device].into_iter().flatten().count());
+            prop_assert_eq!(event.extra_data["referrer"].as_str(), click.referrer.as_deref());
+
+            let value = |property: &str, place: usize| NewValue {
+                property: ustr(property),
+                text: text(place).unwrap_or_default().into(),
+                click: ClickRef::of(&PackedClick::from(&click)),
+            };
+            let values = [value("last_utm_campaign", 13), value("last_utm_source", 14)].into_iter().collect();
+            let record: ContactProperties = holds(&contact_properties(&UtmChange { portal: ustr("4242"), who, values }, 100));
+            prop_assert_eq!(record.properties.len(), 2);
+            prop_assert_eq!(record.from["last_utm_source"].ts, ts);
+        }
     }
 
     #[test]

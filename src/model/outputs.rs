@@ -172,46 +172,47 @@ pub struct TimelineEvent {
     pub at: Ms,
 }
 
-/// What HubSpot keeps with a timeline event. A reader takes it as it comes ([`TimelineEvent::extra_data`]).
+/// What HubSpot keeps with a timeline event. A reader takes it as it comes ([`TimelineEvent::extra_data`]); fields stand in the order of their names, as
+/// they do in what a reader writes again.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExtraData<'a> {
-    /// The full set of campaign values.
-    #[schemars(with = "Utm")]
-    pub utm: UtmParts<'a>,
     /// The page the click came from.
     pub referrer: Option<&'a str>,
-    /// Parts of the user agent.
-    pub user_agent: AgentParts<'a>,
     /// The click's own time, RFC 3339.
     pub timestamp: String,
     /// The click's own time, ms.
     pub timestamp_ms: Ms,
-}
-
-/// The fields of [`Utm`], borrowed.
-#[derive(Clone, Debug, Serialize)]
-pub struct UtmParts<'a> {
-    /// `utm_source`
-    pub source: Option<&'a str>,
-    /// `utm_medium`
-    pub medium: Option<&'a str>,
-    /// `utm_campaign`
-    pub campaign: Option<&'a str>,
-    /// `utm_term`
-    pub term: Option<&'a str>,
-    /// `utm_content`
-    pub content: Option<&'a str>,
+    /// Parts of the user agent.
+    pub user_agent: AgentParts<'a>,
+    /// The full set of campaign values.
+    #[schemars(with = "Utm")]
+    pub utm: UtmParts<'a>,
 }
 
 /// What is known of the visitor's program.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AgentParts<'a> {
+    /// Browser family.
+    pub browser: Option<&'a str>,
     /// `desktop`, `mobile`, …
     pub device: Option<&'a str>,
     /// Operating system.
     pub os: Option<&'a str>,
-    /// Browser family.
-    pub browser: Option<&'a str>,
+}
+
+/// The fields of [`Utm`], borrowed.
+#[derive(Clone, Debug, Serialize)]
+pub struct UtmParts<'a> {
+    /// `utm_campaign`
+    pub campaign: Option<&'a str>,
+    /// `utm_content`
+    pub content: Option<&'a str>,
+    /// `utm_medium`
+    pub medium: Option<&'a str>,
+    /// `utm_source`
+    pub source: Option<&'a str>,
+    /// `utm_term`
+    pub term: Option<&'a str>,
 }
 
 impl TimelineEvent {
