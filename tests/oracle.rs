@@ -16,6 +16,7 @@ use clickline::config::rules::{self, Mode, Rule};
 use clickline::dataflow::carried::Reader;
 use clickline::dataflow::plan::{Plan, Times};
 use clickline::dataflow::rows::Arrival;
+use clickline::dataflow::step::AHEAD;
 use clickline::model::inputs::Input as _;
 use clickline::model::outputs::{Output, State, Topic};
 use clickline::model::time::{DAY, Ms, tick_end};
@@ -115,6 +116,30 @@ fn any_log_gives_what_the_contract_says() {
         met.0.entry(topic.default_name().to_owned()).or_default();
     }
     met.all(2);
+}
+
+/// A tick of many rows looks ahead within itself, one of few across its end.
+#[test]
+fn ticks_of_many_records_give_what_the_contract_says() {
+    let world = World::new();
+    let plan = Arc::new(world.plan(World::times(), &world.rules()));
+    let mut most = 0;
+    for seed in seeds() {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        // Forms are kept for 400 days.
+        let log = Log::random(rng, 2 * RECORDS, 390 * DAY).crowded(rng, 2 * RECORDS, 9 * DAY);
+        let of_ticks = log.0.chunk_by(|a, b| tick_end(a.1, TICK) == tick_end(b.1, TICK));
+        most = most.max(of_ticks.map(<[_]>::len).max().unwrap_or(0));
+        let expected = expect(&world, &log);
+        let workers = [1, 1, 2, 4][seed as usize % 4];
+        let feed = Feed::ALL[seed as usize % Feed::ALL.len()];
+        let said = lines(&run(&plan, log.arrivals(), log.end() + 1, workers, feed, seed));
+        if let Some(differences) = differences(&expected.lines, &said) {
+            show(&log);
+            failed(seed, "ticks_of_many", &format!("{workers} workers, {feed:?}"), &differences);
+        }
+    }
+    assert!(std::env::var_os("CLICKLINE_SEEDS").is_some() || most > 2 * AHEAD, "no tick had more than {most} records");
 }
 
 #[test]

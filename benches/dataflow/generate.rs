@@ -193,7 +193,11 @@ impl Generator {
         let link = self.links.draw(rng);
         let (contact_id, gclid) = match rng.random_range(0..100) {
             0..80 => (Some(self.contacts.draw(rng).to_string()), None),
-            80..88 => (None, Some(format!("g{}", self.forms.saturating_sub(rng.random_range(0..5_000))))),
+            // Of a form that came before, where as many have come.
+            80..88 => {
+                let form = self.forms.checked_sub(rng.random_range(0..5_000));
+                (None, Some(form.map_or_else(|| format!("never{}", self.made), |form| format!("g{form}"))))
+            }
             88..92 => (None, Some(format!("g{}", self.forms + rng.random_range(1..20_000)))),
             92..95 => (None, Some(format!("never{}", self.made))),
             _ => (None, None),

@@ -19,13 +19,14 @@
 use super::plan::{Plan, PlannedRule, RuleIx};
 use super::rows::{Candidate, Carried, CountChange, Heat, HotPeriod, Measure, Subject, Tally};
 use super::shares::{Count, Counts, Ruled, address};
-use super::step::{Machine, Map};
+use super::step::{AHEAD, Machine, Map};
 use crate::model::time::Ms;
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::vec::Drain;
 use ustr::Ustr;
 
 /// What the machine is told.
@@ -112,12 +113,8 @@ impl Machine for Sums {
     type In = Part;
     type Out = Counted;
 
-    fn warm(&mut self, rows: &[(Ms, Part)]) {
-        let keys = rows.iter().filter_map(|(_, part)| match part {
-            Part::Tally(tally) => Some(address(&tally.subject, tally.measure.key)),
-            Part::Since(..) => None,
-        });
-        self.counts.ahead(keys, Count::look);
+    fn warm<'r>(&mut self, rows: impl Iterator<Item = &'r Part> + Clone) {
+        look(&self.counts, rows);
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Part>, out: &mut dyn FnMut(Counted)) {
@@ -133,12 +130,8 @@ impl Machine for Sums {
                 Part::Since(..) => None,
             });
         }
-        let tallies = rows.drain(..).filter_map(|part| match part {
-            Part::Tally(tally) => Some(tally),
-            Part::Since(..) => None,
-        });
-        let mut tallies = tallies.peekable();
-        while let Some(Tally { subject, measure: Measure { key, .. }, .. }) = tallies.peek() {
+        let mut tallies = Tallies::of(rows);
+        while let Some(Tally { subject, measure: Measure { key, .. }, .. }) = tallies.peek(&self.counts) {
             let (subject, key) = (*subject, *key);
             let mut entry = match self.counts.entry(address(&subject, key)) {
                 Entry::Occupied(entry) => entry,
@@ -193,6 +186,61 @@ impl Machine for Sums {
 
     fn due(&self) -> Option<Ms> {
         self.older.keys().next().copied()
+    }
+}
+
+/// Looks at the counts of at most [`AHEAD`] rows.
+fn look<'r>(counts: &Counts, rows: impl Iterator<Item = &'r Part>) {
+    let keys = rows.filter_map(|part| match part {
+        Part::Tally(tally) => Some(address(&tally.subject, tally.measure.key)),
+        Part::Since(..) => None,
+    });
+    counts.ahead(keys, Count::look);
+}
+
+/// A tick's tallies in their order; of many, those that come next are looked at, as [`super::step::each`] does where no row looks at the next.
+struct Tallies<'a> {
+    rows: Drain<'a, Part>,
+    many: bool,
+    /// How many of the next have been looked at.
+    shown: usize,
+}
+
+impl<'a> Tallies<'a> {
+    /// Of rows of which those that are none stand first.
+    fn of(rows: &'a mut Vec<Part>) -> Self {
+        let first = rows.iter().take_while(|part| matches!(part, Part::Since(..))).count();
+        rows.drain(..first);
+        Tallies { many: rows.len() > AHEAD, rows: rows.drain(..), shown: 0 }
+    }
+
+    fn next_one(&self) -> Option<&Tally> {
+        self.rows.as_slice().first().and_then(|part| match part {
+            Part::Tally(tally) => Some(tally),
+            Part::Since(..) => None,
+        })
+    }
+
+    /// The next.
+    fn peek(&mut self, counts: &Counts) -> Option<&Tally> {
+        if self.many && self.shown == 0 {
+            let rows = self.rows.as_slice();
+            self.shown = AHEAD.min(rows.len());
+            look(counts, rows[..self.shown].iter());
+        }
+        self.next_one()
+    }
+
+    /// The next, taken, if it is wanted.
+    fn next_if(&mut self, wanted: impl Fn(&Tally) -> bool) -> Option<Tally> {
+        if !self.next_one().is_some_and(wanted) {
+            return None;
+        }
+        self.shown = self.shown.saturating_sub(1);
+        match self.rows.next() {
+            Some(Part::Tally(tally)) => Some(tally),
+            _ => None,
+        }
     }
 }
 

@@ -21,7 +21,7 @@
 //! arrives more than `max_lateness` after it happened may find its form forgotten; that is the one limit on lateness.
 
 use super::rows::{hash, mix};
-use super::step::{AHEAD, Machine, Map};
+use super::step::{AHEAD, Machine, Map, each};
 use crate::model::time::{FORM_BEFORE, HOLD, Ms, tick_end};
 use crate::model::{Form, PackedClick};
 use crate::status::{Part, Total};
@@ -160,6 +160,14 @@ impl FirstMatch {
         }
     }
 
+    /// Looks at the slots of at most [`AHEAD`] meetings, and at what waits in them.
+    fn look<'r>(&self, meetings: impl Iterator<Item = &'r Meeting>) {
+        let slots: SmallVec<[&Slot; AHEAD]> = meetings.filter_map(|meeting| self.slots.get(meeting)).collect();
+        let form = |slot: &Slot| slot.forms.first().map_or(0, |form| form.ts);
+        let click = |slot: &Slot| slot.held.front().map_or(0, |(click, ..)| click.ts);
+        black_box(slots.into_iter().fold(0, |all, slot| all ^ form(slot) ^ click(slot)));
+    }
+
     /// The first tick's end that is past the click's hold.
     fn expires(&self, click: &PackedClick) -> Ms {
         tick_end(click.ts.saturating_add(HOLD).saturating_add(1), self.tick)
@@ -182,11 +190,8 @@ impl Machine for FirstMatch {
     type In = (Meeting, Met);
     type Out = Answer;
 
-    fn warm(&mut self, rows: &[(Ms, Self::In)]) {
-        let slots: SmallVec<[&Slot; AHEAD]> = rows.iter().filter_map(|(_, (meeting, _))| self.slots.get(meeting)).collect();
-        let form = |slot: &Slot| slot.forms.first().map_or(0, |form| form.ts);
-        let click = |slot: &Slot| slot.held.front().map_or(0, |(click, ..)| click.ts);
-        black_box(slots.into_iter().fold(0, |all, slot| all ^ form(slot) ^ click(slot)));
+    fn warm<'r>(&mut self, rows: impl Iterator<Item = &'r Self::In> + Clone) {
+        self.look(rows.map(|(meeting, _)| meeting));
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Answer)) {
@@ -226,19 +231,20 @@ impl Machine for FirstMatch {
         for (meeting, form) in fresh {
             self.take_form(meeting, form);
         }
-        for (meeting, click, halves) in clicks {
-            let expires = self.expires(&click).max(at);
-            let slot = self.slots.entry(meeting).or_default();
+        let show = |first_match: &mut FirstMatch, clicks: &[(Meeting, _, _)]| first_match.look(clicks.iter().map(|(meeting, ..)| meeting));
+        each(self, &mut clicks, show, |first_match, (meeting, click, halves)| {
+            let expires = first_match.expires(&click).max(at);
+            let slot = first_match.slots.entry(meeting).or_default();
             match choose(slot, click.ts) {
                 Some(form) => out(Answer { click, halves, seen: at, form: Some(form) }),
                 None => {
                     let place = slot.held.partition_point(|(held, ..)| held.ts <= click.ts);
                     slot.held.insert(place, (click, halves, at));
-                    self.held += 1;
-                    self.expiry.entry(expires).or_default().push(meeting);
+                    first_match.held += 1;
+                    first_match.expiry.entry(expires).or_default().push(meeting);
                 }
             }
-        }
+        });
         // Expiry last. A late click's hold may have ended before it arrived: `max(at)` above brings it here now.
         while let Some(entry) = self.expiry.first_entry()
             && *entry.key() <= at

@@ -15,7 +15,7 @@
 //! Two records with one id further apart than the horizon are two records.
 
 use super::rows::{self, ClickId, Place};
-use super::step::{AHEAD, Machine};
+use super::step::{AHEAD, Machine, each};
 use crate::model::time::Ms;
 use crate::model::{Form, PackedClick};
 use foldhash::fast::RandomState;
@@ -124,15 +124,15 @@ impl Machine for Intake {
     type In = (Place, Record);
     type Out = Record;
 
-    fn warm(&mut self, rows: &[(Ms, Self::In)]) {
-        let records = rows.iter().map(|(_, (_, record))| match record {
+    fn warm<'r>(&mut self, rows: impl Iterator<Item = &'r Self::In> + Clone) {
+        let records = rows.clone().map(|(_, record)| match record {
             Record::Click(click) => click.workspace().len(),
             Record::Form(form) => usize::from(form.id.as_bytes().first().copied().unwrap_or_default()),
         });
         black_box(records.sum::<usize>());
         // As many ids are forgotten as come.
-        let come = rows.iter().map(|(_, (_, record))| self.hasher.hash_one(key(record)));
-        let go = self.order.iter().take(rows.len()).map(|(_, key)| self.hasher.hash_one(key));
+        let come = rows.clone().map(|(_, record)| self.hasher.hash_one(key(record)));
+        let go = self.order.iter().take(rows.count()).map(|(_, key)| self.hasher.hash_one(key));
         let hashes: SmallVec<[u64; 2 * AHEAD]> = come.chain(go).collect();
         black_box(hashes.into_iter().filter_map(|hash| self.seen.find(hash, |_| true)).fold(0, |all, number| all ^ number));
     }
@@ -140,11 +140,12 @@ impl Machine for Intake {
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out)) {
         self.forget(at);
         rows.sort_by_key(|(place, _)| *place);
-        for (_, record) in rows.drain(..) {
-            if self.note(key(&record), at) {
+        let show = |intake: &mut Intake, rows: &[Self::In]| intake.warm(rows.iter());
+        each(self, rows, show, |intake, (_, record)| {
+            if intake.note(key(&record), at) {
                 out(record);
             }
-        }
+        });
     }
 }
 

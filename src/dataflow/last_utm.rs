@@ -17,7 +17,7 @@
 use super::boxes::{Boxes, Keyed};
 use super::plan::{Connection, Plan, UtmProperties};
 use super::rows::{ClickRef, LastUtm, UtmValues, Who, address};
-use super::step::{Machine, Map};
+use super::step::{AHEAD, Machine, Map, each};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -185,8 +185,8 @@ impl Machine for LastUtms {
     type In = LastUtm;
     type Out = UtmChange;
 
-    fn warm(&mut self, rows: &[(Ms, LastUtm)]) {
-        self.persons.ahead(rows.iter().map(|(_, row)| key((row.subject.portal, row.subject.who))), Person::look);
+    fn warm<'r>(&mut self, rows: impl Iterator<Item = &'r LastUtm> + Clone) {
+        self.persons.ahead(rows.map(|row| key((row.subject.portal, row.subject.who))), Person::look);
     }
 
     fn step(&mut self, _at: Ms, rows: &mut Vec<LastUtm>, out: &mut dyn FnMut(UtmChange)) {
@@ -203,14 +203,18 @@ impl Machine for LastUtms {
             let Some(person) = self.persons.get_mut(key(person)) else { continue };
             person.told = newest(&person.parts, &self.names).into_iter().map(|(name, _, text)| (name, Arc::clone(text))).collect();
         }
-        for row in rest {
-            touched.push(self.take(row));
+        for few in rest.chunks(AHEAD) {
+            if rest.len() > AHEAD {
+                self.warm(few.iter());
+            }
+            touched.extend(few.iter().map(|row| self.take(row)));
         }
         touched.sort_unstable_by_key(|person| key(*person));
         touched.dedup();
-        for person in touched.drain(..) {
-            let Some(of) = self.persons.get_mut(key(person)) else { continue };
-            let newest = newest(&of.parts, &self.names);
+        let show = |last: &mut LastUtms, few: &[(Ustr, Who)]| last.persons.ahead(few.iter().map(|person| key(*person)), Person::look);
+        each(self, &mut touched, show, |last, person| {
+            let Some(of) = last.persons.get_mut(key(person)) else { return };
+            let newest = newest(&of.parts, &last.names);
             // What no identity has any more is forgotten, and told when it comes again.
             of.told.retain(|(name, _)| newest.iter().any(|(of, ..)| of == name));
             let mut values: SmallVec<[NewValue; 3]> = SmallVec::new();
@@ -224,12 +228,12 @@ impl Machine for LastUtms {
             }
             values.sort_unstable_by_key(|value| value.property);
             if of.parts.is_empty() {
-                self.persons.remove(key(person));
+                last.persons.remove(key(person));
             }
             if !values.is_empty() {
                 out(UtmChange { portal: person.0, who: person.1, values });
             }
-        }
+        });
         self.touched = touched;
     }
 }

@@ -46,8 +46,13 @@ pub trait Machine: 'static {
     ///
     /// A row mostly waits for memory: one look-up after the other, each far away. Looked up side by side for many rows, they
     /// wait together; what comes after finds it near. It may note what it has found: rows are run in the order in which they
-    /// were shown, and none is shown before all that were are run.
-    fn warm(&mut self, _rows: &[(Ms, Self::In)]) {}
+    /// were shown, and none is shown before all that were are run. Of a tick of more rows than [`AHEAD`] none is shown but by the machine itself, with
+    /// [`each`]: what was looked at before all of them is far again when the last has its turn.
+    fn warm<'r>(&mut self, _rows: impl Iterator<Item = &'r Self::In> + Clone)
+    where
+        Self::In: 'r,
+    {
+    }
 
     /// The next tick's end at which the machine has something to do by itself. After a `step` at `t` it is beyond `t`.
     fn due(&self) -> Option<Ms> {
@@ -58,6 +63,18 @@ pub trait Machine: 'static {
 /// Rows that are looked at ahead of the one that is run: enough to wait together, few enough to be still near when it is their
 /// turn.
 pub const AHEAD: usize = 64;
+
+/// Runs each of `rows`. Where they are more than [`AHEAD`], `show` gets so many of them before they are run, and then the next.
+pub fn each<M, R>(machine: &mut M, rows: &mut Vec<R>, show: impl Fn(&mut M, &[R]), mut run: impl FnMut(&mut M, R)) {
+    let turn = if rows.len() > AHEAD { AHEAD } else { 0 };
+    let mut rows = rows.drain(..);
+    while turn > 0 && rows.len() > 0 {
+        let shown = turn.min(rows.len());
+        show(machine, &rows.as_slice()[..shown]);
+        rows.by_ref().take(shown).for_each(|row| run(machine, row));
+    }
+    rows.for_each(|row| run(machine, row));
+}
 
 /// Rows that an operator runs before it lets others run: few enough that what it says is still near when the next operator takes
 /// it, that workers do not wait for each other's operators, and that a step stays short; enough to be worth a turn.
@@ -132,17 +149,21 @@ fn run_closed<M: Machine>(
         if run >= turn {
             return Some(at);
         }
-        // A tick's rows were closed together.
+        // A tick's rows were closed together. One of many shows them itself; what was shown of it is shown again.
+        let many = stash.next().get(AHEAD).is_some_and(|(of, _)| *of == at);
+        if many {
+            stash.shown = 0;
+        }
         while let [(of, _), ..] = stash.next()
             && *of == at
         {
-            if stash.shown == 0 {
+            if stash.shown == 0 && !many {
                 let rows = stash.next();
                 let ahead = &rows[..AHEAD.min(rows.len())];
-                machine.warm(ahead);
+                machine.warm(ahead.iter().map(|(_, row)| row));
                 stash.shown = ahead.len();
             }
-            stash.shown -= 1;
+            stash.shown = stash.shown.saturating_sub(1);
             tick.extend(stash.closed.front_mut().and_then(Iterator::next).map(|(_, row)| row));
         }
         // A timer without rows is work, too.

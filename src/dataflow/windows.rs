@@ -21,7 +21,7 @@
 
 use super::plan::{Plan, link_key, tag_key};
 use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
-use super::step::{AHEAD, Machine, Map};
+use super::step::{AHEAD, Machine, Map, each};
 use super::window_log::WindowLog;
 use crate::model::PackedClick;
 use crate::model::time::{DAY, Ms, tick_end};
@@ -436,6 +436,50 @@ impl Windows {
         say_values(identity, fields, true, out);
     }
 
+    /// Takes a click of a person: into the windows that hold it, and its campaign values. Notes the windows and values that it changes.
+    fn take_hit(&mut self, at: Ms, hit: Hit, dirty: &mut Vec<(u32, u8)>, changed: &mut Vec<(u32, u8)>, out: &mut dyn FnMut(Told)) {
+        let begins = tick_end(hit.click.ts, self.plan.times.tick);
+        let (guess, measures) = match self.ahead.pop_front() {
+            Some(Ahead { click, identity, measures }) if click == place(&hit) => (identity, measures),
+            _ => (u32::MAX, self.measures(hit.subject.workspace, &hit.click, hit.via.is_none())),
+        };
+        let identity = match self.identities.get(guess as usize) {
+            Some(of) if of.live && of.subject == hit.subject => Some(guess),
+            // Of what neither counts nor brings a value nothing is kept.
+            _ if measures.is_empty() && UtmField::ALL.iter().all(|field| hit.click.utm(*field).is_none()) => self.known(hit.subject),
+            _ => Some(self.identity(hit.subject)),
+        };
+        let told = at >= self.plan.outputs_from;
+        let mut counts = measures.is_empty();
+        for key in measures.iter().copied() {
+            let click = ClickRef::of(&hit.click);
+            if begins > at {
+                self.future.entry(begins).or_default().push((hit.subject, key, click));
+                counts = true;
+            } else if let Some(identity) = identity {
+                counts |= self.enter(at, identity, key, click, dirty);
+            }
+        }
+        if !counts && told {
+            self.plan.board.outside.add(1);
+        }
+        if hit.via.is_some() {
+            if let Some(identity) = identity
+                && at >= self.plan.values_from
+            {
+                self.campaign(at, identity, &hit.click, changed);
+            }
+            // What an earlier run has written is not told again: most of a restart is such clicks.
+            if told {
+                let person = match identity {
+                    Some(identity) => self.identities[identity as usize].person,
+                    None => self.person(hit.subject.portal, hit.subject.who),
+                };
+                out(Told::Resolved(Resolved { hit, person }));
+            }
+        }
+    }
+
     /// Tells what the tick has changed in a window.
     fn tell(&mut self, ix: u32, place: u8, out: &mut dyn FnMut(Told)) {
         let count = &mut self.counts[ix as usize];
@@ -548,12 +592,13 @@ impl Machine for Windows {
     type In = Seen;
     type Out = Told;
 
-    fn warm(&mut self, rows: &[(Ms, Seen)]) {
+    fn warm<'r>(&mut self, rows: impl Iterator<Item = &'r Seen> + Clone) {
         // As many clicks leave as come.
-        let leaving = self.logs.iter().flat_map(|log| log.ahead(rows.len()).take(AHEAD));
+        let come = rows.clone().count();
+        let leaving = self.logs.iter().flat_map(|log| log.ahead(come).take(AHEAD));
         let leaving: SmallVec<[&Count; AHEAD]> = leaving.filter_map(|ix| self.counts.get(ix as usize)).collect();
         let hits = || {
-            rows.iter().filter_map(|(_, row)| match row {
+            rows.clone().filter_map(|row| match row {
                 Seen::Hit(hit) => Some(hit),
                 Seen::Standing(_) | Seen::Values(..) => None,
             })
@@ -566,7 +611,6 @@ impl Machine for Windows {
             hashes.iter().map(|hash| self.by_subject.find(*hash, |_| true).copied().unwrap_or(u32::MAX)).collect();
         let identities = come.iter().copied().chain(leaving.into_iter().map(|count| count.identity));
         black_box(identities.filter_map(|ix| self.identities.get(ix as usize)).fold(0, |all, of| all ^ of.look()));
-        // In a tick of many rows they are shown several times before they are run.
         let shown = self.ahead.len();
         for (hit, identity) in hits().zip(come) {
             let measures = self.measures(hit.subject.workspace, &hit.click, hit.via.is_none());
@@ -615,49 +659,20 @@ impl Machine for Windows {
                 self.enter(at, identity, key, click, &mut dirty);
             }
         }
-        for row in rows.drain(..) {
-            let Seen::Hit(hit) = row else { continue };
-            let begins = tick_end(hit.click.ts, self.plan.times.tick);
-            let (guess, measures) = match self.ahead.pop_front() {
-                Some(Ahead { click, identity, measures }) if click == place(&hit) => (identity, measures),
-                _ => (u32::MAX, self.measures(hit.subject.workspace, &hit.click, hit.via.is_none())),
-            };
-            let identity = match self.identities.get(guess as usize) {
-                Some(of) if of.live && of.subject == hit.subject => Some(guess),
-                // Of what neither counts nor brings a value nothing is kept.
-                _ if measures.is_empty() && UtmField::ALL.iter().all(|field| hit.click.utm(*field).is_none()) => self.known(hit.subject),
-                _ => Some(self.identity(hit.subject)),
-            };
-            let told = at >= self.plan.outputs_from;
-            let mut counts = measures.is_empty();
-            for key in measures.iter().copied() {
-                let click = ClickRef::of(&hit.click);
-                if begins > at {
-                    self.future.entry(begins).or_default().push((hit.subject, key, click));
-                    counts = true;
-                } else if let Some(identity) = identity {
-                    counts |= self.enter(at, identity, key, click, &mut dirty);
-                }
-            }
-            if !counts && told {
-                self.plan.board.outside.add(1);
-            }
-            if hit.via.is_some() {
-                if let Some(identity) = identity
-                    && at >= self.plan.values_from
-                {
-                    self.campaign(at, identity, &hit.click, &mut changed);
-                }
-                // What an earlier run has written is not told again: most of a restart is such clicks.
-                if told {
-                    let person = match identity {
-                        Some(identity) => self.identities[identity as usize].person,
-                        None => self.person(hit.subject.portal, hit.subject.who),
-                    };
-                    out(Told::Resolved(Resolved { hit, person }));
-                }
-            }
+        if rows.len() > AHEAD {
+            // The last of the rows before, if they were few, may have been shown with the first of these.
+            self.ahead.clear();
         }
+        each(
+            self,
+            rows,
+            |windows, rows| windows.warm(rows.iter()),
+            |windows, row| {
+                if let Seen::Hit(hit) = row {
+                    windows.take_hit(at, hit, &mut dirty, &mut changed, out);
+                }
+            },
+        );
         dirty.sort_unstable();
         dirty.dedup();
         for (ix, place) in dirty.iter().copied() {

@@ -147,6 +147,22 @@ impl Log {
         Log(log)
     }
 
+    /// The same records in fewer ticks: here and there up to `most` in a row come at one moment, the last one's, at most `later` after their own.
+    pub fn crowded(mut self, rng: &mut StdRng, most: usize, later: Ms) -> Self {
+        let mut from = 0;
+        while from < self.0.len() {
+            let upto = self.0[from].1 + later;
+            let run = self.0[from..].iter().take(rng.random_range(1..=most)).take_while(|(_, at, _)| *at <= upto).count();
+            let to = from + run;
+            if rng.random_bool(0.7) {
+                let at = self.0[to - 1].1;
+                self.0[from..to].iter_mut().for_each(|(_, of, _)| *of = at);
+            }
+            from = to;
+        }
+        self
+    }
+
     /// Of records in the log's order.
     pub fn of(records: Vec<(Ms, Record)>) -> Self {
         Log((0..).zip(records).map(|(n, (at, record))| (n, at, record)).collect())
