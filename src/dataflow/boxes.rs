@@ -15,6 +15,24 @@ use smallvec::SmallVec;
 use std::hash::{BuildHasher as _, Hash};
 use std::hint::black_box;
 
+/// Half of a hash, kept in a slot beside the place of a state that lies elsewhere: the table grows without a look at all the states, for which everything
+/// would have to wait, and a look-up looks at no other key's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Half(u32);
+
+impl Half {
+    /// Of a hash.
+    pub fn of(hash: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "half of it")]
+        Half((hash >> 32) as u32)
+    }
+
+    /// The hash that the table goes by: it takes slots by the low bits and tells them apart by the high ones.
+    pub fn spread(self) -> u64 {
+        u64::from(self.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
 /// A state that knows its key.
 pub trait Keyed {
     /// What tells it from all others.

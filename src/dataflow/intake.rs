@@ -9,11 +9,13 @@
 //! exactly one horizon ago is still seen.
 //!
 //! # Cost
-//! One look-up a record; about 56 bytes for each id of the horizon.
+//! One look-up a record; about 65 bytes for each id of the horizon.
 //!
 //! # Not guaranteed
 //! Two records with one id further apart than the horizon are two records.
 
+use super::blocks::Blocks;
+use super::boxes::Half;
 use super::rows::{self, ClickId, Place};
 use super::step::{AHEAD, Machine, each};
 use crate::model::time::Ms;
@@ -23,7 +25,6 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -56,23 +57,23 @@ fn key(record: &Record) -> Key {
 pub struct Intake {
     horizon: Ms,
     /// Ids in the order in which they were last seen, possibly long ago refreshed.
-    order: VecDeque<(Ms, Key)>,
+    order: Blocks<(Ms, Key)>,
     /// The number of the first of them. Numbers go round: there is no room for as many ids at once.
     first: u32,
     /// For each id the number of its last appearance: keys and times are there, so that the table is small enough to be near.
-    seen: HashTable<u32>,
+    seen: HashTable<(u32, Half)>,
     hasher: RandomState,
 }
 
 /// The appearance with a number.
-fn nth(order: &VecDeque<(Ms, Key)>, first: u32, number: u32) -> &(Ms, Key) {
+fn nth(order: &Blocks<(Ms, Key)>, first: u32, number: u32) -> &(Ms, Key) {
     &order[number.wrapping_sub(first) as usize]
 }
 
 impl Intake {
     /// With the dedupe horizon, ms.
     pub fn new(horizon: Ms) -> Self {
-        Intake { horizon, order: VecDeque::new(), first: 0, seen: HashTable::new(), hasher: RandomState::default() }
+        Intake { horizon, order: Blocks::default(), first: 0, seen: HashTable::new(), hasher: RandomState::default() }
     }
 
     /// Where a record is judged.
@@ -84,15 +85,20 @@ impl Intake {
         rows::mix(rows::hash(workspace) ^ id.rotate_left(32))
     }
 
+    fn hash(&self, key: &Key) -> Half {
+        Half::of(self.hasher.hash_one(key))
+    }
+
     fn forget(&mut self, now: Ms) {
-        while let Some((at, key)) = self.order.front()
+        while let Some((at, key)) = self.order.get(0)
             && at.saturating_add(self.horizon) < now
         {
             // An id that has come again since is at a later place.
-            if let Ok(last) = self.seen.find_entry(self.hasher.hash_one(key), |number| *number == self.first) {
+            let hash = self.hash(key);
+            if let Ok(last) = self.seen.find_entry(hash.spread(), |(number, _)| *number == self.first) {
                 last.remove();
             }
-            self.order.pop_front();
+            self.order.drop_first();
             self.first = self.first.wrapping_add(1);
         }
     }
@@ -101,18 +107,18 @@ impl Intake {
     fn note(&mut self, key: Key, at: Ms) -> bool {
         #[expect(clippy::cast_possible_truncation, reason = "numbers go round")]
         let number = self.first.wrapping_add(self.order.len() as u32);
-        let (order, first, hasher) = (&self.order, self.first, &self.hasher);
-        let hash = |number: &u32| hasher.hash_one(&nth(order, first, *number).1);
-        match self.seen.entry(hasher.hash_one(&key), |number| nth(order, first, *number).1 == key, hash) {
+        let (order, first, hash) = (&self.order, self.first, self.hash(&key));
+        let is = |(number, of): &(u32, Half)| *of == hash && nth(order, first, *number).1 == key;
+        match self.seen.entry(hash.spread(), is, |(_, of)| of.spread()) {
             Entry::Vacant(place) => {
-                place.insert(number);
-                self.order.push_back((at, key));
+                place.insert((number, hash));
+                self.order.push((at, key));
                 true
             }
             Entry::Occupied(mut last) => {
-                if nth(order, first, *last.get()).0 != at {
-                    *last.get_mut() = number;
-                    self.order.push_back((at, key));
+                if nth(order, first, last.get().0).0 != at {
+                    last.get_mut().0 = number;
+                    self.order.push((at, key));
                 }
                 false
             }
@@ -131,10 +137,10 @@ impl Machine for Intake {
         });
         black_box(records.sum::<usize>());
         // As many ids are forgotten as come.
-        let come = rows.clone().map(|(_, record)| self.hasher.hash_one(key(record)));
-        let go = self.order.iter().take(rows.count()).map(|(_, key)| self.hasher.hash_one(key));
-        let hashes: SmallVec<[u64; 2 * AHEAD]> = come.chain(go).collect();
-        black_box(hashes.into_iter().filter_map(|hash| self.seen.find(hash, |_| true)).fold(0, |all, number| all ^ number));
+        let come = rows.clone().map(|(_, record)| self.hash(&key(record)));
+        let go = self.order.iter().take(rows.count()).map(|(_, key)| self.hash(key));
+        let hashes: SmallVec<[Half; 2 * AHEAD]> = come.chain(go).collect();
+        black_box(hashes.into_iter().filter_map(|hash| self.seen.find(hash.spread(), |_| true)).fold(0, |all, (number, _)| all ^ number));
     }
 
     fn step(&mut self, at: Ms, rows: &mut Vec<Self::In>, out: &mut dyn FnMut(Self::Out)) {

@@ -15,6 +15,7 @@
 //! says what it means; [`step`] says why their order of arrival does not matter.
 
 pub mod advance;
+pub mod blocks;
 pub mod boxes;
 pub mod carried;
 pub mod counts;

@@ -19,6 +19,8 @@
 //! 8 bytes for each click and each of its tags and links that is counted, however many windows count it; one record for
 //! each identity and each live (identity, tag or link). A click that nothing counts costs no log entry.
 
+use super::blocks::Blocks;
+use super::boxes::Half;
 use super::plan::{Plan, link_key, tag_key};
 use super::rows::{Carried, ClickRef, Hit, LastUtm, Measure, Resolved, Standing, Subject, Tally, UtmField, UtmValues, Who, route_of};
 use super::step::{AHEAD, Machine, Map, each};
@@ -156,19 +158,19 @@ pub struct Windows {
     logs: Vec<WindowLog>,
     keys: Vec<Key>,
     by_key: Map<(Ustr, bool, Ustr), u32>,
-    identities: Vec<Identity>,
+    identities: Blocks<Identity>,
     /// Free places among them.
     vacant: Vec<u32>,
     /// Scratch: those that are new in the tick and may turn out to have nothing that is kept.
     fresh: Vec<u32>,
     /// Places of identities by their subjects' addresses, which they know themselves.
-    by_subject: HashTable<u32>,
+    by_subject: HashTable<(u32, Half)>,
     hasher: RandomState,
     /// All workspaces' identities of one portal and name.
     by_name: Map<(Ustr, Who), SmallVec<[u32; 1]>>,
     /// Identities that stand for another, also such that have no click yet.
     stands: Map<(Ustr, Who), Who>,
-    counts: Vec<Count>,
+    counts: Blocks<Count>,
     free: Vec<u32>,
     /// Clicks of the future, by the tick in which they begin to count.
     future: BTreeMap<Ms, Vec<(Subject, u32, ClickRef)>>,
@@ -198,14 +200,14 @@ impl Windows {
             logs,
             keys: Vec::new(),
             by_key: Map::default(),
-            identities: Vec::new(),
+            identities: Blocks::default(),
             vacant: Vec::new(),
             fresh: Vec::new(),
             by_subject: HashTable::new(),
             hasher: RandomState::default(),
             by_name: Map::default(),
             stands: Map::default(),
-            counts: Vec::new(),
+            counts: Blocks::default(),
             free: Vec::new(),
             future: BTreeMap::new(),
             carry: BTreeMap::new(),
@@ -220,8 +222,13 @@ impl Windows {
 
     /// Where an identity is kept that has something to keep.
     fn known(&self, subject: Subject) -> Option<u32> {
-        let is = |ix: &u32| self.identities[*ix as usize].subject == subject;
-        self.by_subject.find(self.hasher.hash_one(subject.address()), is).copied()
+        let hash = self.hash(&subject);
+        let is = |(ix, of): &(u32, Half)| *of == hash && self.identities[*ix as usize].subject == subject;
+        self.by_subject.find(hash.spread(), is).map(|(ix, _)| *ix)
+    }
+
+    fn hash(&self, subject: &Subject) -> Half {
+        Half::of(self.hasher.hash_one(subject.address()))
     }
 
     /// Whom an identity stands for.
@@ -230,19 +237,16 @@ impl Windows {
     }
 
     fn identity(&mut self, subject: Subject) -> u32 {
-        let (identities, hasher) = (&self.identities, &self.hasher);
-        let place = match self.by_subject.entry(
-            hasher.hash_one(subject.address()),
-            |ix| identities[*ix as usize].subject == subject,
-            |ix| hasher.hash_one(identities[*ix as usize].subject.address()),
-        ) {
-            Entry::Occupied(known) => return *known.get(),
+        let (identities, hash) = (&self.identities, self.hash(&subject));
+        let is = |(ix, of): &(u32, Half)| *of == hash && identities[*ix as usize].subject == subject;
+        let place = match self.by_subject.entry(hash.spread(), is, |(_, of)| of.spread()) {
+            Entry::Occupied(known) => return known.get().0,
             Entry::Vacant(place) => place,
         };
         let ix = self.vacant.pop().unwrap_or_else(|| {
             u32::try_from(self.identities.len()).expect("identities are pointers' worth of memory each, 4 G of them do not fit")
         });
-        place.insert(ix);
+        place.insert((ix, hash));
         let person = self.person(subject.portal, subject.who);
         let new = Identity { subject, person, counts: SmallVec::new(), utm: [None, None, None], carry: false, live: true };
         match self.identities.get_mut(ix as usize) {
@@ -262,7 +266,8 @@ impl Windows {
         }
         (of.live, of.counts) = (false, SmallVec::new());
         let subject = of.subject;
-        if let Ok(place) = self.by_subject.find_entry(self.hasher.hash_one(subject.address()), |of| *of == ix) {
+        let hash = self.hash(&subject);
+        if let Ok(place) = self.by_subject.find_entry(hash.spread(), |(of, _)| *of == ix) {
             place.remove();
         }
         let name = (subject.portal, subject.who);
@@ -605,10 +610,10 @@ impl Machine for Windows {
         };
         let first_byte = |hit: &Hit| hit.click.link().as_bytes().first().copied().map_or(0, u64::from);
         black_box(hits().fold(0, |all, hit| all ^ first_byte(hit)));
-        let hashes: SmallVec<[u64; AHEAD]> = hits().map(|hit| self.hasher.hash_one(hit.subject.address())).collect();
-        // A guess by a part of the hash, without a look at who it is.
+        let hashes: SmallVec<[Half; AHEAD]> = hits().map(|hit| self.hash(&hit.subject)).collect();
+        // A guess by the half of the hash, without a look at who it is.
         let come: SmallVec<[u32; AHEAD]> =
-            hashes.iter().map(|hash| self.by_subject.find(*hash, |_| true).copied().unwrap_or(u32::MAX)).collect();
+            hashes.iter().map(|hash| self.by_subject.find(hash.spread(), |(_, of)| of == hash).map_or(u32::MAX, |(ix, _)| *ix)).collect();
         let identities = come.iter().copied().chain(leaving.into_iter().map(|count| count.identity));
         black_box(identities.filter_map(|ix| self.identities.get(ix as usize)).fold(0, |all, of| all ^ of.look()));
         let shown = self.ahead.len();
