@@ -1,16 +1,16 @@
 //! A table of states, each in a box of its own that knows whose it is.
 //!
 //! # Meaning
-//! The table holds a word for each state and no key beside it: a slot is small, so that more of the table is near. A key is
+//! The table holds a word for each state, half of its hash, and no key beside it: a slot is small, so that more of the table is near. A key is
 //! compared in the state itself, which whoever asks for it needs anyway.
 //!
 //! # Cost
-//! Nine bytes for each slot. A look-up waits for the slot, then for the state; [`Boxes::ahead`] does both for many keys at once.
+//! 17 bytes for each slot. A look-up waits for the slot, then for the state; [`Boxes::ahead`] does both for many keys at once. The table grows without a look
+//! at the states.
 
 use super::step::AHEAD;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher as _, Hash};
 use std::hint::black_box;
@@ -44,7 +44,7 @@ pub trait Keyed {
 
 /// The table; see the module.
 pub struct Boxes<S> {
-    table: HashTable<Box<S>>,
+    table: HashTable<(Half, Box<S>)>,
     hasher: RandomState,
 }
 
@@ -54,26 +54,39 @@ impl<S> Default for Boxes<S> {
     }
 }
 
+/// Whether a slot is a key's.
+fn is<S: Keyed>(hash: Half, key: S::Key) -> impl Fn(&(Half, Box<S>)) -> bool {
+    move |(of, state)| *of == hash && state.key() == key
+}
+
 impl<S: Keyed> Boxes<S> {
+    fn hash(&self, key: S::Key) -> Half {
+        Half::of(self.hasher.hash_one(key))
+    }
+
     /// A key's state.
     pub fn get(&self, key: S::Key) -> Option<&S> {
-        self.table.find(self.hasher.hash_one(key), |of| of.key() == key).map(|of| &**of)
+        let hash = self.hash(key);
+        self.table.find(hash.spread(), is(hash, key)).map(|(_, of)| &**of)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, key: S::Key) -> Option<&mut S> {
-        self.table.find_mut(self.hasher.hash_one(key), |of| of.key() == key).map(|of| &mut **of)
+        let hash = self.hash(key);
+        self.table.find_mut(hash.spread(), is(hash, key)).map(|(_, of)| &mut **of)
     }
 
-    /// The same, or where it would be.
-    pub fn entry(&mut self, key: S::Key) -> Entry<'_, Box<S>> {
-        let hasher = &self.hasher;
-        self.table.entry(hasher.hash_one(key), |of| of.key() == key, |of| hasher.hash_one(of.key()))
+    /// The same; a key that has none gets a new one.
+    pub fn get_or_insert_with(&mut self, key: S::Key, new: impl FnOnce() -> S) -> &mut S {
+        let hash = self.hash(key);
+        let entry = self.table.entry(hash.spread(), is(hash, key), |(of, _)| of.spread());
+        &mut entry.or_insert_with(|| (hash, Box::new(new()))).into_mut().1
     }
 
     /// Forgets a key's state.
     pub fn remove(&mut self, key: S::Key) {
-        if let Ok(entry) = self.table.find_entry(self.hasher.hash_one(key), |of| of.key() == key) {
+        let hash = self.hash(key);
+        if let Ok(entry) = self.table.find_entry(hash.spread(), is(hash, key)) {
             entry.remove();
         }
     }
@@ -81,10 +94,11 @@ impl<S: Keyed> Boxes<S> {
     /// Looks at the states of at most [`AHEAD`] keys that will be asked for: first at all their slots, then at all of them.
     ///
     /// A processor goes on past what it waits for, but not far: what is done here for one key is little, so that many wait
-    /// together. Which state a slot holds is a guess then, by a part of the hash.
+    /// together. Which state a slot holds is a guess then, by half of the hash.
     pub fn ahead(&self, keys: impl Iterator<Item = S::Key>, look: impl Fn(&S) -> u64) {
-        let hashes: SmallVec<[u64; AHEAD]> = keys.map(|key| self.hasher.hash_one(key)).collect();
-        let states: SmallVec<[&S; AHEAD]> = hashes.iter().filter_map(|hash| self.table.find(*hash, |_| true)).map(|of| &**of).collect();
+        let hashes: SmallVec<[Half; AHEAD]> = keys.map(|key| self.hash(key)).collect();
+        let found = hashes.iter().filter_map(|hash| self.table.find(hash.spread(), |(of, _)| of == hash));
+        let states: SmallVec<[&S; AHEAD]> = found.map(|(_, of)| &**of).collect();
         black_box(states.into_iter().fold(0, |all, state| all ^ look(state)));
     }
 }
@@ -113,7 +127,7 @@ mod tests {
                 boxes.ahead([key, key + 1].into_iter(), |state: &State| u64::from(state.1));
                 match value {
                     Some(value) => {
-                        boxes.entry(key).or_insert_with(|| Box::new(State(key, 0))).get_mut().1 = value;
+                        boxes.get_or_insert_with(key, || State(key, 0)).1 = value;
                         map.insert(key, value);
                     }
                     None => {

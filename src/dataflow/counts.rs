@@ -21,7 +21,6 @@ use super::rows::{Candidate, Carried, CountChange, Heat, HotPeriod, Measure, Sub
 use super::shares::{Count, Counts, Ruled, address};
 use super::step::{AHEAD, Machine, Map};
 use crate::model::time::Ms;
-use hashbrown::hash_table::Entry;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -133,11 +132,8 @@ impl Machine for Sums {
         let mut tallies = Tallies::of(rows);
         while let Some(Tally { subject, measure: Measure { key, .. }, .. }) = tallies.peek(&self.counts) {
             let (subject, key) = (*subject, *key);
-            let mut entry = match self.counts.entry(address(&subject, key)) {
-                Entry::Occupied(entry) => entry,
-                Entry::Vacant(place) => place.insert(Box::new(Count::new(subject, ruled(&mut self.ruled, &self.plan, &subject, key)))),
-            };
-            let count = &mut **entry.get_mut();
+            let new = || Count::new(subject, ruled(&mut self.ruled, &self.plan, &subject, key));
+            let count = self.counts.get_or_insert_with(address(&subject, key), new);
             let of = Rc::clone(count.of());
             while let Some(Tally { measure, identity, n, last, .. }) =
                 tallies.next_if(|next| next.subject == subject && next.measure.key == key)
@@ -159,7 +155,7 @@ impl Machine for Sums {
                 }
             }
             if count.tidy() {
-                entry.remove();
+                self.counts.remove(address(&subject, key));
             }
         }
         while let Some(entry) = self.older.first_entry()

@@ -142,9 +142,8 @@ impl LastUtms {
         let LastUtm { subject, identity, click, texts, .. } = row;
         let person = (subject.portal, subject.who);
         let names = self.names(Connection { workspace: subject.workspace, portal: subject.portal });
-        let new = || Box::new(Person { of: person, parts: SmallVec::new(), told: SmallVec::new() });
-        let mut entry = self.persons.entry(key(person)).or_insert_with(new);
-        let parts = &mut entry.get_mut().parts;
+        let new = || Person { of: person, parts: SmallVec::new(), told: SmallVec::new() };
+        let parts = &mut self.persons.get_or_insert_with(key(person), new).parts;
         let place = parts.iter().position(|part| part.identity == *identity && part.workspace == subject.workspace);
         match (click, place) {
             (None, Some(place)) => drop(parts.remove(place)),
