@@ -33,6 +33,11 @@ impl<T> Blocks<T> {
         self.blocks.back().map_or(0, |last| (self.blocks.len() - 1) * BLOCK + last.len() - self.gone)
     }
 
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// The value with a number.
     pub fn get(&self, number: usize) -> Option<&T> {
         let place = number + self.gone;
@@ -60,7 +65,7 @@ impl<T> Blocks<T> {
 
     /// Forgets the first, if there is one; the others' numbers fall by one.
     pub fn drop_first(&mut self) {
-        self.gone += usize::from(self.len() > 0);
+        self.gone += usize::from(!self.is_empty());
         if self.blocks.front().is_some_and(|first| self.gone == first.len()) {
             self.blocks.pop_front();
             self.gone = 0;
@@ -110,7 +115,7 @@ mod tests {
                     blocks.drop_first();
                     queue.pop_front();
                 }
-                prop_assert_eq!(blocks.len(), queue.len());
+                prop_assert_eq!((blocks.len(), blocks.is_empty()), (queue.len(), queue.is_empty()));
                 prop_assert!(blocks.blocks.len() <= queue.len() / BLOCK + 2, "blocks are freed");
                 prop_assert!(blocks.iter().eq(queue.iter()));
                 let (n, beyond) = (queue.len().saturating_sub(1), queue.len());

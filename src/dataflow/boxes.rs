@@ -23,7 +23,6 @@ pub struct Half(u32);
 impl Half {
     /// Of a hash.
     pub fn of(hash: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "half of it")]
         Half((hash >> 32) as u32)
     }
 
