@@ -22,7 +22,7 @@ use clickline::model::outputs::{Output, State, Topic};
 use clickline::model::time::{DAY, Ms, tick_end};
 use oracle_model::expect::{Reached, expect, shown};
 use oracle_model::feed::{Feed, lines, run, run_as_bytes};
-use oracle_model::{Log, RULES, TICK, Term, World, differences};
+use oracle_model::{Log, RULES, Record, TICK, Term, World, differences};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -127,11 +127,15 @@ fn ticks_of_many_records_give_what_the_contract_says() {
     for seed in seeds() {
         let rng = &mut StdRng::seed_from_u64(seed);
         // Forms are kept for 400 days.
-        let log = Log::random(rng, 2 * RECORDS, 390 * DAY).crowded(rng, 2 * RECORDS, 9 * DAY);
-        let of_ticks = log.0.chunk_by(|a, b| tick_end(a.1, TICK) == tick_end(b.1, TICK));
-        most = most.max(of_ticks.map(<[_]>::len).max().unwrap_or(0));
-        let expected = expect(&world, &log);
+        let log = Log::random(rng, 3 * RECORDS, 390 * DAY).crowded(rng, 3 * RECORDS, 9 * DAY);
         let workers = [1, 1, 2, 4][seed as usize % 4];
+        if workers == 1 {
+            let of_ticks = log.0.chunk_by(|a, b| tick_end(a.1, TICK) == tick_end(b.1, TICK));
+            let anonymous = |record: &&(i64, Ms, Record)| matches!(&record.2, Record::Click(click) if click.contact_id.is_none() && click.gclid.is_some());
+            // These meet forms; there are more that are taken in, and that count.
+            most = most.max(of_ticks.map(|tick| tick.iter().filter(anonymous).count()).max().unwrap_or(0));
+        }
+        let expected = expect(&world, &log);
         let feed = Feed::ALL[seed as usize % Feed::ALL.len()];
         let said = lines(&run(&plan, log.arrivals(), log.end() + 1, workers, feed, seed));
         if let Some(differences) = differences(&expected.lines, &said) {
@@ -139,7 +143,7 @@ fn ticks_of_many_records_give_what_the_contract_says() {
             failed(seed, "ticks_of_many", &format!("{workers} workers, {feed:?}"), &differences);
         }
     }
-    assert!(std::env::var_os("CLICKLINE_SEEDS").is_some() || most > 2 * AHEAD, "no tick had more than {most} records");
+    assert!(std::env::var_os("CLICKLINE_SEEDS").is_some() || most > AHEAD, "no tick had more than {most} of them");
 }
 
 #[test]

@@ -361,6 +361,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_of_many_is_a_tick_of_each() {
+        // Two identities a person, the second of whose tallies stand far from the first's, and some rows that are none.
+        let who: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+        let (first, second) = (who.iter().map(|who| tally(who, who, 2, 10)), who.iter().map(|who| tally(who, &format!("1{who}"), 1, 10)));
+        let (Part::Tally(of), _) = tally("none", "none", 1, 10) else { unreachable!() };
+        let since = (Part::Since(Candidate { rule: 0, subject: of.subject }, 5), 10);
+        let rows: Vec<_> = first.chain([since]).chain(second).collect();
+        let mut said = heats(plan("", 0), rows);
+        said.sort_unstable();
+        let mut expected: Vec<_> = who.iter().map(|who| (10, ustr(who).as_str(), true, 10, 3)).collect();
+        expected.sort_unstable();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
     fn a_merge_moves_the_count() {
         let rows = vec![tally("1", "1", 2, 10), tally("7", "7", 2, 10), tally("7", "7", 0, 20), tally("1", "7", 2, 20)];
         assert_eq!(heats(plan("", 0), rows), [(20, "1", true, 20, 4)]);

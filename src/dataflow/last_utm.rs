@@ -263,6 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_of_many_is_a_tick_of_each() {
+        let who: Vec<String> = (100..400).map(|n| n.to_string()).collect();
+        let rows = |text: &str, at: Ms| -> Vec<_> {
+            who.iter()
+                .flat_map(|who| [UtmField::Source, UtmField::Medium].map(|field| (row(who, who, field, Some((at, text))), at)))
+                .collect()
+        };
+        let all = [rows("a", 10), rows("a", 20), rows("b", 30)].concat();
+        let one = |at: Ms, text: &str| {
+            let values = vec![format!("medium={text}"), format!("source={text}")];
+            who.iter().map(move |who| (at, who.clone(), values.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(told(all), [one(10, "a"), one(30, "b")].concat());
+    }
+
+    #[test]
     fn the_newest_click_wins_and_equal_texts_are_silent() {
         use UtmField::{Medium, Source};
         let rows = vec![

@@ -5,7 +5,7 @@
 //! window and the newest of them: that is in every window that has any, so it is kept once.
 //!
 //! # Cost
-//! A box of 136 bytes and a word of the table. A count knows whose and of what it is, so the table holds no keys beside it.
+//! A box of 136 bytes and 17 in the table. A count knows whose and of what it is, so the table holds no keys beside it.
 
 use super::boxes::{Boxes, Keyed};
 use super::plan::{Plan, RuleIx};

@@ -46,8 +46,9 @@ pub trait Machine: 'static {
     ///
     /// A row mostly waits for memory: one look-up after the other, each far away. Looked up side by side for many rows, they
     /// wait together; what comes after finds it near. It may note what it has found: rows are run in the order in which they
-    /// were shown, and none is shown before all that were are run. Of a tick of more rows than [`AHEAD`] none is shown but by the machine itself, with
-    /// [`each`]: what was looked at before all of them is far again when the last has its turn.
+    /// were shown, and none is shown before all that were are run. A tick of more rows than [`AHEAD`] is shown by the machine itself, with [`each`]: what was
+    /// looked at before all of them is far again when the last has its turn. Whoever notes something must then forget first what it has noted: the
+    /// frame may have shown the first of them behind the rows of a tick before.
     fn warm<'r>(&mut self, _rows: impl Iterator<Item = &'r Self::In> + Clone)
     where
         Self::In: 'r,

@@ -11,7 +11,8 @@
 //!
 //! # Cost
 //! One request per worker, topic and leader for each tick, at the moment from which on its answer closes the tick: earlier it would close none, and what is
-//! later adds to the latency of clicks while other topics are idle. One for the partitions every [`PARTITIONS_EVERY`].
+//! later adds to the latency of clicks while other topics are idle. Ticks longer than [`LONGEST_PAUSE`] have several, of ticks shorter than [`LEAST_PAUSE`]
+//! several share one. One request for the partitions every [`PARTITIONS_EVERY`].
 
 use super::Reading;
 use crate::model::time::{Ms, tick_end};
@@ -32,7 +33,7 @@ use timely::scheduling::SyncActivator;
 /// Between two looks at the ends, at least: with ticks that are shorter, an answer closes several.
 const LEAST_PAUSE: Duration = Duration::from_millis(5);
 /// Between two looks at the ends, at most: with ticks that are longer, new partitions and what is still to be read are known all the same.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(110);
 /// While the brokers' clock is not known, or they did not answer.
 const UNKNOWN: Duration = Duration::from_millis(40);
 /// Between two looks at the partitions.
@@ -64,7 +65,7 @@ pub struct Watch {
     closed: Arc<AtomicBool>,
 }
 
-/// The client of all questions of a process, made for the first one. It reads nothing: a broker answers what comes over a connection in its order, so
+/// The client of all questions of one [`Reading`], made for the first one. It reads nothing: a broker answers what comes over a connection in its order, so
 /// behind a fetch that waits for records an answer would come as late as they do.
 #[derive(Clone, Default)]
 pub struct Asker(Arc<Mutex<Option<Arc<BaseConsumer>>>>);
@@ -156,7 +157,9 @@ impl Question {
             });
             // The order matters: first the clock, then the question.
             let at = self.reading.clock.now().unwrap_or(0);
-            let pause = match starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?))) {
+            let answer = starts.and_then(|starts| Ok((starts, self.ask(&mine, Offset::End)?)));
+            let now = self.reading.clock.now();
+            let pause = match answer {
                 Ok((((starts, begins), copies), ends)) => {
                     let mut seen = lock();
                     seen.copies.extend(copies);
@@ -164,7 +167,7 @@ impl Question {
                     seen.begins.extend(begins);
                     seen.ends = Some((at, ends));
                     let Reading { times, limits, .. } = &self.reading;
-                    self.reading.clock.now().map_or(UNKNOWN, |now| pause(now, times.tick, limits.idle_slack))
+                    now.map_or(UNKNOWN, |now| pause(at, now, times.tick, limits.idle_slack))
                 }
                 Err(error) => {
                     complaints.warn(self.topic(), &error.to_string());
@@ -281,9 +284,10 @@ impl Question {
     }
 }
 
-/// How long until the brokers' clock, at `now`, has passed the end of a tick by `idle_slack`: an answer to a question from then on closes that tick. All in ms.
-fn pause(now: Ms, tick: Ms, idle_slack: Ms) -> Duration {
-    let closes = tick_end(now.saturating_sub(idle_slack), tick) + idle_slack + 1;
+/// How long after `now` until the brokers' clock has passed by `idle_slack` the end of the tick that an answer to a question at `asked` has not closed: an answer
+/// to a question from then on closes it. All in ms.
+fn pause(asked: Ms, now: Ms, tick: Ms, idle_slack: Ms) -> Duration {
+    let closes = tick_end(asked.saturating_sub(idle_slack), tick) + idle_slack + 1;
     // The clock is known in whole milliseconds, rounded down: one more, lest the question come a moment too early for its tick.
     Duration::from_millis(closes.saturating_sub(now) + 1).clamp(LEAST_PAUSE, LONGEST_PAUSE)
 }
@@ -317,11 +321,14 @@ mod tests {
     #[test]
     fn each_tick_is_asked_for_when_an_answer_closes_it() {
         // The tick that ends at 1,000 is closed by what moves a partition beyond 1,000, so at 1,051 at the earliest.
-        for (now, after) in [(951, 101), (1_000, 52), (1_040, 12), (1_049, 5), (1_050, 5), (1_051, 100), (1_052, 100), (1_053, 99)] {
-            assert_eq!(pause(now, 100, 50).as_millis(), after.min(100), "at {now}");
+        for (now, after) in [(951, 101), (1_000, 52), (1_040, 12), (1_049, 5), (1_050, 5), (1_051, 101), (1_052, 100), (1_053, 99)] {
+            assert_eq!(pause(now, now, 100, 50).as_millis(), after, "at {now}");
         }
-        assert_eq!(pause(1_051, 10_000, 50), LONGEST_PAUSE);
-        assert_eq!(pause(1_051, 1, 50), LEAST_PAUSE);
-        assert_eq!(pause(0, 100, 50), Duration::from_millis(52), "a clock that stands at the beginning of time");
+        // The clock has passed the moment while the question was under way: the tick is still open.
+        assert_eq!([1_045, 1_050].map(|asked| pause(asked, 1_053, 100, 50)), [LEAST_PAUSE; 2]);
+        assert_eq!(pause(1_051, 1_053, 100, 50).as_millis(), 99);
+        assert_eq!(pause(1_051, 1_051, 10_000, 50), LONGEST_PAUSE);
+        assert_eq!(pause(1_051, 1_051, 1, 50), LEAST_PAUSE);
+        assert_eq!(pause(0, 0, 100, 50), Duration::from_millis(52), "a clock that stands at the beginning of time");
     }
 }
