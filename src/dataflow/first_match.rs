@@ -320,6 +320,33 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_of_many_is_a_tick_of_each() {
+        let at = |n: usize| Meeting::on(ustr("w"), Field::Gclid, &format!("g{n}"));
+        let form = |n: usize| {
+            let form = Form { id: format!("f{n}"), ts: T, workspace: "w".into(), email: "a@x".into(), ..Form::default() };
+            ((at(n), Met::Form(Arc::new(form))), T)
+        };
+        let click = |n: usize| {
+            let click = Click { id: format!("c{n}"), ts: T, workspace: "w".into(), ..Click::default() };
+            ((at(n), Met::Click { click: click.into(), halves: 1 }), T + 100)
+        };
+        // Every second one has a form; the others are refused when their hold has ended.
+        let rows = (0..300).step_by(2).map(form).chain((0..300).map(click)).collect();
+        let answers = run(&mut FirstMatch::new(100, DAY), rows, T + 1_000 * DAY);
+        let mut said: Vec<_> =
+            answers.iter().map(|(of, at)| (of.click.id_text(), of.form.as_ref().map(|form| form.id.clone()), *at)).collect();
+        said.sort();
+        let names: Vec<String> = (0..300).map(|n| format!("c{n}")).collect();
+        let expected = names.iter().enumerate().map(|(n, name)| match n % 2 {
+            0 => (name.as_str(), Some(format!("f{n}")), T + 100),
+            _ => (name.as_str(), None, tick_end(T + HOLD + 1, 100)),
+        });
+        let mut expected: Vec<_> = expected.collect();
+        expected.sort();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
     fn a_form_exactly_14_days_before_still_matches() {
         assert_eq!(said(vec![form("f", T - FORM_BEFORE, T - DAY), click(T, T)]), [("f".into(), T)]);
         let late = said(vec![form("f", T - FORM_BEFORE - 1, T - DAY), click(T, T)]);
