@@ -17,7 +17,7 @@
 use super::boxes::{Boxes, Keyed};
 use super::plan::{Connection, Plan, UtmProperties};
 use super::rows::{ClickRef, LastUtm, UtmValues, Who, address};
-use super::step::{AHEAD, Machine, Map, each};
+use super::step::{Machine, Map, each};
 use crate::model::time::Ms;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -194,20 +194,13 @@ impl Machine for LastUtms {
         if rows.iter().any(|row| row.carried) {
             rows.sort_by_key(|row| !row.carried);
         }
-        let (before, rest) = rows.split_at(rows.partition_point(|row| row.carried));
-        for row in before {
-            touched.push(self.take(row));
-        }
+        let before = rows.partition_point(|row| row.carried);
+        touched.extend(rows.drain(..before).map(|row| self.take(&row)));
         for person in touched.drain(..) {
             let Some(person) = self.persons.get_mut(key(person)) else { continue };
             person.told = newest(&person.parts, &self.names).into_iter().map(|(name, _, text)| (name, Arc::clone(text))).collect();
         }
-        for few in rest.chunks(AHEAD) {
-            if rest.len() > AHEAD {
-                self.warm(few.iter());
-            }
-            touched.extend(few.iter().map(|row| self.take(row)));
-        }
+        each(self, rows, |last, few| last.warm(few.iter()), |last, row| touched.push(last.take(&row)));
         touched.sort_unstable_by_key(|person| key(*person));
         touched.dedup();
         let show = |last: &mut LastUtms, few: &[(Ustr, Who)]| last.persons.ahead(few.iter().map(|person| key(*person)), Person::look);
