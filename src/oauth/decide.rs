@@ -9,7 +9,7 @@
 //! | access token good for longer than `early` | uses it |
 //! | somebody else holds the lease | uses the old token while it lasts, else looks again |
 //! | a call failed a moment ago | uses the old token while it lasts, else comes back at `retry_at` |
-//! | HubSpot refuses an access token that is not old | calls once; refused again within [`DEAD_RETRY`], the connection is shut, unless it had accepted the token: then no call |
+//! | HubSpot refuses an access token that is not old | calls until a call gives another; that one refused, too, within [`DEAD_RETRY`], the connection is shut, unless it had been accepted: then no call |
 //! | grant or credentials refused, connection shut | one call every [`DEAD_RETRY`]; new tokens or credentials end that at once |
 //! | otherwise | takes the lease and calls |
 //!
@@ -120,7 +120,9 @@ pub fn step(row: &Row, caller: &Caller<'_>) -> Step {
         return or_use(Step::Refuse(Refusal::Later(facts.retry_at)));
     }
     let forced = spent && now < facts.expires_at;
-    if forced && facts.forced_at > 0 && now < facts.forced_at + DEAD_RETRY {
+    // A refresh whose answer is not here has not failed to help: the access token is still the one from before it.
+    let refreshed = facts.forced_at > 0 && facts.unanswered_since.is_none();
+    if forced && refreshed && now < facts.forced_at + DEAD_RETRY {
         // The refresh has not helped, and another would not.
         if accepted {
             // It is not the token: other requests must not stop for this one.
@@ -153,7 +155,9 @@ pub fn call_within(claim: &Facts, now: Ms, lease_for: Ms) -> Option<Ms> {
 pub fn settle(row: Row, called: &Facts, reply: Reply, credentials: &str, now: Ms, jitter: f64) -> Row {
     let Row { portal, token_version, facts, secrets } = row;
     let before = called.unanswered_since;
-    let facts = Facts { lease: None, ..facts };
+    // No other reply brings a token, so none that a forced refresh brought can have been refused.
+    let forced_at = if matches!(reply, Reply::Granted(_)) { facts.forced_at } else { called.forced_at };
+    let facts = Facts { lease: None, forced_at, ..facts };
     let failures = facts.failures.saturating_add(1);
     let failed = Facts { failures, ..facts.clone() };
     let (facts, secrets) = match reply {
@@ -193,12 +197,11 @@ pub fn settle(row: Row, called: &Facts, reply: Reply, credentials: &str, now: Ms
         }
         Reply::Throttled(after) => {
             let retry_at = now + pause(failures, 1_000, PAUSE_MAX, after, jitter);
-            // No token was given, so none can have been refused for the second time.
-            (Facts { retry_at, unanswered_since: before, forced_at: called.forced_at, ..failed }, secrets)
+            (Facts { retry_at, unanswered_since: before, ..failed }, secrets)
         }
         Reply::Unsent(_) => {
             let retry_at = now + pause(failures, 1_000, PAUSE_MAX, None, jitter);
-            (Facts { retry_at, unanswered_since: before, forced_at: called.forced_at, ..failed }, secrets)
+            (Facts { retry_at, unanswered_since: before, ..failed }, secrets)
         }
         // It may have been done and the answer lost, so `unanswered_since` stays.
         Reply::Failed(_, after) => (Facts { retry_at: now + pause(failures, 1_000, PAUSE_MAX, after, jitter), ..failed }, secrets),

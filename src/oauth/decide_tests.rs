@@ -213,6 +213,32 @@ fn a_refresh_that_never_left_burns_no_token_and_shuts_nothing() {
     }
 }
 
+#[test]
+fn a_refresh_that_brought_no_token_shuts_nothing() {
+    let before = row(ends_in(1_700_000));
+    let spent = |row: &Row, now| step(row, &Caller { spent: true, ..caller(now) });
+    let Step::Call(claim) = spent(&before, NOW) else { panic!("calls") };
+    let claimed = Row { facts: *claim, ..before.clone() };
+    for reply in [Reply::Failed("the connection broke".into(), None), Reply::Odd("418".into())] {
+        let after = settle(claimed.clone(), &before.facts, reply.clone(), "good", NOW, 0.0);
+        assert_eq!(after.secrets, before.secrets);
+        // The access token from before the refresh is refused again meanwhile.
+        let at = after.facts.retry_at;
+        assert_eq!(spent(&after, NOW + 10), Step::Refuse(Refusal::Later(at)), "{reply:?}");
+        assert!(matches!(spent(&after, at), Step::Call(_)), "{reply:?}");
+    }
+    // Credentials that were put right are tried at once.
+    let wrong = settle(claimed.clone(), &before.facts, Reply::BadClient("BAD_CLIENT_SECRET".into()), "bad", NOW, 0.0);
+    assert!(matches!(spent(&wrong, NOW + 10), Step::Call(_)));
+    // The process ended during the call.
+    let Lease { until, .. } = claimed.facts.lease.clone().expect("claimed");
+    assert_eq!(spent(&claimed, until - 1), Step::Look(until));
+    let Step::Call(again) = spent(&claimed, until) else { panic!("the answer was lost, nothing was refused") };
+    // The token that comes at last is refused, too: that says something.
+    let granted = settle(Row { facts: *again, ..claimed.clone() }, &claimed.facts, granted(None), "good", until, 0.0);
+    assert!(matches!(spent(&granted, until + 10), Step::Shut(_)));
+}
+
 proptest! {
     /// Whatever the row says and whatever comes back, there is an answer, and times do not overflow.
     #[test]

@@ -239,6 +239,12 @@ pub fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
+/// The last errors of a log, without what it says of topics at each start.
+pub fn errors(log: &str) -> String {
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ") && !line.contains(" ERROR topic ")).collect();
+    errors[errors.len().saturating_sub(5)..].join("\n")
+}
+
 /// A HubSpot with two accounts, the oracle's pipelines, some contacts and deals.
 fn sandbox() -> Sandbox {
     // Webhooks that find nobody come again soon: HubSpot does it for a day.

@@ -1,7 +1,7 @@
 //! What must be so when everything has calmed down.
 
 use crate::against_oracle::frontier;
-use crate::company::{Company, PORTALS, tail};
+use crate::company::{Company, PORTALS, errors, tail};
 use crate::deal_moves::{Asked, By, Move, follow};
 use crate::rows::rows;
 use crate::support::kafka::Broker;
@@ -52,7 +52,14 @@ pub fn judge(mut company: Company) {
     while frontier(&company.course.broker) <= end || !settled(&company) {
         company.watch();
         let said = company.job.as_ref().expect("runs").said();
-        assert!(began.elapsed() < LIMIT, "the job does not come to rest:\n{}\n{}", tail(&said), unsettled(&company).join("\n"));
+        // What it stands still for first: a log may be long.
+        assert!(
+            began.elapsed() < LIMIT,
+            "the job does not come to rest:\n{}\n{}\n{}",
+            errors(&said),
+            tail(&said),
+            unsettled(&company).join("\n")
+        );
         thread::sleep(Duration::from_millis(500));
     }
     rows(&mut company);
@@ -213,7 +220,10 @@ fn text<'a>(record: &'a Value, field: &str) -> &'a str {
 fn properties(company: &Company, deltas: &Deltas, portal: &str, snapshot: &Snapshot) {
     let mut last: BTreeMap<(&str, &str), (Ms, &str)> = BTreeMap::new();
     for (delta, outcome) in deltas.of(Topic::ContactProperties).filter(|(delta, _)| delta["portal"] == portal) {
-        let Some(contact) = delta["contact_id"].as_str() else { continue };
+        // Of one whose contact the mirror did not know yet the address alone is named, and HubSpot knows whose that is.
+        let by_address =
+            || snapshot.contacts.iter().find(|contact| contact.properties.get("email").map(String::as_str) == delta["email"].as_str());
+        let Some(contact) = delta["contact_id"].as_str().or_else(|| Some(by_address()?.id.as_str())) else { continue };
         if outcome != Some("delivered") || company.gone.iter().any(|(of, gone)| of == portal && gone == contact) {
             continue;
         }
