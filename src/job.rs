@@ -19,11 +19,12 @@ use crate::cluster::{Hosts, Links, Lost, Met, Terms, meet};
 use crate::dataflow::build;
 use crate::dataflow::carried::Reader;
 use crate::dataflow::plan::Plan;
+use crate::dataflow::publish;
 use crate::dataflow::rows::Arrival;
 use crate::engine::{self, Team};
 use crate::kafka::Kafka;
 use crate::model::outputs::State;
-use crate::model::time::{DAY, Ms};
+use crate::model::time::{DAY, Ms, tick_end};
 use crate::sinks::outbox::kafka::Outbox;
 use crate::sinks::outbox::topics::AWAY;
 use crate::sinks::outbox::{Progress, deliver, topics};
@@ -251,6 +252,9 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
     // From here on to the dataflow: the same in all processes.
     let rules = plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
     let resume = progress.as_ref().map_or(0, |progress| progress.frontier);
+    // A job of a build that published all counts at the second's end has not published those of the second in which it stopped.
+    plan.counts_since =
+        progress.as_ref().map_or(0, |before| before.counts_since.unwrap_or_else(|| tick_end(before.frontier, publish::PACE)));
     if let Some(Progress { frontier, offsets, tick, .. }) = progress {
         let is = plan.times.tick;
         // 0: a build that did not say.
@@ -287,8 +291,8 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
             let reader = Reader::new(&plan);
             let carried: Vec<(Arrival, Ms)> =
                 state.iter().flat_map(|state| reader.rows(state)).map(|row| (Arrival::Carried(row), resume)).collect();
-            let (committer, thread) =
-                outbox.start(rules, plan.times.tick, Arc::clone(&told.0), Arc::clone(&told.1), Arc::clone(&plan.board))?;
+            let said = Progress { tick: plan.times.tick, counts_since: Some(plan.counts_since), rules, ..Progress::default() };
+            let (committer, thread) = outbox.start(said, Arc::clone(&told.0), Arc::clone(&told.1), Arc::clone(&plan.board))?;
             (Some((committer, carried)), Some(thread))
         }
         None => (None, None),

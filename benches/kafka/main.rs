@@ -1,7 +1,7 @@
 //! From a real Apache Kafka: the job's dataflow beside a consumer that only reads and parses the same topic.
 //!
 //! ```text
-//! tests/kafka/fetch && cargo bench --bench kafka -- [--clicks 1000000] [--rounds 3] [--workers 1,2] [--kafka HOST:PORT]
+//! tests/kafka/fetch && cargo bench --bench kafka -- [--clicks 4000000] [--rounds 3] [--workers 1,2] [--kafka HOST:PORT]
 //! ```
 //!
 //! The clicks are produced once. Then, in turns:
@@ -56,7 +56,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Clone, Debug, Parser)]
 struct Args {
     /// Clicks in the topic.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 4_000_000)]
     clicks: u64,
     /// Partitions of the topic.
     #[arg(long, default_value_t = 4)]

@@ -31,7 +31,7 @@ use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::model::time::{Ms, millis, now};
 use clickline::sinks::outbox::kafka::Outbox;
-use clickline::sinks::outbox::{deliver, topics};
+use clickline::sinks::outbox::{Progress, deliver, topics};
 use clickline::sources::kafka::broker_clock::BrokerClock;
 use clickline::sources::kafka::watch::Asker;
 use clickline::sources::kafka::{Limits, Reading, Resume, topic};
@@ -44,7 +44,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{DeliveryResult, Message as _, Timestamp};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -111,7 +111,12 @@ fn start(kafka: &Kafka, args: &Args) -> Running {
     let outbox = Outbox::open(kafka, &clock, &stop).expect("an outbox");
     let (committed, steps) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(histogram())));
     let (committer, thread) = outbox
-        .start(BTreeMap::new(), plan.times.tick, Arc::clone(&committed), Arc::new(AtomicBool::new(false)), Arc::default())
+        .start(
+            Progress { tick: plan.times.tick, counts_since: Some(0), ..Progress::default() },
+            Arc::clone(&committed),
+            Arc::new(AtomicBool::new(false)),
+            Arc::default(),
+        )
         .expect("a thread");
     let mut limits = Limits::default();
     limits.idle_slack = args.idle_slack.unwrap_or(limits.idle_slack);
@@ -186,6 +191,33 @@ impl Running {
     }
 }
 
+/// A click as it is sent, made before anything is measured: the producer is another machine elsewhere.
+struct Prepared {
+    id: String,
+    payload: Vec<u8>,
+    /// Where the digits of its time lie.
+    ts: usize,
+}
+
+impl Prepared {
+    /// Of as many digits as all times between 2001 and 2286.
+    const NO_TIME: Ms = 1_000_000_000_000;
+
+    fn new(click: Click) -> Prepared {
+        let payload = serde_json::to_vec(&Click { ts: Prepared::NO_TIME, ..click.clone() }).expect("a click is JSON");
+        let text = std::str::from_utf8(&payload).expect("JSON is UTF-8");
+        let ts = text.find(&format!("\"ts\":{}", Prepared::NO_TIME)).expect("a time") + "\"ts\":".len();
+        Prepared { id: click.id, payload, ts }
+    }
+
+    /// Its record's payload when it happens at `ts`.
+    fn at(&mut self, ts: Ms) -> &[u8] {
+        let digits = ts.to_string();
+        self.payload[self.ts..self.ts + digits.len()].copy_from_slice(digits.as_bytes());
+        &self.payload
+    }
+}
+
 /// So many clicks, others at each call: one whose id the job has seen before would have no effect.
 fn clicks(total: u64) -> Vec<Click> {
     static CALL: AtomicU32 = AtomicU32::new(0x0199_f3c2);
@@ -198,8 +230,9 @@ fn clicks(total: u64) -> Vec<Click> {
     clicks.collect()
 }
 
-/// The first second of a schedule, in which the producer makes its connections, is for warming up, ms.
-const WARM_UP: Ms = 1_000;
+/// The beginning of a schedule, which is for warming up, ms: the producer makes its connections, and broker and job go on after a pause
+/// in which the clicks were made.
+const WARM_UP: Ms = 5_000;
 
 /// When the broker appended each click of a schedule, by its number in it, ms since the Unix epoch; 0 before that.
 struct Appends(Vec<AtomicU64>);
@@ -226,29 +259,32 @@ struct Produced {
     clicks: HashMap<String, (Ms, Ms)>,
 }
 
-/// Sends clicks at `rate`, each by its schedule.
-fn produce(kafka: &Kafka, rate: u64, clicks: Vec<Click>) -> Produced {
-    let config = kafka.client(&[("linger.ms", "2"), ("queue.buffering.max.messages", "1000000"), ("acks", "1")]);
+/// Sends clicks at `rate`, each by its schedule; sets `measured` when it is warm.
+fn produce(kafka: &Kafka, rate: u64, clicks: Vec<Click>, measured: &AtomicBool) -> Produced {
+    let clicks: Vec<Prepared> = clicks.into_iter().map(Prepared::new).collect();
+    let config = kafka.client(&[("queue.buffering.max.messages", "1000000"), ("acks", "1")]);
     let appends = Appends(clicks.iter().map(|_| AtomicU64::default()).collect());
     let producer: ThreadedProducer<Appends> = config.create_with_context(appends).expect("a producer");
     let length = Duration::from_secs_f64(clicks.len() as f64 / rate as f64);
     let (began, at) = (Instant::now(), now());
     let (mut partition, mut sent) = (0, Vec::with_capacity(clicks.len()));
-    for (n, click) in (0u64..).zip(clicks) {
+    for (n, mut click) in (0u64..).zip(clicks) {
         let after = Duration::from_nanos(n * 1_000_000_000 / rate);
         while began.elapsed() < after {
             thread::sleep((after - began.elapsed().min(after)).min(Duration::from_millis(1)));
         }
         // The time by the schedule, not by the clock: a late producer makes no click younger.
-        let click = Click { ts: at + millis(after), ..click };
-        let payload = serde_json::to_vec(&click).expect("a click is JSON");
+        let ts = at + millis(after);
+        if ts >= at + WARM_UP {
+            measured.store(true, Ordering::Relaxed);
+        }
         partition = (partition + 1) % PARTITIONS;
-        let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to("clicks", sent.len()).payload(&payload).partition(partition);
+        let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to("clicks", sent.len()).payload(click.at(ts)).partition(partition);
         while let Err((_, again)) = producer.send(record) {
             record = again;
             thread::sleep(Duration::from_millis(1));
         }
-        sent.push((click.id, click.ts));
+        sent.push((click.id, ts));
     }
     let late = began.elapsed().saturating_sub(length);
     producer.flush(Duration::from_secs(60)).expect("delivered");
@@ -317,7 +353,7 @@ impl Deltas {
 
 /// Whether the job holds `rate`.
 fn holds(kafka: &Kafka, job: &Running, rate: u64, length: Duration) -> bool {
-    let late = produce(kafka, rate, clicks(rate * length.as_secs())).late;
+    let late = produce(kafka, rate, clicks(rate * length.as_secs()), &AtomicBool::default()).late;
     let behind = job.behind();
     println!("trial: {rate} clicks/s for {length:?}: the clock is {behind} ms behind, the producer {} ms", late.as_millis());
     let began = Instant::now();
@@ -366,11 +402,10 @@ fn main() {
     }
     job.caught_up();
     // Made before anything is measured: that takes both processors a while.
-    let clicks = clicks(rate * seconds);
-    job.measured.store(true, Ordering::Relaxed);
+    let clicks = clicks(rate * (seconds + WARM_UP / 1_000));
     let ends = Arc::new(AtomicBool::new(false));
     let reader = read(&kafka, &ends);
-    let produced = produce(&kafka, rate, clicks);
+    let produced = produce(&kafka, rate, clicks, &job.measured);
     thread::sleep(Duration::from_secs(2));
     ends.store(true, Ordering::Relaxed);
     let deltas = Deltas::of(&produced, &reader.join().expect("reads"));

@@ -42,15 +42,14 @@ pub fn measure(kafka: &Kafka, args: &Args) {
     let sink = Sink::start(settings, kafka.clone(), vec![PORTAL.to_owned()], &folder.path().join("state.db")).expect("the sink starts");
     job.caught_up();
     let mut expected = known(&warm);
-    produce(kafka, rate, warm);
+    produce(kafka, rate, warm, &AtomicBool::default());
     wait(&sink, expected.len());
 
     let ends = Arc::new(AtomicBool::new(false));
     let requests = sandbox.requests().len();
-    job.measured.store(true, Ordering::Relaxed);
     let reader = read(kafka, &ends);
     expected.extend(known(&measured));
-    let produced = produce(kafka, rate, measured);
+    let produced = produce(kafka, rate, measured, &job.measured);
     let stats = wait(&sink, expected.len());
     ends.store(true, Ordering::Relaxed);
     let deltas = Deltas::of(&produced, &reader.join().expect("reads"));

@@ -212,7 +212,7 @@ pub fn compute<'scope>(arrivals: StreamVec<'scope, Ms, (Arrival, Ms)>, plan: &Ar
     // A person's counts are added up where they are published. A tick of whole seconds changes each once a second at most.
     let counts = match times.tick % publish::PACE {
         0 => changes.clone(),
-        _ => by_tick(changes.clone(), "Publish", Pipeline, Publish::default()),
+        _ => by_tick(changes.clone(), "Publish", Pipeline, Publish::new(times.tick, plan.counts_since)),
     };
 
     // Which deals have earned their next stage?

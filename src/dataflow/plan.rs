@@ -117,6 +117,8 @@ pub struct Plan {
     pub tells_taken: bool,
     /// Outputs of ticks that end before this are not said: an earlier run has written them.
     pub outputs_from: Ms,
+    /// Since when counts are published at each person's own moment of the second; at its end before ([`super::publish`]).
+    pub counts_since: Ms,
     /// Ticks that end before this only fill windows: last campaign values of then are carried, not computed. 0 where the
     /// log has its beginning.
     pub values_from: Ms,
@@ -239,6 +241,7 @@ impl Plan {
             carries: false,
             tells_taken: false,
             outputs_from: 0,
+            counts_since: 0,
             values_from: 0,
             board,
         };

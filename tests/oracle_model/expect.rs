@@ -77,7 +77,8 @@ pub fn expect_until(world: &World, log: &Log, end: Ms) -> Said {
     let mut moved: BTreeMap<(usize, Subject), BTreeMap<String, bool>> = BTreeMap::new();
     let mut ever: BTreeSet<(usize, Subject, String)> = BTreeSet::new();
     let mut values: Values = BTreeMap::new();
-    let mut published: BTreeMap<(usize, Portal, String), u64> = BTreeMap::new();
+    // Of each count its changes, with their ticks.
+    let mut courses: BTreeMap<(usize, Portal, String), Vec<(Ms, u64)>> = BTreeMap::new();
 
     for t in ticks {
         let (mut fresh_clicks, mut fresh_forms, mut changed) = (Vec::new(), Vec::new(), false);
@@ -220,19 +221,16 @@ pub fn expect_until(world: &World, log: &Log, end: Ms) -> Said {
                 }
             }
         }
-        if t % 1_000 == 0 {
-            let mut now: BTreeMap<(usize, Portal, String), u64> = BTreeMap::new();
-            for (n, of) in windows.iter().enumerate() {
-                now.extend(of.iter().map(|((portal, who), clicks)| ((n, (*portal).to_owned(), who.clone()), clicks.len() as u64)));
+        let mut now: BTreeMap<(usize, Portal, String), u64> = BTreeMap::new();
+        for (n, of) in windows.iter().enumerate() {
+            now.extend(of.iter().map(|((portal, who), clicks)| ((n, (*portal).to_owned(), who.clone()), clicks.len() as u64)));
+        }
+        for key in now.keys().cloned().chain(courses.keys().cloned()).collect::<BTreeSet<_>>() {
+            let is = now.get(&key).copied().unwrap_or(0);
+            let course = courses.entry(key).or_default();
+            if course.last().map_or(0, |(_, was)| *was) != is {
+                course.push((t, is));
             }
-            for key in now.keys().chain(published.keys()).collect::<BTreeSet<_>>() {
-                let (was, is) = (published.get(key).copied().unwrap_or(0), now.get(key).copied().unwrap_or(0));
-                let (n, portal, who) = key;
-                if was != is && is_published(world, &measures[*n], t) {
-                    say(Topic::Counts, &count_key(&measures[*n], portal, who), count(&measures[*n], portal, who, is, t));
-                }
-            }
-            published = now;
         }
 
         // Section 7.
@@ -299,9 +297,32 @@ pub fn expect_until(world: &World, log: &Log, end: Ms) -> Said {
             }
         }
     }
+    for ((n, portal, who), course) in &courses {
+        let measure = &measures[*n];
+        let mut published = 0;
+        for (at, is) in &at_their_moment(who, course, world.counts_since) {
+            if published != *is && *at <= end && is_published(world, measure, *at) {
+                say(Topic::Counts, &count_key(measure, portal, who), count(measure, portal, who, *is, *at));
+            }
+            published = *is;
+        }
+    }
     said.lines.sort();
     said.hot = hot;
     said
+}
+
+/// Of a count's changes those that are published, and when: each person has a tick of the second, by the CRC-32 of the name, at which the last of them is; those
+/// before `since` at the second's end.
+fn at_their_moment(who: &str, course: &[(Ms, u64)], since: Ms) -> BTreeMap<Ms, u64> {
+    let moment = |t| if t < since { 0 } else { u64::from(crc32(who.as_bytes())) % (1_000 / TICK) * TICK };
+    course.iter().map(|(t, is)| ((*t..).find(|at| at % 1_000 == moment(*t)).expect("within a second"), *is)).collect()
+}
+
+/// As in RFC 1952, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
 /// Everything that is counted for any rule at any time, and what `counts: all` of workspace one adds.
@@ -329,8 +350,7 @@ fn is_published(world: &World, (workspace, by_deal, counted, window): &Measure, 
     named.iter().any(|rule| rule.window == *window) || (named.is_empty() && workspace == "one" && !by_deal && *window == 30 * DAY)
 }
 
-/// Every tick's end at which anything can change: arrivals, each bound that a click's time brings, rules that come and go; and
-/// the seconds' ends, at which counts are published.
+/// Every tick's end at which anything can change: arrivals, each bound that a click's time brings, rules that come and go.
 fn ticks(world: &World, log: &Log, measures: &[Measure], end: Ms) -> BTreeSet<Ms> {
     let mut ticks: BTreeSet<Ms> = world.terms.iter().flat_map(|term| term.versions.iter().map(|(from, _)| *from)).collect();
     let windows: BTreeSet<Ms> = measures.iter().map(|(.., window)| *window).collect();
@@ -340,8 +360,6 @@ fn ticks(world: &World, log: &Log, measures: &[Measure], end: Ms) -> BTreeSet<Ms
             ticks.extend(windows.iter().chain(&[0, 72 * HOUR + 1]).map(|bound| tick_end(click.ts + bound, TICK)));
         }
     }
-    let seconds: Vec<Ms> = ticks.iter().map(|tick| tick_end(*tick, 1_000)).collect();
-    ticks.extend(seconds);
     ticks.retain(|tick| *tick <= end && *tick > 0);
     ticks
 }

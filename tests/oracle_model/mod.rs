@@ -83,6 +83,8 @@ impl Term {
 pub struct World {
     pub terms: Vec<Term>,
     pub portals: BTreeMap<&'static str, Vec<&'static str>>,
+    /// Since when counts are published at their persons' moments; at the second's end before.
+    pub counts_since: Ms,
 }
 
 impl Default for World {
@@ -98,7 +100,7 @@ impl World {
     }
 
     pub fn with(terms: Vec<Term>) -> Self {
-        World { terms, portals: [("one", vec!["1"]), ("two", vec!["1", "2"]), ("three", vec![])].into() }
+        World { terms, portals: [("one", vec!["1"]), ("two", vec!["1", "2"]), ("three", vec![])].into(), counts_since: 0 }
     }
 
     /// The rules that are there from the beginning.

@@ -156,7 +156,10 @@ impl Records {
     pub fn of_the_jobs_notes(&mut self) {
         let offsets = [(Kind::Clicks, BTreeMap::from([(0, 7), (11, 1 << 40)])), (Kind::Deals, BTreeMap::new())].into();
         let rules = [("acme: tag x 2x in 30d".to_owned(), 1_763_800_000_000)].into();
-        for progress in [Progress::default(), Progress { v: 1, frontier: 1_763_800_000_000, offsets, tick: 100, rules }] {
+        for progress in [
+            Progress::default(),
+            Progress { v: 1, frontier: 1_763_800_000_000, offsets, tick: 100, counts_since: Some(1_763_800_000_000), rules },
+        ] {
             self.add("clickline.progress", serde_json::to_value(progress).expect("JSON"), true, "progress");
         }
     }

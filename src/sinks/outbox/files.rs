@@ -3,7 +3,7 @@
 //! Byte for byte the same for the same log, whatever the number of workers or the batching.
 
 use super::{Batch, Door};
-use crate::model::outputs::Topic;
+use crate::model::outputs::{Output, Topic};
 use crate::model::time::Ms;
 use crate::stop::Stop;
 use anyhow::Context as _;
@@ -48,14 +48,14 @@ impl Files {
         Ok(Files { files, written, committed: 0, stop })
     }
 
-    fn write(&mut self, batch: &Batch) -> anyhow::Result<()> {
-        for output in &batch.outputs {
+    fn write(&mut self, upper: Ms, outputs: &[Output]) -> anyhow::Result<()> {
+        for output in outputs {
             let (path, file) = &mut self.files[output.topic as usize];
             let line = file.write_all(&output.value).and_then(|()| file.write_all(b"\n"));
             line.with_context(|| format!("cannot write {}", path.display()))?;
             self.written.0[output.topic as usize].fetch_add(1, Ordering::Relaxed);
         }
-        if batch.upper == Ms::MAX {
+        if upper == Ms::MAX {
             for (path, file) in &mut self.files {
                 file.flush().with_context(|| format!("cannot write {}", path.display()))?;
             }
@@ -65,11 +65,11 @@ impl Files {
 }
 
 impl Door for Files {
-    fn offer(&mut self, batch: Batch) -> Result<(), Batch> {
+    fn offer(&mut self, mut batch: Batch) -> Result<(), Batch> {
         if self.stop.asked() {
             return Err(batch);
         }
-        match self.write(&batch) {
+        match self.write(batch.upper, &batch.take_sorted()) {
             Ok(()) => {
                 self.committed = batch.upper;
                 Ok(())
@@ -89,7 +89,6 @@ impl Door for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::outputs::Output;
 
     #[test]
     fn every_topic_has_its_file() {
@@ -98,8 +97,8 @@ mod tests {
         let mut files = Files::create(&folder.path().join("out"), Arc::clone(&written), Stop::new()).expect("creates");
         let output =
             |key: &str| Output { topic: Topic::DealStages, key: key.to_owned(), value: format!("{{\"k\":\"{key}\"}}").into_bytes() };
-        files.offer(Batch { upper: 10, outputs: vec![output("a"), output("b")], read: Vec::new() }).expect("room");
-        files.offer(Batch { upper: Ms::MAX, outputs: Vec::new(), read: Vec::new() }).expect("room");
+        files.offer(Batch { upper: 10, ticks: vec![vec![output("b"), output("a")]], read: Vec::new() }).expect("room");
+        files.offer(Batch { upper: Ms::MAX, ticks: Vec::new(), read: Vec::new() }).expect("room");
         assert_eq!((files.committed(), written.records(Topic::DealStages), written.records(Topic::Timeline)), (Ms::MAX, 2, 0));
         let read = |name: &str| fs::read_to_string(folder.path().join("out").join(name)).expect("exists");
         assert_eq!(read("hubspot.deal-stages.jsonl"), "{\"k\":\"a\"}\n{\"k\":\"b\"}\n");

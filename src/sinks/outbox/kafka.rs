@@ -25,7 +25,7 @@ use super::size::fitting;
 use super::{Batch, Door, PER_BATCH, Progress};
 use crate::failpoint::{fails, hit};
 use crate::kafka::{At, Isolation, Kafka, scan};
-use crate::model::outputs::{State, Topic};
+use crate::model::outputs::{Output, State, Topic};
 use crate::model::time::{self, Ms};
 use crate::sources::kafka::broker_clock::BrokerClock;
 use crate::sources::kafka::reached::{AllKnown, Newest};
@@ -38,7 +38,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use shut_out::Began;
 use stamps::{Sent, Stamps};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -94,7 +94,8 @@ impl Outbox {
             // One progress topic, one job: whoever comes later shuts the earlier one out.
             ("transactional.id", &id),
             (shut_out::TIMEOUT_OPTION, shut_out::TIMEOUT),
-            ("compression.type", "zstd"),
+            // zstd takes six tenths of the room, and a fifth more processor time of job and brokers together (docs/performance.md).
+            ("compression.type", "lz4"),
             ("linger.ms", "2"),
         ]);
         let stamps = Stamps::new(clock.clone());
@@ -154,7 +155,7 @@ impl Outbox {
         Ok((newest.into_values().collect(), notes.all()))
     }
 
-    /// Starts the thread. `rules` and `tick`, ms, are written into every record of progress.
+    /// Starts the thread. What `job` says of the job is written into every record of progress; how far it got is the thread's to say.
     ///
     /// `committed` follows what has been committed, `ready` says that ticks come that were not, `board` learns of each transaction. The thread ends when the [`Committer`] is dropped.
     ///
@@ -162,8 +163,7 @@ impl Outbox {
     /// The thread can't be started.
     pub fn start(
         self,
-        rules: BTreeMap<String, Ms>,
-        tick: Ms,
+        job: Progress,
         committed: Arc<AtomicU64>,
         ready: Arc<AtomicBool>,
         board: Arc<Board>,
@@ -178,7 +178,7 @@ impl Outbox {
         let writer = Writer {
             kafka: self.kafka,
             producer: self.producer,
-            progress: Progress { v: 1, frontier, offsets: Offsets::new(), tick, rules },
+            progress: Progress { v: 1, frontier, offsets: Offsets::new(), ..job },
             read: offsets,
             recorded_at: None,
             began: None,
@@ -291,13 +291,13 @@ struct Writer {
 impl Writer {
     fn run(mut self, batches: &Receiver<Batch>) {
         loop {
-            let batch = match batches.recv_timeout(self.due()) {
+            let (upper, outputs) = match batches.recv_timeout(self.due()) {
                 Ok(batch) => self.gather(batch, batches),
-                Err(RecvTimeoutError::Timeout) => self.standing(),
+                Err(RecvTimeoutError::Timeout) => (self.standing(), Vec::new()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            if (!batch.outputs.is_empty() || self.due().is_zero())
-                && let Err(error) = self.write(&batch)
+            if (!outputs.is_empty() || self.due().is_zero())
+                && let Err(error) = self.write(upper, &outputs)
             {
                 if self.stop.asked() {
                     return tracing::warn!(event = "outbox_stopped_early", %error, "stopped before all was committed; the next start computes it again");
@@ -305,7 +305,7 @@ impl Writer {
                 return self.stop.fail(error);
             }
             // Without outputs there is nothing that a restart could repeat: the frontier may move before it is recorded.
-            if self.committed.swap(batch.upper, Ordering::AcqRel) < batch.upper {
+            if self.committed.swap(upper, Ordering::AcqRel) < upper {
                 hit("outbox.told");
             }
             if let Some(wake) = self.wake.get() {
@@ -315,8 +315,8 @@ impl Writer {
         hit("outbox.farewell");
         // So that the next start has as little as possible to look through.
         let standing = self.standing();
-        if standing.upper > self.progress.frontier
-            && let Err(error) = self.write(&standing)
+        if standing > self.progress.frontier
+            && let Err(error) = self.write(standing, &[])
         {
             tracing::warn!(event = "outbox_stopped_early", %error, "the last progress could not be written; the next start repeats a little more work");
         }
@@ -327,23 +327,24 @@ impl Writer {
         self.recorded_at.map_or(Duration::ZERO, |at| IDLE_PROGRESS.saturating_sub(at.elapsed()))
     }
 
-    /// A batch, and those that wait behind it.
-    fn gather(&mut self, mut batch: Batch, batches: &Receiver<Batch>) -> Batch {
+    /// The outputs of a batch and of those that wait behind it, as they are written, and the end of their ticks.
+    fn gather(&mut self, mut batch: Batch, batches: &Receiver<Batch>) -> (Ms, Vec<Output>) {
         hit("outbox.taken");
         self.note(&batch.read);
-        while batch.outputs.len() < PER_BATCH
+        let (mut upper, mut outputs) = (batch.upper, batch.take_sorted());
+        while outputs.len() < PER_BATCH
             && let Ok(mut next) = batches.try_recv()
         {
-            batch.outputs.append(&mut next.outputs);
+            outputs.append(&mut next.take_sorted());
             self.note(&next.read);
-            batch.upper = next.upper;
+            upper = next.upper;
         }
-        batch
+        (upper, outputs)
     }
 
-    /// Nothing new: all up to here has been committed, or had nothing to say.
-    fn standing(&self) -> Batch {
-        Batch { upper: self.committed.load(Ordering::Acquire), outputs: Vec::new(), read: Vec::new() }
+    /// All ticks that end before this have been committed, or had nothing to say.
+    fn standing(&self) -> Ms {
+        self.committed.load(Ordering::Acquire)
     }
 
     /// Notes how far the inputs of closed ticks had been read; it is written with the next progress. Batches come in order,
@@ -355,17 +356,17 @@ impl Writer {
         }
     }
 
-    /// Commits a batch, however often it takes.
-    fn write(&mut self, batch: &Batch) -> anyhow::Result<()> {
-        let progress = Progress { frontier: batch.upper, offsets: self.read.clone(), ..self.progress.clone() };
+    /// Commits the outputs of the ticks before `upper`, however often it takes.
+    fn write(&mut self, upper: Ms, outputs: &[Output]) -> anyhow::Result<()> {
+        let progress = Progress { frontier: upper, offsets: self.read.clone(), ..self.progress.clone() };
         let (mut stop_since, mut pause) = (None, PAUSE);
         loop {
-            match self.attempt(batch, &progress) {
+            match self.attempt(outputs, &progress) {
                 Ok(()) => {
                     self.progress = progress;
                     self.recorded_at = Some(Instant::now());
-                    self.board.outbox.committed(&batch.outputs, time::now());
-                    traces::committed(&batch.outputs);
+                    self.board.outbox.committed(outputs, time::now());
+                    traces::committed(outputs);
                     return Ok(());
                 }
                 Err(Trouble::Again(error)) => {
@@ -396,17 +397,18 @@ impl Writer {
         if self.stop.asked() { SHORT_PATIENCE } else { PATIENCE }
     }
 
-    fn attempt(&mut self, batch: &Batch, progress: &Progress) -> Result<(), Trouble> {
+    fn attempt(&mut self, outputs: &[Output], progress: &Progress) -> Result<(), Trouble> {
         // A record that says what was said before puts nothing at stake.
+        let news = progress.frontier > self.progress.frontier;
         let hit = |place| {
-            if batch.upper > self.progress.frontier {
+            if news {
                 hit(place)
             }
         };
         self.began = Some(Began::now());
         self.producer.begin_transaction()?;
         hit("outbox.begun");
-        for output in &batch.outputs {
+        for output in outputs {
             match fitting(output) {
                 None => {
                     // Only states end: a tombstone lets compaction forget them.
@@ -423,7 +425,7 @@ impl Writer {
         hit("outbox.commit");
         self.drain();
         hit("outbox.drained");
-        if batch.upper > self.progress.frontier && fails("outbox.commit") {
+        if news && fails("outbox.commit") {
             return Err(Trouble::Again(KafkaError::Canceled));
         }
         loop {
@@ -491,7 +493,7 @@ mod tests {
     fn progress_of_a_later_version_is_not_guessed_at() {
         let read = parse(br#"{"v":1,"frontier":7,"rules":{"w: tag":3}}"#).expect("version 1");
         assert_eq!((read.frontier, read.rules["w: tag"]), (7, 3));
-        assert!(read.offsets.is_empty(), "written by a build that knew of none");
+        assert!(read.offsets.is_empty() && read.counts_since.is_none(), "written by a build that knew of none");
         let read = parse(br#"{"v":1,"frontier":7,"offsets":{"clicks":{"0":12,"1":3}},"rules":{}}"#).expect("version 1");
         assert_eq!(read.offsets[&Kind::Clicks], [(0, 12), (1, 3)].into());
         assert!(parse(br#"{"v":2,"frontier":7,"rules":{}}"#).expect_err("version 2").to_string().contains("version 2"));

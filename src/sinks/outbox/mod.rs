@@ -1,12 +1,13 @@
 //! The outbox: what the dataflow says is written down, once, together with how far it got.
 //!
 //! ```text
-//! outputs ──► [worker 0: stash by tick ─ closed ticks, sorted] ──► door ──► Kafka (one transaction: outputs + progress)
-//!                  ▲ capability follows what the door has written          └► files
+//! outputs ──► [worker 0: stash by tick ─ closed ticks] ──► door, which sorts ──► Kafka (one transaction: outputs + progress)
+//!                  ▲ capability follows what the door has written             └► files
 //! ```
 //!
 //! # Meaning
-//! Outputs of a tick are handed to the [`Door`] when the tick has closed, sorted by topic, key and value. The
+//! Outputs of a tick are handed to the [`Door`] when the tick has closed, and written sorted by topic, key and value: the same in every run. The door
+//! sorts them, beside the worker, which has the next tick to compute. The
 //! operator's capability follows what the door has committed, so the probe behind it, and with it the credit of the
 //! sources, says "written", not "computed".
 //!
@@ -52,6 +53,10 @@ pub struct Progress {
     /// The clock's step that the ticks are of, ms; 0 in records of builds that did not write it.
     #[serde(default)]
     pub tick: Ms,
+    /// Since when counts are published at each person's own moment of the second ([`crate::dataflow::publish`]), ms; none in records of builds that
+    /// published all of them at its end.
+    #[serde(default)]
+    pub counts_since: Option<Ms>,
     /// Since when each rule has been known, by [`crate::dataflow::plan::rule_key`], ms.
     pub rules: BTreeMap<String, Ms>,
 }
@@ -61,10 +66,24 @@ pub struct Progress {
 pub struct Batch {
     /// All ticks that end before this are in this batch or were in an earlier one; `Ms::MAX` when the log has ended.
     pub upper: Ms,
-    /// The outputs, by tick, and sorted within each.
-    pub outputs: Vec<Output>,
+    /// The outputs of each tick that has some, as the workers said them: in no order.
+    pub ticks: Vec<Vec<Output>>,
     /// How far partitions had been read in these ticks, where that is news.
     pub read: Vec<Mark>,
+}
+
+impl Batch {
+    /// The outputs as they are written: by tick, and sorted within each.
+    pub fn take_sorted(&mut self) -> Vec<Output> {
+        let mut ticks = std::mem::take(&mut self.ticks).into_iter();
+        let mut outputs = ticks.next().unwrap_or_default();
+        outputs.sort_unstable();
+        for mut tick in ticks {
+            tick.sort_unstable();
+            outputs.append(&mut tick);
+        }
+        outputs
+    }
 }
 
 /// Where closed ticks go.
@@ -170,19 +189,19 @@ impl Stash {
 
     /// The oldest closed ticks, up to the size of a batch.
     fn cut(&mut self, upper: Ms) -> Batch {
-        let mut outputs = Vec::new();
+        let (mut ticks, mut outputs) = (Vec::new(), 0);
         while let Some(entry) = self.pending.first_entry()
             && *entry.key() < upper
         {
-            if outputs.len() >= PER_BATCH {
+            if outputs >= PER_BATCH {
                 let upper = *entry.key();
-                return Batch { upper, outputs, read: self.read(upper) };
+                return Batch { upper, ticks, read: self.read(upper) };
             }
-            let mut tick = entry.remove();
-            tick.sort_unstable();
-            outputs.append(&mut tick);
+            let tick = entry.remove();
+            outputs += tick.len();
+            ticks.push(tick);
         }
-        Batch { upper, outputs, read: self.read(upper) }
+        Batch { upper, ticks, read: self.read(upper) }
     }
 
     /// The furthest mark of each partition in the ticks before `upper`.
@@ -272,9 +291,9 @@ mod tests {
         let taken = seen.taken.lock().expect("not poisoned");
         assert_eq!(
             taken[0],
-            Batch { upper: 10, outputs: vec![output("k5"), output("k5"), output("k7")], read: vec![mark(0, 6), mark(1, 1)] }
+            Batch { upper: 10, ticks: vec![vec![output("k5"), output("k5")], vec![output("k7")]], read: vec![mark(0, 6), mark(1, 1)] }
         );
-        assert_eq!(taken[1], Batch { upper: Ms::MAX, outputs: vec![output("k20")], read: vec![mark(0, 9)] });
+        assert_eq!(taken[1], Batch { upper: Ms::MAX, ticks: vec![vec![output("k20")]], read: vec![mark(0, 9)] });
     }
 
     fn mark(partition: i32, next: i64) -> Mark {
@@ -292,7 +311,7 @@ mod tests {
             stash.hand_over(*at, &mut door);
         }
         let taken = fake.taken.lock().expect("not poisoned");
-        let written = taken.iter().flat_map(|batch| batch.outputs.iter().map(|output| output.key.clone())).collect();
+        let written = taken.iter().flat_map(|batch| batch.clone().take_sorted()).map(|output| output.key).collect();
         (written, taken.last().map_or(resume, |batch| batch.upper))
     }
 
@@ -325,8 +344,15 @@ mod tests {
         for n in 0..PER_BATCH as u64 + 5 {
             stash.push(output(&n.to_string()), n / 2);
         }
-        let first = stash.cut(Ms::MAX);
-        assert_eq!((first.outputs.len(), first.upper), (PER_BATCH, PER_BATCH as u64 / 2));
-        assert_eq!(stash.cut(Ms::MAX).outputs.len(), 5);
+        let mut first = stash.cut(Ms::MAX);
+        assert_eq!((first.take_sorted().len(), first.upper), (PER_BATCH, PER_BATCH as u64 / 2));
+        assert_eq!(stash.cut(Ms::MAX).take_sorted().len(), 5);
+    }
+
+    #[test]
+    fn outputs_are_sorted_within_their_tick_and_not_beyond_it() {
+        let mut batch = Batch { upper: 10, ticks: vec![vec![output("d"), output("b")], vec![output("c"), output("a")]], read: Vec::new() };
+        assert_eq!(batch.take_sorted(), ["b", "d", "a", "c"].map(output));
+        assert!(batch.take_sorted().is_empty());
     }
 }

@@ -65,12 +65,13 @@ struct Kept {
 }
 
 impl Door for Kept {
-    fn offer(&mut self, batch: Batch) -> Result<(), Batch> {
+    fn offer(&mut self, mut batch: Batch) -> Result<(), Batch> {
         if self.shut.load(Ordering::Relaxed) {
             return Err(batch);
         }
+        let outputs = batch.take_sorted();
         self.read.lock().expect("not poisoned").push((batch.upper, batch.read));
-        let (notes, outputs): (Vec<_>, Vec<_>) = batch.outputs.into_iter().partition(|output| output.topic == Topic::State);
+        let (notes, outputs): (Vec<_>, Vec<_>) = outputs.into_iter().partition(|output| output.topic == Topic::State);
         self.notes.lock().expect("not poisoned").extend(notes);
         self.outputs.lock().expect("not poisoned").extend(outputs.into_iter().map(|output| output.key));
         self.committed.store(batch.upper, Ordering::Release);
