@@ -6,7 +6,7 @@
 //! allows. In the end every click of a known person must be an event once, and HubSpot must not have had to throttle. What waits for
 //! HubSpot to answer is not measured: the sandbox answers within a millisecond, HubSpot takes some 100 ms.
 
-use super::{Args, Deltas, clicks, histogram, produce, read, start, table};
+use super::{Args, Deltas, WARM_UP, clicks, histogram, produce, read, start, table};
 use clickline::kafka::Kafka;
 use clickline::model::Click;
 use clickline::sinks::hubspot::{Settings, Sink, Stats};
@@ -28,7 +28,7 @@ const WARM: u64 = 200;
 pub fn measure(kafka: &Kafka, args: &Args) {
     let (rate, seconds) = (args.rate.unwrap_or(50), args.seconds.unwrap_or(60));
     let sandbox = Sandbox::start(Config { portals: vec![PORTAL.to_owned()], burst_limit: QUOTA, ..Config::default() }).expect("a sandbox");
-    let (warm, measured) = (known_to_hubspot(clicks(WARM)), known_to_hubspot(clicks(rate * seconds)));
+    let (warm, measured) = (known_to_hubspot(clicks(WARM)), known_to_hubspot(clicks(rate * (seconds + WARM_UP / 1_000))));
     let contacts: BTreeSet<&str> = warm.iter().chain(&measured).filter_map(|click| click.contact_id.as_deref()).collect();
     for contact in contacts {
         sandbox.create_contact(PORTAL, Some(contact), &[("email", &format!("u{contact}@example.com"))]);
@@ -67,7 +67,7 @@ pub fn measure(kafka: &Kafka, args: &Args) {
     println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, produced.late.as_millis());
     println!(
         "requests to HubSpot: {:.1} a second of {:.1} allowed, {} throttled",
-        sent as f64 / seconds as f64,
+        sent as f64 / (seconds + WARM_UP / 1_000) as f64,
         QUOTA as f64 / 10.0,
         stats.rate_limited
     );

@@ -8,7 +8,8 @@
 //! # Ties and edges
 //! - A job of a build that published all counts at the second's end goes on so until the end of the second in which it stopped: `since`, which the
 //!   progress keeps ([`crate::sinks::outbox::Progress::counts_since`]). What a restart goes through again must be published when it was, or a count would
-//!   be lost or said twice.
+//!   be lost or said twice. In the second after that one a count may be published twice.
+//! - An e-mail and the contact that carries it are two names: when the contact appears the counts of the one fall and those of the other rise, each at its own moment.
 //!
 //! # Cost
 //! An entry for each count that changed in the running second; nothing is kept beyond it.

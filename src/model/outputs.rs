@@ -359,7 +359,7 @@ pub struct Count {
     pub window_ms: Ms,
     /// Clicks in the window at `at`.
     pub count: u64,
-    /// The end of the second, log time.
+    /// The tick of the second at which its counts are published, log time, ms.
     pub at: Ms,
 }
 

@@ -210,6 +210,13 @@ pub fn settle(row: Row, called: &Facts, reply: Reply, credentials: &str, now: Ms
             (Facts { retry_at, unanswered_since: before, ..failed }, secrets)
         }
     };
+    // What was refused were other credentials: these have only failed, which passes by itself, and not at once.
+    let facts = match &facts.condition {
+        Condition::BadClient(_) if facts.refused_credentials.as_deref() != Some(credentials) => {
+            Facts { condition: Condition::Connected, refused_credentials: None, ..facts }
+        }
+        _ => facts,
+    };
     // What was refused before stays refused until it is granted: a hiccup of the token endpoint is no new try.
     let facts = match (&facts.condition, facts.retry_at) {
         (Condition::ReinstallRequired(_) | Condition::BadClient(_), at) => Facts { retry_at: at.max(now + DEAD_RETRY), ..facts },

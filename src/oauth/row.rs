@@ -36,7 +36,8 @@ pub struct Facts {
     pub expires_at: Ms,
     /// When the access token was given.
     pub refreshed_at: Ms,
-    /// When the last refresh was forced by a refused access token that was not yet old.
+    /// When the last refresh was forced by a refused access token that was not yet old: one that brought a token, or whose answer is still to come, which
+    /// `unanswered_since` says.
     pub forced_at: Ms,
     /// How often a refresh brought another refresh token.
     pub rotations: u64,

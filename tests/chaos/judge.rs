@@ -221,8 +221,10 @@ fn properties(company: &Company, deltas: &Deltas, portal: &str, snapshot: &Snaps
     let mut last: BTreeMap<(&str, &str), (Ms, &str)> = BTreeMap::new();
     for (delta, outcome) in deltas.of(Topic::ContactProperties).filter(|(delta, _)| delta["portal"] == portal) {
         // Of one whose contact the mirror did not know yet the address alone is named, and HubSpot knows whose that is.
-        let by_address =
-            || snapshot.contacts.iter().find(|contact| contact.properties.get("email").map(String::as_str) == delta["email"].as_str());
+        let by_address = || {
+            let email = delta["email"].as_str()?;
+            snapshot.contacts.iter().find(|contact| contact.properties.get("email").is_some_and(|of| of == email))
+        };
         let Some(contact) = delta["contact_id"].as_str().or_else(|| Some(by_address()?.id.as_str())) else { continue };
         if outcome != Some("delivered") || company.gone.iter().any(|(of, gone)| of == portal && gone == contact) {
             continue;

@@ -69,13 +69,15 @@ impl Door for Files {
         if self.stop.asked() {
             return Err(batch);
         }
-        match self.write(batch.upper, &batch.take_sorted()) {
+        let outputs = batch.take_sorted();
+        match self.write(batch.upper, &outputs) {
             Ok(()) => {
                 self.committed = batch.upper;
                 Ok(())
             }
             Err(error) => {
                 self.stop.fail(error);
+                batch.ticks.push(outputs);
                 Err(batch)
             }
         }

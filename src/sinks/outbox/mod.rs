@@ -7,7 +7,7 @@
 //!
 //! # Meaning
 //! Outputs of a tick are handed to the [`Door`] when the tick has closed, and written sorted by topic, key and value: the same in every run. The door
-//! sorts them, beside the worker, which has the next tick to compute. The
+//! sorts them, that of Kafka beside the worker, which has the next tick to compute. The
 //! operator's capability follows what the door has committed, so the probe behind it, and with it the credit of the
 //! sources, says "written", not "computed".
 //!
