@@ -244,14 +244,20 @@ fn other_credentials_that_fail_are_not_tried_again_at_once() {
     let before = row(ends_in(1_700_000));
     let spent = |row: &Row, now| step(row, &Caller { spent: true, ..caller(now) });
     let Step::Call(claim) = spent(&before, NOW) else { panic!("calls") };
-    let wrong = settle(Row { facts: *claim, ..before.clone() }, &before.facts, Reply::BadClient("BAD_CLIENT_SECRET".into()), "bad", NOW, 0.0);
-    let replies = [Reply::Failed("503".into(), None), Reply::Odd("418".into()), Reply::Throttled(Some(Duration::from_secs(9))), Reply::Unsent("x".into())];
+    let wrong =
+        settle(Row { facts: *claim, ..before.clone() }, &before.facts, Reply::BadClient("BAD_CLIENT_SECRET".into()), "bad", NOW, 0.0);
+    let replies = [
+        Reply::Failed("503".into(), None),
+        Reply::Odd("418".into()),
+        Reply::Throttled(Some(Duration::from_secs(9))),
+        Reply::Unsent("x".into()),
+    ];
     for reply in replies {
         let Step::Call(claim) = spent(&wrong, NOW + 10) else { panic!("credentials were put right") };
         let after = settle(Row { facts: *claim, ..wrong.clone() }, &wrong.facts, reply.clone(), "good", NOW + 10, 0.0);
         let Facts { retry_at, ref condition, .. } = after.facts;
         assert_eq!(condition, &Condition::Connected, "{reply:?}");
-        assert!((NOW + 1_000..NOW + 120_000).contains(&retry_at), "{reply:?}: {retry_at}");
+        assert!((NOW + 1_000..NOW + DEAD_RETRY).contains(&retry_at), "{reply:?}: {retry_at}");
         assert_eq!(spent(&after, NOW + 20), Step::Refuse(Refusal::Later(retry_at)), "{reply:?}");
         assert!(matches!(spent(&after, retry_at), Step::Call(_)), "{reply:?}");
     }
