@@ -252,15 +252,14 @@ fn run_once(mut reading: Reading, mut plan: Plan, of: (usize, Option<Hosts>), to
     // From here on to the dataflow: the same in all processes.
     let rules = plan.date_rules(progress.as_ref().map(|progress| (&progress.rules, progress.frontier)));
     let resume = progress.as_ref().map_or(0, |progress| progress.frontier);
-    // A job of a build that published all counts at the second's end has not published those of the second in which it stopped.
-    plan.counts_since =
-        progress.as_ref().map_or(0, |before| before.counts_since.unwrap_or_else(|| tick_end(before.frontier, publish::PACE)));
-    if let Some(Progress { frontier, offsets, tick, .. }) = progress {
+    if let Some(Progress { frontier, offsets, tick, counts_since, .. }) = progress {
         let is = plan.times.tick;
         // 0: a build that did not say.
         if ![0, is].contains(&tick) && !accept_gaps {
             return Err(OtherTick { was: tick, is, frontier }.into());
         }
+        // One of a build that published all counts at the second's end has not published those of the second in which it stopped.
+        plan.counts_since = counts_since.unwrap_or_else(|| tick_end(frontier, publish::PACE));
         reading.resume.clicks_from = frontier.saturating_sub(plan.clicks_back());
         reading.resume.forms_from = frontier.saturating_sub(plan.forms_back());
         let (clicks, forms) = plan.counted_back(frontier);

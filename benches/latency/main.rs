@@ -204,7 +204,8 @@ impl Prepared {
     const NO_TIME: Ms = 1_000_000_000_000;
 
     fn new(click: Click) -> Prepared {
-        let payload = serde_json::to_vec(&Click { ts: Prepared::NO_TIME, ..click.clone() }).expect("a click is JSON");
+        let click = Click { ts: Prepared::NO_TIME, ..click };
+        let payload = serde_json::to_vec(&click).expect("a click is JSON");
         let text = std::str::from_utf8(&payload).expect("JSON is UTF-8");
         let ts = text.find(&format!("\"ts\":{}", Prepared::NO_TIME)).expect("a time") + "\"ts\":".len();
         Prepared { id: click.id, payload, ts }

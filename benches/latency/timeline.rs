@@ -27,8 +27,9 @@ const WARM: u64 = 200;
 /// Runs and prints it.
 pub fn measure(kafka: &Kafka, args: &Args) {
     let (rate, seconds) = (args.rate.unwrap_or(50), args.seconds.unwrap_or(60));
+    let with_warm_up = seconds + WARM_UP / 1_000;
     let sandbox = Sandbox::start(Config { portals: vec![PORTAL.to_owned()], burst_limit: QUOTA, ..Config::default() }).expect("a sandbox");
-    let (warm, measured) = (known_to_hubspot(clicks(WARM)), known_to_hubspot(clicks(rate * (seconds + WARM_UP / 1_000))));
+    let (warm, measured) = (known_to_hubspot(clicks(WARM)), known_to_hubspot(clicks(rate * with_warm_up)));
     let contacts: BTreeSet<&str> = warm.iter().chain(&measured).filter_map(|click| click.contact_id.as_deref()).collect();
     for contact in contacts {
         sandbox.create_contact(PORTAL, Some(contact), &[("email", &format!("u{contact}@example.com"))]);
@@ -67,7 +68,7 @@ pub fn measure(kafka: &Kafka, args: &Args) {
     println!("{rate} clicks/s for {seconds} s on {} workers, the producer at most {} ms late", args.workers, produced.late.as_millis());
     println!(
         "requests to HubSpot: {:.1} a second of {:.1} allowed, {} throttled",
-        sent as f64 / (seconds + WARM_UP / 1_000) as f64,
+        sent as f64 / with_warm_up as f64,
         QUOTA as f64 / 10.0,
         stats.rate_limited
     );

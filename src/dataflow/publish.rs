@@ -14,7 +14,7 @@
 //! # Cost
 //! An entry for each count that changed in the running second; nothing is kept beyond it.
 
-use super::rows::{self, CountChange, Subject};
+use super::rows::{self, CountChange, Who};
 use super::step::Machine;
 use crate::model::time::{Ms, tick_end};
 use std::collections::BTreeMap;
@@ -22,11 +22,11 @@ use std::collections::BTreeMap;
 /// One second: ticks of whole seconds need no [`Publish`].
 pub const PACE: Ms = 1_000;
 
-/// Where in a second the counts of `subject` are published, ms, at the end of one of its ticks, which are of `tick` ms and divide it: by the CRC-32 of its name with its mark (`c:801`, `e:ada@example.com`), which is the same in every build.
-/// `text` is room for that.
-pub fn moment(subject: &Subject, tick: Ms, text: &mut String) -> Ms {
+/// Where in a second the counts of `who` are published, ms, at the end of one of its ticks, which are of `tick` ms and divide it: by the CRC-32 of the name with
+/// its mark (`c:801`, `e:ada@example.com`), which is the same in every build. `text` is room for that.
+pub fn moment(who: Who, tick: Ms, text: &mut String) -> Ms {
     text.clear();
-    subject.who.write_to(text);
+    who.write_to(text);
     u64::from(crc32fast::hash(text.as_bytes())) % (PACE / tick) * tick
 }
 
@@ -46,11 +46,11 @@ impl Publish {
     }
 
     /// When what changes in the tick that ends at `at` is published.
-    fn due_at(&mut self, at: Ms, subject: &Subject) -> Ms {
+    fn due_at(&mut self, at: Ms, who: Who) -> Ms {
         if at < self.since {
             return tick_end(at, PACE);
         }
-        let moment = moment(subject, self.tick, &mut self.text);
+        let moment = moment(who, self.tick, &mut self.text);
         tick_end(at.saturating_sub(moment), PACE) + moment
     }
 }
@@ -80,7 +80,7 @@ impl Machine for Publish {
 
     fn step(&mut self, at: Ms, rows: &mut Vec<CountChange>, out: &mut dyn FnMut(CountChange)) {
         for change in rows.drain(..) {
-            let due = self.due_at(at, &change.subject);
+            let due = self.due_at(at, change.subject.who);
             self.changes.entry(due).or_default().push(change);
         }
         while let Some(entry) = self.changes.first_entry()
@@ -97,7 +97,7 @@ impl Machine for Publish {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{Measure, Subject, Who};
+    use super::super::rows::{Measure, Subject};
     use super::super::step::testing::run;
     use super::*;
     use ustr::ustr;
@@ -110,7 +110,7 @@ mod tests {
     /// Names whose moments are at the second's end and half a second later, with a tick of 500 ms.
     fn at_the_end_and_at_half() -> [String; 2] {
         let mut names: Vec<(Ms, String)> =
-            (1..20).map(|n| n.to_string()).map(|who| (moment(&change(&who, 0, 0).subject, 500, &mut String::new()), who)).collect();
+            (1..20).map(|n| n.to_string()).map(|who| (moment(Who::contact(&who), 500, &mut String::new()), who)).collect();
         names.sort();
         [names[0].1.clone(), names[names.len() - 1].1.clone()]
     }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn moments_are_the_same_in_every_build() {
-        let at = |who: Who| moment(&Subject { workspace: ustr("w"), portal: ustr("1"), who }, 100, &mut String::new());
+        let at = |who: Who| moment(who, 100, &mut String::new());
         assert_eq!([at(Who::contact("801")), at(Who::email("ada@example.com")), at(Who::deal("91"))], [800, 300, 200]);
         let mut tenths = [0; 10];
         (0..10_000).for_each(|n: u32| tenths[at(Who::contact(&n.to_string())) as usize / 100] += 1);

@@ -235,14 +235,16 @@ impl Company {
 
 /// The last lines of a log.
 pub fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
+    last(&log.lines().collect::<Vec<_>>(), 40)
 }
 
 /// The last errors of a log, without what it says of topics at each start.
 pub fn errors(log: &str) -> String {
-    let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ") && !line.contains(" ERROR topic ")).collect();
-    errors[errors.len().saturating_sub(5)..].join("\n")
+    last(&log.lines().filter(|line| line.contains(" ERROR ") && !line.contains(" ERROR topic ")).collect::<Vec<_>>(), 5)
+}
+
+fn last(lines: &[&str], n: usize) -> String {
+    lines[lines.len().saturating_sub(n)..].join("\n")
 }
 
 /// A HubSpot with two accounts, the oracle's pipelines, some contacts and deals.
